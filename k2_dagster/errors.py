@@ -1,0 +1,149 @@
+"""The exception tree of K2.
+
+    K2Error
+    ├── TransientError                 worth retrying, with a bound
+    │   ├── KafkaUnavailable           no broker answered in time
+    │   ├── RegistryUnavailable        the schema registry did not answer
+    │   ├── DatabaseUnavailable        the control database or the catalog did not answer
+    │   ├── WarehouseUnavailable       the warehouse's storage did not answer
+    │   ├── SchemaUnknown              a message names a schema id that the registry does not know (yet)
+    │   ├── FenceMoved                 another writer committed first: reload and start from the new fence
+    │   ├── CommitUnknown              a commit's outcome could not be read back yet
+    │   ├── ReaderStalled              the broker has messages that the client does not deliver
+    │   └── LeaseHeld                  another process drives this exchange
+    └── TerminalError                  retrying cannot help: halt and say what to do
+        ├── ConfigurationError         a setting, profile or argument is wrong
+        ├── NotInitialized             `k2 init` has not been run here
+        ├── SchemaIncompatible         a schema change breaks readers of what is already there
+        ├── RegistryRejected           the schema registry refused the request
+        ├── DeliveryFailed             Kafka did not take a message that was accepted for it
+        ├── PartitionCountChanged      the topic's partition count is not the declared one
+        ├── InputLost                  Kafka no longer has messages that no table holds
+        │   ├── RetentionOverrun       the fence is older than the earliest retained offset
+        │   ├── TopicRecreated         the topic's id is not the one that the fence was made with
+        │   └── LogShrunk              the topic ends before the fence
+        ├── FenceDisagrees             snapshot and table property name different positions
+        ├── CaptureInvalid             a capture file is not in the format it claims
+        ├── QueryRefused               the query cannot be answered as asked
+        ├── StackFailed                a part of the development stack did not come up
+        └── VerificationFailed         tables and topics do not agree
+
+Foreign exceptions are translated where they enter; the original stays as `__cause__`. Constructors take fields, and
+the message is built from them: what was found, what would be valid, what to do.
+"""
+
+from typing import Any
+
+
+class K2Error(Exception):
+    """Base of every error that K2 raises on purpose. `fields` are machine-readable; `str()` is for a person."""
+
+    def __init__(self, message: str, *, advice: str = "", **fields: Any) -> None:
+        super().__init__(f"{message}\n  -> {advice}" if advice else message)
+        self.message = message
+        self.advice = advice
+        self.fields = fields
+
+
+class TransientError(K2Error):
+    """Worth retrying, with a bound."""
+
+
+class KafkaUnavailable(TransientError):
+    """No broker answered in time."""
+
+
+class RegistryUnavailable(TransientError):
+    """The schema registry did not answer."""
+
+
+class DatabaseUnavailable(TransientError):
+    """The control database or the catalog did not answer."""
+
+
+class WarehouseUnavailable(TransientError):
+    """The warehouse's storage did not answer."""
+
+
+class SchemaUnknown(TransientError):
+    """A message names a schema id that the registry does not know (yet)."""
+
+
+class FenceMoved(TransientError):
+    """Another writer committed first: reload and start from the new fence."""
+
+
+class CommitUnknown(TransientError):
+    """A commit's outcome could not be read back yet."""
+
+
+class ReaderStalled(TransientError):
+    """The broker has messages that the client does not deliver."""
+
+
+class LeaseHeld(TransientError):
+    """Another process drives this exchange."""
+
+
+class TerminalError(K2Error):
+    """Retrying cannot help: halt and say what to do."""
+
+
+class ConfigurationError(TerminalError):
+    """A setting, profile or argument is wrong."""
+
+
+class NotInitialized(TerminalError):
+    """`k2 init` has not been run here."""
+
+
+class SchemaIncompatible(TerminalError):
+    """A schema change breaks readers of what is already there."""
+
+
+class RegistryRejected(TerminalError):
+    """The schema registry refused the request."""
+
+
+class DeliveryFailed(TerminalError):
+    """Kafka did not take a message that was accepted for it."""
+
+
+class PartitionCountChanged(TerminalError):
+    """The topic's partition count is not the declared one."""
+
+
+class InputLost(TerminalError):
+    """Kafka no longer has messages that no table holds."""
+
+
+class RetentionOverrun(InputLost):
+    """The fence is older than the earliest retained offset."""
+
+
+class TopicRecreated(InputLost):
+    """The topic's id is not the one that the fence was made with."""
+
+
+class LogShrunk(InputLost):
+    """The topic ends before the fence."""
+
+
+class FenceDisagrees(TerminalError):
+    """Snapshot and table property name different positions."""
+
+
+class CaptureInvalid(TerminalError):
+    """A capture file is not in the format it claims."""
+
+
+class QueryRefused(TerminalError):
+    """The query cannot be answered as asked."""
+
+
+class StackFailed(TerminalError):
+    """A part of the development stack did not come up."""
+
+
+class VerificationFailed(TerminalError):
+    """Tables and topics do not agree."""
