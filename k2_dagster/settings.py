@@ -34,7 +34,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_parse_none_str="")
 
     home: Path = Field(Path(".k2"), description="State folder of the development stack, and of logs and local caches")
-    sample_data: Path = Field(Path("../shared/data"), description="Folder of captured market data, for tests and the demo")
+    sample_data: Path = Field(
+        Path("../shared/data"), description="Folder of captured market data, for tests and the demo"
+    )
     profiles: Path | None = Field(None, description="Exchange profiles (TOML); unset means the ones in the package")
 
     kafka_bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port separated by commas")
@@ -65,33 +67,46 @@ class Settings(BaseSettings):
     )
     dagster_uri: SecretStr | None = Field(None, description="PostgreSQL database of Dagster's storage (SQLAlchemy URI)")
     catalog_name: str = Field("k2", description="Name of the Iceberg catalog; every engine must use the same one")
-    warehouse: str = Field("file:///tmp/k2-warehouse", description="Root of the tables: file:///folder or s3://bucket/prefix")
+    warehouse: str = Field(
+        "file:///tmp/k2-warehouse", description="Root of the tables: file:///folder or s3://bucket/prefix"
+    )
     s3_endpoint: str | None = Field(None, description="S3 address, when it is not Amazon's")
     s3_region: str = Field("us-east-1", description="S3 region")
     s3_access_key_id: str | None = Field(None, description="S3 access key")
     s3_secret_access_key: SecretStr | None = Field(None, description="S3 secret key")
     file_io: str = Field(
-        "pyiceberg.io.pyarrow.PyArrowFileIO", description="PyIceberg FileIO class (the fsspec one avoids apache/arrow#50188)"
+        "pyiceberg.io.pyarrow.PyArrowFileIO",
+        description="PyIceberg FileIO class (the fsspec one avoids apache/arrow#50188)",
     )
 
     ingest_reader: Literal["plain", "native"] = Field("plain", description="Kafka reader of the drain loop")
     ingest_batch_rows: Count = Field(250_000, description="Most rows in one commit", json_schema_extra=_unit("rows"))
     ingest_commit_interval_seconds: Seconds = Field(
-        2.0, description="Longest time from the first message of a batch to its commit", json_schema_extra=_unit("seconds")
+        2.0,
+        description="Longest time from the first message of a batch to its commit",
+        json_schema_extra=_unit("seconds"),
     )
     ingest_run_cap_seconds: Seconds = Field(
-        300.0, description="A Dagster drain run ends after this long, caught up or not", json_schema_extra=_unit("seconds")
+        300.0,
+        description="A Dagster drain run ends after this long, caught up or not",
+        json_schema_extra=_unit("seconds"),
     )
     drain_min_rows: Count = Field(
         50_000, description="Lag that starts a drain run at once", json_schema_extra=_unit("messages")
     )
     freshness_target_seconds: Seconds = Field(
-        60.0, description="Age of the oldest unlanded message that starts a drain run", json_schema_extra=_unit("seconds")
+        60.0,
+        description="Age of the oldest unlanded message that starts a drain run",
+        json_schema_extra=_unit("seconds"),
     )
     lease_stale_seconds: Seconds = Field(
-        60.0, description="A lease without a heartbeat for this long may be taken over", json_schema_extra=_unit("seconds")
+        60.0,
+        description="A lease without a heartbeat for this long may be taken over",
+        json_schema_extra=_unit("seconds"),
     )
-    snapshots_kept: Count = Field(20, description="Snapshots that expiry keeps per table", json_schema_extra=_unit("snapshots"))
+    snapshots_kept: Count = Field(
+        20, description="Snapshots that expiry keeps per table", json_schema_extra=_unit("snapshots")
+    )
 
     query_memory_megabytes: Count = Field(2_048, description="DuckDB memory limit", json_schema_extra=_unit("MB"))
     query_threads: Count = Field(2, description="DuckDB threads", json_schema_extra=_unit("threads"))
@@ -102,11 +117,11 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003  (the signature is the library's)
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what `load_settings` passes: it merges the sources itself, to know where each value came from."""
         return (init_settings,)
@@ -142,7 +157,9 @@ def explain_settings(environment: Mapping[str, str] | None = None) -> list[Origi
             name=environment_name(name),
             value=getattr(settings, name),
             source=sources.get(name, "default"),
-            unit=str((field.json_schema_extra or {}).get("unit", "")) if isinstance(field.json_schema_extra, dict) else "",
+            unit=str((field.json_schema_extra or {}).get("unit", ""))
+            if isinstance(field.json_schema_extra, dict)
+            else "",
             help=field.description or "",
         )
         for name, field in Settings.model_fields.items()
@@ -164,11 +181,11 @@ def as_environment(settings: Settings) -> dict[str, str]:
     return out
 
 
-def _gather(environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+def _gather(environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     given = {key: value for key, value in environment.items() if key.startswith(PREFIX)}
     home = Path(given.get("K2_HOME", str(Settings.model_fields["home"].default)))
     stack_file = home / STACK_FILE
-    values: dict[str, str] = {}
+    values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for source, pairs in ((str(stack_file), _read_stack_file(stack_file)), ("environment", given)):
         for key, value in pairs.items():

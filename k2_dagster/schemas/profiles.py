@@ -1,0 +1,160 @@
+"""Exchange profiles: what a sequence number means on each stream, calendar, thresholds, priorities, entitlement class.
+
+They live in one validated TOML file (`K2_PROFILES`, else the one in the package). An error names file, key, value and
+what would be valid.
+"""
+
+import tomllib
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from k2_dagster.errors import ConfigurationError
+from k2_dagster.schemas.datasets import RULES_VERSION, WIRE_DATASETS
+
+PACKAGED_PROFILES = Path(__file__).parent / "exchanges.toml"
+# A rules version is RULES_VERSION * this + the profile file's version.
+PROFILE_VERSIONS = 100_000
+# More partitions than this on one topic is a typing mistake; Kafka handles a few thousand per broker.
+MAX_PARTITIONS = 1_024
+
+_NAME = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")]
+_CLOCK_TIME = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+class Domain(Enum):
+    """What "no gap" means for a stream's sequence numbers (DESIGN D3)."""
+
+    DENSE = "dense"
+    RANGE = "range"
+    LINKED = "linked"
+    CHANNEL = "channel"
+    MONOTONE = "monotone"
+    NONE = "none"
+
+    @property
+    def judged_by_ingest(self) -> bool:
+        """Whether gaps and duplicates follow from the venue's numbers of one symbol alone."""
+        return self in (Domain.DENSE, Domain.RANGE, Domain.LINKED)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StreamProfile(_Strict):
+    """One stream of an exchange."""
+
+    dataset: str
+    domain: Domain
+
+    @field_validator("dataset")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in WIRE_DATASETS:
+            raise ValueError(f"valid datasets: {', '.join(WIRE_DATASETS)}")
+        return value
+
+
+class ExchangeProfile(_Strict):
+    """One exchange. `partitions` holds for each of its data topics and is fixed while state exists."""
+
+    title: str
+    asset_class: Literal["equities", "futures", "options", "crypto", "fx"]
+    calendar: str = Field(min_length=1)
+    timezone: str
+    opens: _CLOCK_TIME | None = None
+    closes: _CLOCK_TIME | None = None
+    entitlement_class: _NAME
+    partitions: int = Field(gt=0, le=MAX_PARTITIONS)
+    streams: dict[str, StreamProfile] = Field(min_length=1)
+    priorities: dict[str, Literal["high", "normal", "low"]] = Field(default_factory=dict)
+    gap_page_at: int = Field(10, gt=0)
+    gap_halt_above: int = Field(100, gt=0)
+    gap_grace_messages: int = Field(20, ge=0)
+    gap_grace_seconds: float = Field(5.0, ge=0)
+    on_critical_gap: Literal["halt", "mark_stale"]
+    closed_session_days: int = Field(3, gt=0)
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("valid: a name of the IANA time zone database, as America/New_York")
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ExchangeProfile":
+        if self.gap_halt_above <= self.gap_page_at:
+            raise ValueError(f"gap_halt_above ({self.gap_halt_above}) must be above gap_page_at ({self.gap_page_at})")
+        if (self.opens is None) != (self.closes is None):
+            raise ValueError("opens and closes belong together: give both or neither")
+        return self
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Data sets that this exchange has topics for; `control` always."""
+        named = {stream.dataset for stream in self.streams.values()}
+        return tuple(name for name in WIRE_DATASETS if name in named or name == "control")
+
+    def stream(self, dataset: str, name: str) -> StreamProfile | None:
+        """The stream's profile, or None when it is not declared for this dataset."""
+        if dataset == "control":
+            return StreamProfile(dataset="control", domain=Domain.NONE)
+        found = self.streams.get(name)
+        return found if found is not None and found.dataset == dataset else None
+
+
+class Profiles(_Strict):
+    """The whole file."""
+
+    version: int = Field(gt=0, lt=PROFILE_VERSIONS)
+    exchanges: dict[_NAME, ExchangeProfile] = Field(min_length=1)
+
+    @cached_property
+    def rules_version(self) -> int:
+        """Version of everything that a verdict depends on: the code's rules and this file."""
+        return RULES_VERSION * PROFILE_VERSIONS + self.version
+
+    def exchange(self, name: str) -> ExchangeProfile:
+        """Raises ConfigurationError that lists the exchanges there are."""
+        if name not in self.exchanges:
+            raise ConfigurationError(
+                f"exchange was {name!r}", advice=f"valid: {', '.join(sorted(self.exchanges))}", exchange=name
+            )
+        return self.exchanges[name]
+
+
+def load_profiles(path: Path | None = None) -> Profiles:
+    """Read and check the profiles. Raises ConfigurationError naming file, key, value and what would be valid."""
+    path = path or PACKAGED_PROFILES
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: {error.strerror}", advice="set K2_PROFILES to a readable TOML file"
+        ) from error
+    try:
+        return Profiles.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}", advice="mend the line that the message names") from error
+    except ValidationError as error:
+        raise ConfigurationError(_explain(path, error), advice="docs/exchanges.md describes every key") from error
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = [f"{path}: {_where(item['loc'])} was {_short(item['input'])}: {item['msg']}" for item in error.errors()]
+    return "\n".join(lines)
+
+
+def _where(location: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
