@@ -1,0 +1,42 @@
+"""The publisher's own numbers: dense from 1 per key, whatever the venue numbers or does not number."""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+Int64s = NDArray[np.int64]
+
+
+def ranks_within(codes: NDArray[np.integer], distinct: int) -> tuple[Int64s, Int64s]:
+    """Place of each row among the rows with its code (from 0, in row order), and the rows per code.
+
+    `codes` are in [0, distinct).
+    """
+    counts = np.bincount(codes, minlength=distinct).astype(np.int64)
+    # Small codes sort by radix, several times faster than merging.
+    narrow = codes.astype(np.uint16) if distinct <= np.iinfo(np.uint16).max else codes
+    order = np.argsort(narrow, kind="stable")
+    starts = np.cumsum(counts) - counts
+    ranks = np.empty(len(codes), np.int64)
+    ranks[order] = np.arange(len(codes), dtype=np.int64) - np.repeat(starts, counts)
+    return ranks, counts
+
+
+class Numbering:
+    """The last number given to each key. Memory: one entry per key ever seen."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+        self._last = np.zeros(0, np.int64)
+
+    def next_numbers(self, keys: pa.Array) -> pa.Int64Array:
+        """Number the rows (string keys without nulls), in order. Any split into batches gives the same numbers."""
+        encoded = keys.dictionary_encode()
+        names = encoded.dictionary.to_pylist()
+        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        places = np.array([self._places.setdefault(name, len(self._places)) for name in names], np.int64)
+        self._last = np.concatenate([self._last, np.zeros(len(self._places) - len(self._last), np.int64)])
+        ranks, counts = ranks_within(codes, len(names))
+        numbers = self._last[places][codes] + ranks + 1
+        self._last[places] += counts
+        return pa.array(numbers, pa.int64())
