@@ -1,0 +1,155 @@
+"""The fenced append: the one way rows enter a table (DESIGN D5).
+
+1. lock      take the table's commit lock (the files are written already)
+2. reload    load the table as it is now
+3. compare   our id in the lineage: landed. Start offsets differ from the fence: refused
+4. merge     the new vector, and a stamp after the head's
+5. commit    property, vector, id and files in one Iceberg transaction
+6. unknown   if the answer was lost, reload and look for our id; never append again without looking
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+
+from k2_dagster.errors import CommitUnknown, FenceMoved, TransientError
+from k2_dagster.lake.catalog import load_table, translated_errors
+from k2_dagster.lake.fence import (
+    Fence,
+    Vector,
+    ingest_lineage,
+    merged,
+    moved_keys,
+    next_stamp,
+    read_fence,
+    snapshot_properties,
+    table_properties,
+)
+from k2_dagster.observability.points import reached
+from k2_dagster.state.database import Database
+from k2_dagster.state.locks import table_lock
+
+logger = logging.getLogger(__name__)
+
+# Somebody else's commit (compaction, another exchange) may come between reload and commit this often before we give up.
+MAX_TRIES = 10
+# How long the outcome of a commit whose answer was lost may stay unreadable before the caller must deal with it.
+OUTCOME_DEADLINE_SECONDS = 60.0
+OUTCOME_RETRY_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What to append. `starts` are the positions that the batch was built on (None: the partition was never read)."""
+
+    table: str
+    commit_id: str
+    stream: str
+    starts: Mapping[str, int | None]
+    ends: Vector
+    files: Sequence[DataFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A commit that is in the table."""
+
+    snapshot_id: int
+    stamp: datetime
+    seconds: float
+    tries: int
+
+
+def fenced_append(catalog: Catalog, database: Database, append: Append) -> Landed:
+    """Append once, or raise.
+
+    Raises FenceMoved when another writer owns the range, CommitUnknown when the outcome cannot be read back, and
+    DatabaseUnavailable or WarehouseUnavailable when nothing was committed.
+    """
+    started = time.monotonic()
+    for tries in range(1, MAX_TRIES + 1):
+        try:
+            return _try(catalog, database, append, started, tries)
+        except CommitFailedException:
+            logger.info("commit lost a race, trying again", extra={"table": append.table, "tries": tries})
+    raise CommitUnknown(f"{append.table}: {MAX_TRIES} commits in a row lost a race", advice="another engine is busy")
+
+
+def _try(catalog: Catalog, database: Database, append: Append, started: float, tries: int) -> Landed:
+    committing = False
+    try:
+        with table_lock(database, append.table):  # Step 1
+            table = load_table(catalog, append.table)  # Step 2
+            found = _find(table, append, started, tries)  # Step 3
+            if found is not None:
+                return found
+            fence = _compare(table, append)
+            committing = True
+            landed = _commit(table, append, fence, started, tries)  # Steps 4 and 5
+            reached("commit.landed")
+            return landed
+    except TransientError as error:
+        if not committing or isinstance(error, FenceMoved):
+            raise
+        return _outcome(catalog, append, started, tries, error)  # Step 6
+
+
+def _compare(table: Table, append: Append) -> Fence:
+    fence = read_fence(table.metadata)
+    moved = moved_keys(fence, append.starts)
+    if moved:
+        raise FenceMoved(
+            f"{append.table}: {moved[0]} is at {fence.vector.get(moved[0])}, the batch starts at {append.starts[moved[0]]}",
+            advice="another writer committed this range; reload and start from the fence",
+            table=append.table,
+            moved=moved,
+        )
+    return fence
+
+
+def _commit(table: Table, append: Append, fence: Fence, started: float, tries: int) -> Landed:
+    vector, heads = merged(fence, append.ends, append.stream, append.commit_id)
+    stamp = next_stamp(fence)
+    reached("commit.before")
+    with translated_errors(), table.transaction() as transaction:
+        transaction.set_properties(table_properties(append.commit_id, vector, heads))
+        summary = snapshot_properties(append.commit_id, stamp, vector)
+        with transaction.update_snapshot(snapshot_properties=summary).merge_append() as producer:
+            for data_file in append.files:
+                producer.append_data_file(data_file)
+    head = table.metadata.current_snapshot_id
+    if head is None:
+        raise CommitUnknown(f"{append.table}: the commit left no snapshot", advice="run `k2 verify`")
+    return Landed(head, stamp, time.monotonic() - started, tries)
+
+
+def _find(table: Table, append: Append, started: float, tries: int) -> Landed | None:
+    for landed in ingest_lineage(table.metadata):
+        if landed.commit_id == append.commit_id:
+            return Landed(landed.snapshot_id, landed.stamp, time.monotonic() - started, tries)
+    return None
+
+
+def _outcome(catalog: Catalog, append: Append, started: float, tries: int, cause: TransientError) -> Landed:
+    deadline = time.monotonic() + OUTCOME_DEADLINE_SECONDS
+    while True:
+        try:
+            found = _find(load_table(catalog, append.table), append, started, tries)
+        except TransientError as error:
+            if time.monotonic() > deadline:
+                raise CommitUnknown(
+                    f"{append.table}: commit {append.commit_id} may or may not have landed",
+                    advice="it is looked for again at the next start; nothing is lost and nothing is doubled",
+                ) from error
+            time.sleep(OUTCOME_RETRY_SECONDS)  # the database or the storage is away: ask again until the deadline
+            continue
+        if found is None:
+            raise cause
+        return found

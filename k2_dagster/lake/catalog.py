@@ -1,0 +1,76 @@
+"""The Iceberg catalog: PyIceberg's SQL catalog on PostgreSQL, behind a translation of errors.
+
+Nothing here depends on the SQL catalog but this function: another catalog is another `load_catalog` configuration.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+from pyiceberg.table import Table
+from sqlalchemy.exc import DBAPIError
+
+from k2_dagster.errors import DatabaseUnavailable, NotInitialized, WarehouseUnavailable
+from k2_dagster.settings import Settings
+
+# Bounds on one S3 request; without them a black hole costs more than ten seconds per call.
+S3_CONNECT_TIMEOUT_SECONDS = 5
+S3_REQUEST_TIMEOUT_SECONDS = 30
+POOL_CONNECTIONS = 5
+CONNECT_TIMEOUT_SECONDS = 5
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """The catalog of the settings. It keeps a connection pool; close it with `close_catalog`."""
+    with translated_errors():
+        return SqlCatalog(settings.catalog_name, **catalog_properties(settings))
+
+
+def catalog_properties(settings: Settings) -> dict[str, str]:
+    """Properties for PyIceberg: address, warehouse, file access."""
+    properties = {
+        "uri": settings.catalog_uri.get_secret_value(),
+        "warehouse": settings.warehouse,
+        "py-io-impl": settings.file_io,
+        "pool_pre_ping": "true",
+        "init_catalog_tables": "true",
+    }
+    s3 = {
+        "s3.endpoint": settings.s3_endpoint,
+        "s3.region": settings.s3_region,
+        "s3.access-key-id": settings.s3_access_key_id,
+        "s3.secret-access-key": settings.s3_secret_access_key and settings.s3_secret_access_key.get_secret_value(),
+        "s3.connect-timeout": str(S3_CONNECT_TIMEOUT_SECONDS),
+        "s3.request-timeout": str(S3_REQUEST_TIMEOUT_SECONDS),
+    }
+    if settings.warehouse.startswith("s3://"):
+        properties.update({key: value for key, value in s3.items() if value is not None})
+    return properties
+
+
+def close_catalog(catalog: Catalog) -> None:
+    """Give the catalog's connections back."""
+    catalog.close()
+
+
+def load_table(catalog: Catalog, name: str) -> Table:
+    """The table as it is now. Raises NotInitialized when it does not exist."""
+    with translated_errors():
+        try:
+            return catalog.load_table(name)
+        except (NoSuchTableError, NoSuchNamespaceError) as error:
+            raise NotInitialized(f"table {name} does not exist", advice="run `k2 init`") from error
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """The catalog's and the storage's errors as ours."""
+    try:
+        yield
+    except DBAPIError as error:
+        first_line = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        raise DatabaseUnavailable(f"catalog: {first_line}", advice="`k2 doctor` tries the address") from error
+    except OSError as error:
+        raise WarehouseUnavailable(f"warehouse: {error}", advice="`k2 doctor` tries the address") from error

@@ -1,0 +1,159 @@
+"""The control schema `k2` in PostgreSQL.
+
+    topics      every incarnation of every topic, with the small epoch that rows carry
+    baselines   where a partition's history begins in the tables, and why
+    attempts    what a commit was about to say: written before it, immutable, true once the table's head names it
+    commits     attempts that landed, in lineage order; everything downstream reads this
+    gaps        numbers that did not come within their grace, and how each ended
+    losses      ranges that Kafka lost before they landed, accepted by a person
+    leases      who drives an exchange as a process
+
+`attempts.state` is the sequence tracker after the batch; only the newest landed one of a stream is kept.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Float,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA = "k2"
+metadata = MetaData(schema=SCHEMA)
+
+_NOW = func.now()
+_Time = DateTime(timezone=True)
+
+topics = Table(
+    "topics",
+    metadata,
+    Column("topic_id", String, primary_key=True),
+    Column("topic", String, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("partitions", Integer, nullable=False),
+    Column("first_seen", _Time, nullable=False, server_default=_NOW),
+    UniqueConstraint("topic", "epoch"),
+)
+
+baselines = Table(
+    "baselines",
+    metadata,
+    Column("table_name", String, nullable=False),
+    Column("topic_id", String, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("first_offset", BigInteger, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("recorded_at", _Time, nullable=False, server_default=_NOW),
+    PrimaryKeyConstraint("table_name", "topic_id", "partition"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("table_name", String, nullable=False),
+    Column("exchange", String, nullable=False),
+    Column("dataset", String, nullable=False),
+    Column("created_at", _Time, nullable=False, server_default=_NOW),
+    Column("previous_id", String),
+    Column("ranges", JSONB, nullable=False),
+    Column("counts", JSONB, nullable=False),
+    Column("days", JSONB, nullable=False),
+    Column("schema_ids", JSONB, nullable=False),
+    Column("ledger", JSONB, nullable=False),
+    Column("state", LargeBinary),
+    Column("rules_version", Integer, nullable=False),
+    Column("run_id", String, nullable=False),
+    Column("code_version", String, nullable=False),
+    Index("attempts_by_stream", "table_name", "exchange", "dataset", "created_at"),
+)
+
+commits = Table(
+    "commits",
+    metadata,
+    Column("position", BigInteger, Identity(always=True), primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("table_name", String, nullable=False),
+    Column("exchange", String, nullable=False),
+    Column("dataset", String, nullable=False),
+    Column("snapshot_id", BigInteger, nullable=False),
+    Column("stamp", _Time, nullable=False),
+    Column("ranges", JSONB, nullable=False),
+    Column("counts", JSONB, nullable=False),
+    Column("days", JSONB, nullable=False),
+    Column("schema_ids", JSONB, nullable=False),
+    Column("rules_version", Integer, nullable=False),
+    Column("run_id", String, nullable=False),
+    Column("code_version", String, nullable=False),
+    Column("commit_seconds", Float),
+    Column("settled_at", _Time, nullable=False, server_default=_NOW),
+    Index("commits_by_stream", "table_name", "exchange", "dataset", "position"),
+    Index("commits_by_stamp", "table_name", "stamp"),
+)
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("dataset", String, nullable=False),
+    Column("exchange", String, nullable=False),
+    Column("stream", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("session", String, nullable=False),
+    Column("symbol", String, nullable=False),
+    Column("numbering", String, nullable=False),
+    Column("first_sequence", BigInteger, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("missing", BigInteger, nullable=False),
+    Column("filled", BigInteger, nullable=False, server_default="0"),
+    Column("level", String, nullable=False),
+    Column("cause", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("topic_epoch", Integer, nullable=False),
+    Column("kafka_partition", Integer, nullable=False),
+    Column("opened_offset", BigInteger, nullable=False),
+    Column("reported_offset", BigInteger, nullable=False),
+    Column("event_day", String, nullable=False),
+    Column("commit_id", String, nullable=False),
+    Column("changed_at", _Time, nullable=False, server_default=_NOW),
+    UniqueConstraint(
+        "dataset", "exchange", "topic_epoch", "kafka_partition", "numbering", "opened_offset", "first_sequence"
+    ),
+    Index("gaps_by_day", "dataset", "exchange", "event_day"),
+)
+
+losses = Table(
+    "losses",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("table_name", String, nullable=False),
+    Column("topic", String, nullable=False),
+    Column("topic_id", String, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("first_offset", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("cause", String, nullable=False),
+    Column("accepted_by", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("accepted_at", _Time, nullable=False, server_default=_NOW),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("exchange", String, primary_key=True),
+    Column("holder", String, nullable=False),
+    Column("acquired_at", _Time, nullable=False),
+    Column("heartbeat_at", _Time, nullable=False),
+)
