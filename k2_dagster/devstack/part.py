@@ -1,0 +1,127 @@
+"""One part of the stack: what every part must tell, and the one way in which all of them are brought up."""
+
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import psutil
+
+from k2_dagster.devstack.process import (
+    POLL_SECONDS,
+    Command,
+    Progress,
+    find,
+    is_over,
+    last_lines,
+    spawn,
+    stop,
+    wait_until,
+)
+from k2_dagster.errors import StackFailed
+
+START_TIMEOUT_SECONDS = 120.0
+"""A broker needs 4 s on an idle machine and 26 s were seen for three of them on two busy cores."""
+
+SILENT_SECONDS = 15.0
+"""A part that lives but does not answer for this long, well after its start, hangs and is restarted."""
+
+TERMINATE_SECONDS = 20.0
+"""A broker's orderly end takes 1 to 5 s; three that end together may wait for each other."""
+
+KILL_SECONDS = 10.0
+"""Even SIGKILL waits for a process that the kernel holds in a disk write."""
+
+
+class Part(ABC):
+    """A server process under a stack's home folder. Subclasses say how it is made, started and recognised."""
+
+    stop_signals: ClassVar[Sequence[tuple[signal.Signals, float]]] = (
+        (signal.SIGTERM, TERMINATE_SECONDS),
+        (signal.SIGKILL, KILL_SECONDS),
+    )
+    passing_failures: ClassVar[Sequence[str]] = ()
+    """Words in the log of a start that ended early for a reason that passes by itself."""
+
+    purge_signals: ClassVar[Sequence[tuple[signal.Signals, float]]] = ((signal.SIGKILL, KILL_SECONDS),)
+
+    def __init__(self, name: str, home: Path) -> None:
+        self.name = name
+        self.home = home
+        self.folder = home / name
+        self.log = home / "logs" / f"{name}.log"
+        self.record = home / "run" / f"{name}.json"
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Where clients find it."""
+
+    @property
+    def ports(self) -> Sequence[int]:
+        """TCP ports on 127.0.0.1 that it needs."""
+        return ()
+
+    @abstractmethod
+    def prepare(self, progress: Progress) -> None:
+        """Fetch programs and lay out folders and configuration. Keeps data that is there."""
+
+    @abstractmethod
+    def command(self) -> Command:
+        """How to start it, after `prepare`."""
+
+    @abstractmethod
+    def answers(self, process: psutil.Process) -> bool:
+        """Whether the server answers a real call and says that it is this very part, not a foreign one."""
+
+    def settle(self) -> None:  # noqa: B027 - most parts have nothing to add
+        """What must hold once it answers (databases, rules). Idempotent."""
+
+    def find(self) -> psutil.Process | None:
+        """Its process, if it runs."""
+        found = find(self.record)
+        return None if found is None else found.process
+
+    def ensure(self, progress: Progress) -> bool:
+        """Bring it up, reusing what runs. Returns whether it had to be started. Raises StackFailed."""
+        found = find(self.record)
+        if found is not None:
+            patience = max(SILENT_SECONDS, START_TIMEOUT_SECONDS - found.age_seconds)
+            if wait_until(lambda: is_over(found.process) or self.answers(found.process), patience):
+                if not is_over(found.process):
+                    self.settle()
+                    return False
+            else:
+                progress(f"{self.name} (pid {found.process.pid}) does not answer: restarting it")
+                stop(found.process, self.purge_signals)
+        began = time.monotonic()
+        self.prepare(progress)
+        self._start()
+        self.settle()
+        progress(f"{self.name} answers at {self.address} after {time.monotonic() - began:.1f} s")
+        return True
+
+    def _start(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        process = spawn(self.command(), self.log, self.record)
+        while not self.answers(process):
+            if is_over(process):
+                tail = last_lines(self.log)
+                if not any(words in tail for words in self.passing_failures) or time.monotonic() > deadline:
+                    raise StackFailed(
+                        f"{self.name} ended while it started; its last lines:\n{tail}", advice=self._advice()
+                    )
+                process = spawn(self.command(), self.log, self.record)
+            elif time.monotonic() > deadline:
+                stop(process, self.purge_signals)
+                raise StackFailed(
+                    f"{self.name} did not answer at {self.address} within {START_TIMEOUT_SECONDS:.0f} s; its last "
+                    f"lines:\n{last_lines(self.log)}",
+                    advice=self._advice(),
+                )
+            time.sleep(POLL_SECONDS)
+
+    def _advice(self) -> str:
+        return f"see {self.log}; `k2 dev up` tries again, `k2 dev down --purge` starts over without the data"

@@ -1,0 +1,320 @@
+"""The development stack as an object: real Kafka, schema registry, PostgreSQL and optionally S3 under one folder."""
+
+import secrets
+import shutil
+import signal
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from k2_dagster.devstack.kafka import KafkaBroker, broker_name, describe_cluster
+from k2_dagster.devstack.part import START_TIMEOUT_SECONDS, Part
+from k2_dagster.devstack.postgres import PostgresServer, choose_socket_folder
+from k2_dagster.devstack.process import (
+    Progress,
+    exclusive,
+    is_over,
+    memory_megabytes,
+    stop,
+    wait_until,
+    write_atomically,
+)
+from k2_dagster.devstack.registry import SchemaRegistry
+from k2_dagster.devstack.s3 import BUCKET, REGION, S3Server, choose_program
+from k2_dagster.devstack.state import STATE_FILE, StackState, is_free, load_state, save_state
+from k2_dagster.errors import ConfigurationError, StackFailed
+from k2_dagster.settings import STACK_FILE
+
+BROKER_COUNTS = (1, 3)
+"""One is enough to develop; with three, one can be lost. Two would halt when either is."""
+
+KILL_TIMEOUT_SECONDS = 10.0
+"""SIGKILL takes effect at once unless the kernel holds the process in a disk write."""
+
+
+@dataclass(frozen=True)
+class StackAddresses:
+    """Where the parts of a running stack are. Databases as SQLAlchemy URIs."""
+
+    kafka_bootstrap_servers: str
+    schema_registry_url: str
+    catalog_uri: str
+    dagster_uri: str
+    warehouse: str
+    s3_endpoint: str | None
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """A part as it is now. `silent`: its process lives but does not answer."""
+
+    name: str
+    state: Literal["running", "silent", "stopped"]
+    pid: int | None
+    address: str
+    rss_megabytes: float
+    log: Path
+
+
+class Stack:
+    """The stack of one home folder. Brokers and S3 are chosen when it is made and kept; None takes what is there.
+
+    Methods raise StackFailed when a part does not do as it should, with its last log lines and what to do, and
+    ConfigurationError for a wrong argument. Different processes may use one home: a file lock orders them.
+    """
+
+    def __init__(self, home: Path, brokers: int | None = None, s3: bool | None = None) -> None:
+        if brokers is not None and brokers not in BROKER_COUNTS:
+            raise ConfigurationError(f"a stack cannot have {brokers} brokers", advice="choose 1 or 3")
+        self.home = home.absolute().resolve()
+        self._brokers = brokers
+        self._s3 = s3
+
+    def up(self, progress: Progress | None = None) -> StackAddresses:
+        """Bring every part up: reuse what runs, start what does not, with its data. Idempotent."""
+        progress = progress or _ignore
+        self.home.mkdir(parents=True, exist_ok=True)
+        with self._exclusive(progress):
+            state = self._decide(progress)
+            _ensure_all(_parts(self.home, state), progress)
+            self._await_whole_cluster(state)
+            (self.home / "warehouse").mkdir(exist_ok=True)
+            self._write_environment()
+        return self.addresses()
+
+    def down(self, purge: bool = False) -> None:
+        """Stop every part. Data stay, unless `purge` removes everything that the stack made in its home folder."""
+        if load_state(self.home) is None:
+            return
+        with self._exclusive(_ignore):
+            state = self._state()
+            parts = _parts(self.home, state)
+            with ThreadPoolExecutor(len(parts)) as pool:
+                left = [name for name in pool.map(lambda part: _stop_part(part, purge), parts) if name]
+            if left:
+                raise StackFailed(f"these parts could not be ended: {', '.join(left)}", advice="try again")
+            if purge:
+                _remove(self.home, state, parts)
+
+    def status(self) -> list[PartStatus]:
+        """Every part as it is now, each asked with a real call. Empty where no stack was made."""
+        state = load_state(self.home)
+        if state is None:
+            return []
+        parts = _parts(self.home, state)
+        with ThreadPoolExecutor(len(parts)) as pool:
+            return list(pool.map(_status, parts))
+
+    def part_names(self) -> list[str]:
+        """`kafka-1` (to `kafka-3`), `registry`, `postgres`, and `s3` where there is one."""
+        return [part.name for part in _parts(self.home, self._state())]
+
+    def logs(self, part: str) -> Path:
+        """The log file of a part."""
+        return self._part(part).log
+
+    def kill(self, part: str) -> None:
+        """kill -9 a part, as a chaos test does, and wait until it is gone. Nothing happens when it does not run."""
+        process = self._part(part).find()
+        if process is not None:
+            stop(process, [(signal.SIGKILL, KILL_TIMEOUT_SECONDS)])
+
+    def start(self, part: str, progress: Progress | None = None) -> None:
+        """Bring one part up again with its data and wait until it answers. Nothing happens when it already does."""
+        with self._exclusive(progress or _ignore):
+            self._part(part).ensure(progress or _ignore)
+
+    def stop(self, part: str) -> None:
+        """End one part in order."""
+        with self._exclusive(_ignore):
+            _stop_part(self._part(part), purge=False)
+
+    def addresses(self) -> StackAddresses:
+        """Where the parts are. They need not run. Raises StackFailed where no stack was made."""
+        state = self._state()
+        postgres = PostgresServer(self.home, state)
+        return StackAddresses(
+            kafka_bootstrap_servers=",".join(broker.address for broker in _brokers(self.home, state)),
+            schema_registry_url=SchemaRegistry(self.home, state).address,
+            catalog_uri=postgres.uri("k2"),
+            dagster_uri=postgres.uri("dagster"),
+            warehouse=f"s3://{BUCKET}/warehouse" if state.s3 else f"file://{self.home}/warehouse",
+            s3_endpoint=S3Server(self.home, state).address if state.s3 else None,
+        )
+
+    def settings_environment(self) -> dict[str, str]:
+        """The settings (`K2_*`) that point K2 at this stack, secrets in clear: what `stack.env` holds."""
+        state, addresses = self._state(), self.addresses()
+        environment = {
+            "K2_HOME": str(self.home),
+            "K2_KAFKA_BOOTSTRAP_SERVERS": addresses.kafka_bootstrap_servers,
+            "K2_KAFKA_REPLICATION_FACTOR": str(state.brokers),
+            "K2_SCHEMA_REGISTRY_URL": addresses.schema_registry_url,
+            "K2_CATALOG_URI": addresses.catalog_uri,
+            "K2_DAGSTER_URI": addresses.dagster_uri,
+            "K2_WAREHOUSE": addresses.warehouse,
+        }
+        if addresses.s3_endpoint is not None:
+            environment |= {
+                "K2_S3_ENDPOINT": addresses.s3_endpoint,
+                "K2_S3_REGION": REGION,
+                "K2_S3_ACCESS_KEY_ID": state.s3_access_key_id,
+                "K2_S3_SECRET_ACCESS_KEY": state.s3_secret_access_key,
+            }
+        return environment
+
+    def create_database(self, name: str) -> str:
+        """Create a database in the stack's PostgreSQL unless it exists, and return its SQLAlchemy URI."""
+        postgres = PostgresServer(self.home, self._state())
+        postgres.create_database(name)
+        return postgres.uri(name)
+
+    def _exclusive(self, progress: Progress) -> AbstractContextManager[None]:
+        return exclusive(self.home / "run" / "stack.lock", progress)
+
+    def _state(self) -> StackState:
+        state = load_state(self.home)
+        if state is None:
+            raise StackFailed(f"there is no stack in {self.home}", advice="`k2 dev up` makes one")
+        return state
+
+    def _part(self, name: str) -> Part:
+        parts = {part.name: part for part in _parts(self.home, self._state())}
+        if name not in parts:
+            raise ConfigurationError(f"the stack has no part {name!r}", advice=f"choose one of {', '.join(parts)}")
+        return parts[name]
+
+    def _decide(self, progress: Progress) -> StackState:
+        state = load_state(self.home)
+        if state is None:
+            state = _new_state(self.home, self._brokers or 1, bool(self._s3))
+        elif self._brokers not in (None, state.brokers) or self._s3 not in (None, state.s3):
+            raise ConfigurationError(
+                f"the stack in {self.home} was made with {state.brokers} broker(s) and {'' if state.s3 else 'no '}S3",
+                advice="`k2 dev down --purge` first (its data go), or use another K2_HOME",
+            )
+        state = _with_usable_ports(self.home, state, progress)
+        save_state(self.home, state)
+        return state
+
+    def _await_whole_cluster(self, state: StackState) -> None:
+        brokers = _brokers(self.home, state)
+        expected = {broker.number for broker in brokers}
+        if not wait_until(
+            lambda: all(describe_cluster(broker.address)[1] == expected for broker in brokers), START_TIMEOUT_SECONDS
+        ):
+            raise StackFailed("the brokers run but do not see each other", advice=f"see the logs in {self.home}/logs")
+
+    def _write_environment(self) -> None:
+        values = self.settings_environment()
+        # Whoever reads the file knows the home; written down it would be wrong once the folder is moved
+        del values["K2_HOME"]
+        lines = [f"{name}={value}\n" for name, value in values.items()]
+        write_atomically(self.home / STACK_FILE, "# Written by `k2 dev up`\n" + "".join(lines))
+
+
+def _ignore(_: str) -> None:
+    """Progress that nobody watches."""
+
+
+def _new_state(home: Path, brokers: int, s3: bool) -> StackState:
+    state = StackState(
+        brokers=brokers,
+        s3=s3,
+        # Kafka's form of an id: a UUID in 22 characters, not beginning with a dash (it would look like an option)
+        cluster_id="k" + urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22],
+        socket_folder=str(choose_socket_folder(home)),
+    )
+    if s3:
+        state = replace(
+            state,
+            s3_program=choose_program(),
+            s3_access_key_id=secrets.token_hex(8),
+            s3_secret_access_key=secrets.token_hex(20),
+        )
+    for name in _port_names(state):
+        state = state.with_port(name)
+    return state
+
+
+def _port_names(state: StackState) -> list[str]:
+    brokers = [broker_name(number) for number in range(1, state.brokers + 1)]
+    controllers = [f"{name}-controller" for name in brokers]
+    return [*brokers, *controllers, "registry", *(["s3"] if state.s3 else [])]
+
+
+def _with_usable_ports(home: Path, state: StackState, progress: Progress) -> StackState:
+    """The state with another port for each one that a foreign server took while our part did not run."""
+    parts = _parts(home, state)
+    running = {part.name for part in parts if part.find() is not None}
+    taken = {
+        name
+        for part in parts
+        if part.name not in running
+        for name, number in state.ports.items()
+        if number in part.ports and not is_free(number)
+    }
+    if any(name.startswith("kafka") for name in taken) and any(name.startswith("kafka") for name in running):
+        raise StackFailed(
+            f"another program has the port of {', '.join(sorted(taken))}, where the running brokers expect it",
+            advice="end that program, or `k2 dev down` and up again: the brokers then move together",
+        )
+    for name in sorted(taken):
+        moved = state.with_port(name, fresh=True)
+        progress(f"another program listens on port {state.ports[name]}: {name} moves to {moved.ports[name]}")
+        state = moved
+    return state
+
+
+def _brokers(home: Path, state: StackState) -> list[KafkaBroker]:
+    return [KafkaBroker(home, state, number) for number in range(1, state.brokers + 1)]
+
+
+def _parts(home: Path, state: StackState) -> list[Part]:
+    s3 = [S3Server(home, state)] if state.s3 else []
+    return [*_brokers(home, state), SchemaRegistry(home, state), PostgresServer(home, state), *s3]
+
+
+def _ensure_all(parts: Sequence[Part], progress: Progress) -> None:
+    """Bring the parts up side by side. Raises StackFailed with everything that failed, once all have come to an end."""
+    with ThreadPoolExecutor(len(parts)) as pool:
+        outcomes = [pool.submit(part.ensure, progress) for part in parts]
+    failures = [error for outcome in outcomes if (error := outcome.exception()) is not None]
+    if len(failures) > 1 and all(isinstance(error, StackFailed) for error in failures):
+        raise StackFailed("\n".join(str(error) for error in failures))
+    if failures:
+        raise failures[0]
+
+
+def _remove(home: Path, state: StackState, parts: Sequence[Part]) -> None:
+    """Remove what the stack made, and the home folder if nothing else is in it."""
+    (home / STATE_FILE).unlink()
+    (home / STACK_FILE).unlink(missing_ok=True)
+    own = [part.folder for part in parts] + [home / name for name in ("logs", "warehouse", "run")]
+    for folder in [Path(state.socket_folder), *own]:
+        if folder.exists():
+            shutil.rmtree(folder)
+    with suppress(OSError):
+        home.rmdir()
+
+
+def _stop_part(part: Part, purge: bool) -> str | None:
+    """End a part. Returns its name if it still runs."""
+    process = part.find()
+    if process is None:
+        return None
+    stop(process, part.purge_signals if purge else part.stop_signals)
+    return None if is_over(process) else part.name
+
+
+def _status(part: Part) -> PartStatus:
+    process = part.find()
+    if process is None:
+        return PartStatus(part.name, "stopped", None, part.address, 0.0, part.log)
+    state: Literal["running", "silent"] = "running" if part.answers(process) else "silent"
+    return PartStatus(part.name, state, process.pid, part.address, memory_megabytes(process), part.log)

@@ -1,0 +1,93 @@
+"""What every test may use: one real development stack per session, settings that share no table, sample data.
+
+With K2_TEST_STACK_HOME set, the stack of that folder is used and left running, which saves its start.
+"""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from k2_dagster.devstack.postgres import PostgresServer
+from k2_dagster.devstack.stack import Stack
+from k2_dagster.devstack.state import load_state
+from k2_dagster.settings import Settings, load_settings
+
+REPOSITORY = Path(__file__).parent.parent
+HOME_PREFIX = "k2-test-"
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """A running stack that the whole session shares: use unique names for topics and exchanges. Do not kill its parts
+    without starting them again."""
+    kept = os.environ.get("K2_TEST_STACK_HOME")
+    if kept:
+        shared = Stack(Path(kept))
+        shared.up()
+        yield shared
+        return
+    _remove_leftovers()
+    # Short, because a socket lives in it, and named after us, so that a later session can tell that we are gone
+    home = Path(tempfile.mkdtemp(prefix=f"{HOME_PREFIX}{os.getpid()}-"))
+    own = Stack(home)
+    try:
+        own.up()
+        yield own
+    finally:
+        own.down(purge=True)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def fresh_database(stack: Stack) -> Iterator[Callable[[], str]]:
+    """Makes a database that no other test has; returns its SQLAlchemy URI. Dropped after the test."""
+    names: list[str] = []
+
+    def create() -> str:
+        names.append(f"test_{uuid.uuid4().hex[:12]}")
+        return stack.create_database(names[-1])
+
+    yield create
+    state = load_state(stack.home)
+    assert state is not None
+    with closing(PostgresServer(stack.home, state).connect()) as connection, connection.cursor() as cursor:
+        for name in names:
+            cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def settings(stack: Stack, fresh_database: Callable[[], str], tmp_path: Path) -> Settings:
+    """Settings for the shared stack, with databases, a home and a warehouse folder of this test's own."""
+    own = {
+        "K2_HOME": str(tmp_path / "home"),
+        "K2_CATALOG_URI": fresh_database(),
+        "K2_DAGSTER_URI": fresh_database(),
+        "K2_WAREHOUSE": f"file://{tmp_path}/warehouse",
+    }
+    return load_settings(stack.settings_environment() | own)
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Path:
+    """The folder of captured market data; skips where it is not."""
+    given = os.environ.get("K2_SAMPLE_DATA", str(Settings.model_fields["sample_data"].default))
+    folder = (REPOSITORY / given).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no captured market data at {given}: set K2_SAMPLE_DATA to the folder that has them")
+    return folder
+
+
+def _remove_leftovers() -> None:
+    """End stacks of test sessions that were killed before they could."""
+    for home in Path(tempfile.gettempdir()).glob(f"{HOME_PREFIX}*"):
+        pid = home.name.removeprefix(HOME_PREFIX).split("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            Stack(home).down(purge=True)
+            shutil.rmtree(home, ignore_errors=True)
