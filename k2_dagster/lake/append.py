@@ -105,8 +105,9 @@ def _compare(table: Table, append: Append) -> Fence:
     fence = read_fence(table.metadata)
     moved = moved_keys(fence, append.starts)
     if moved:
+        key = moved[0]
         raise FenceMoved(
-            f"{append.table}: {moved[0]} is at {fence.vector.get(moved[0])}, the batch starts at {append.starts[moved[0]]}",
+            f"{append.table}: {key} is at {fence.vector.get(key)}, the batch starts at {append.starts[key]}",
             advice="another writer committed this range; reload and start from the fence",
             table=append.table,
             moved=moved,

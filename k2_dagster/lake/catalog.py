@@ -46,7 +46,7 @@ def catalog_properties(settings: Settings) -> dict[str, str]:
         "s3.request-timeout": str(S3_REQUEST_TIMEOUT_SECONDS),
     }
     if settings.warehouse.startswith("s3://"):
-        properties.update({key: value for key, value in s3.items() if value is not None})
+        properties.update({key: str(value) for key, value in s3.items() if value is not None})
     return properties
 
 

@@ -69,7 +69,7 @@ def read_fence(metadata: TableMetadata) -> Fence:
 
 
 def ingest_lineage(metadata: TableMetadata) -> Iterator[LandedSnapshot]:
-    """Ingest snapshots from the head back, as far as they are kept; compaction and foreign snapshots are passed over."""
+    """Ingest snapshots from the head back, as far as they are kept; other snapshots are passed over."""
     snapshot = metadata.current_snapshot()
     while snapshot is not None:
         landed = _landed(snapshot)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
+from pyiceberg.transforms import IdentityTransform
 
 from k2_dagster.errors import SchemaIncompatible
 from k2_dagster.lake.catalog import load_table, translated_errors
@@ -59,7 +60,7 @@ def _ensure(catalog: Catalog, dataset: Dataset) -> str:
 def _sort(table: Table, dataset: Dataset) -> None:
     with table.update_sort_order() as update:
         for column in dataset.sort:
-            update.asc(column, transform=iceberg.IdentityTransform())
+            update.asc(column, transform=IdentityTransform())
 
 
 def _add_columns(table: Table, dataset: Dataset) -> bool:
