@@ -18,7 +18,7 @@ from psycopg2 import sql
 
 from k2_dagster.devstack.downloads import cache_folder, postgres_programs
 from k2_dagster.devstack.part import Part
-from k2_dagster.devstack.process import Command, Progress, exclusive, run_tool
+from k2_dagster.devstack.process import Command, Progress, exclusive, is_over, run_tool
 from k2_dagster.devstack.state import StackState
 from k2_dagster.errors import StackFailed
 
@@ -111,7 +111,7 @@ class PostgresServer(Part):
                 row = cursor.fetchone()
         except psycopg2.Error:
             return False
-        return row is not None and Path(row[0]) == self.data and self._noted_pid() == process.pid
+        return row is not None and Path(row[0]) == self.data and _first_number(self.data / PID_FILE) == process.pid
 
     def settle(self) -> None:
         for name in DATABASES:
@@ -161,18 +161,14 @@ class PostgresServer(Part):
         run_tool(command, INITDB_TIMEOUT_SECONDS, "making the PostgreSQL cluster")
 
     def _forget_dead_server(self) -> None:
-        """Remove the pid file of a killed server whose pid now belongs to another program: PostgreSQL would take that
-        for itself and refuse to start."""
-        pid = self._noted_pid()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if pid is not None and psutil.Process(pid).name() != "postgres":
-                (self.data / PID_FILE).unlink()
-
-    def _noted_pid(self) -> int | None:
-        try:
-            return int((self.data / PID_FILE).read_text().splitlines()[0])
-        except (FileNotFoundError, ValueError, IndexError):
-            return None
+        """Remove the lock files of a killed server where their pid still names something: another program that was
+        given it since, or a zombie. PostgreSQL would take either for a server and refuse to start. (Whether children
+        of the killed server still run, it sees by the shared memory.)"""
+        for lock_file in (self.data / PID_FILE, self.socket_folder / f"{SOCKET_FILE}.lock"):
+            pid = _first_number(lock_file)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if pid is not None and (is_over(named := psutil.Process(pid)) or named.name() != "postgres"):
+                    lock_file.unlink()
 
 
 def choose_socket_folder(home: Path) -> Path:
@@ -190,3 +186,11 @@ def _let_through(path: Path) -> None:
         mode = folder.stat().st_mode
         if not mode & stat.S_IXOTH:
             folder.chmod(mode | stat.S_IXOTH)
+
+
+def _first_number(file: Path) -> int | None:
+    """The number on the first line of a file, if there is one."""
+    try:
+        return int(file.read_text().splitlines()[0])
+    except (FileNotFoundError, ValueError, IndexError):
+        return None
