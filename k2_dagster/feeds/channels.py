@@ -1,0 +1,232 @@
+"""What the numbers of a channel say: gaps and session changes, as a pure function of (state, rows).
+
+A channel scatters over symbols, partitions and topics, so only the feed handler sees it whole. Rows are judged one
+after another in the order of their arrival: any split of a channel into batches gives the same events.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Int64s = NDArray[np.int64]
+
+# Ended sessions kept per channel, so that a straggler of one does not look like yet another start. Venues restart a
+# few times a day.
+CLOSED_SESSIONS_KEPT = 64
+MICROS_PER_SECOND = 1_000_000
+
+ChannelKey = tuple[Literal["channel", "stream"], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """How long a hole may stay open before it is a gap, whichever passes first. Time is the rows' own, no clock's."""
+
+    messages: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Numbers that did not come yet, and where the channel was when that showed."""
+
+    first: int
+    last: int
+    opened_at: int
+    opened_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelState:
+    """Everything that a verdict depends on. `last` is the highest number seen in the session, None before the first."""
+
+    session: str | None = None
+    closed: tuple[str, ...] = ()
+    last: int | None = None
+    messages: int = 0
+    micros: int = 0
+    holes: tuple[Hole, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A gap (`first`..`last` missing) or the start of a session (`first` is its first number, if it has numbers).
+
+    `row` is the row of the batch that showed it.
+    """
+
+    row: int
+    kind: Literal["gap", "session"]
+    stream: str
+    channel: str | None
+    session: str | None
+    first: int | None
+    last: int | None
+
+
+FeedState = Mapping[ChannelKey, ChannelState]
+
+
+def judge(states: FeedState, rows: pa.RecordBatch, grace: Grace) -> tuple[FeedState, list[Event]]:
+    """Judge rows (any batch with the columns stream, channel, session, sequence, exchange_timestamp and
+    receive_timestamp, in order of arrival). Returns the next state and the events in the order of their rows.
+
+    Rows without a channel tell sessions only (kept by stream); rows of a channel without a number tell nothing.
+    """
+    after = dict(states)
+    events: list[Event] = []
+    for part in _parts(rows):
+        after[part.key], found = _judge_part(after.get(part.key, ChannelState()), part, grace)
+        events += found
+    return after, sorted(events, key=lambda event: event.row)
+
+
+def open_holes(states: FeedState, row: int, streams: Mapping[ChannelKey, str]) -> list[Event]:
+    """The holes that are still open, as gaps: what a feed that ends has to say. `streams` names each key's stream."""
+    return [
+        Event(row, "gap", streams[key], key[1], state.session, hole.first, hole.last)
+        for key, state in states.items()
+        for hole in state.holes
+    ]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of one channel (or of one stream that has none), sessions as codes into `sessions`."""
+
+    key: ChannelKey
+    rows: Int64s
+    streams: list[str]
+    stream_codes: Int64s
+    sessions: list[str]
+    session_codes: Int64s
+    sequences: Int64s
+    micros: Int64s
+
+    def runs(self) -> Iterator[slice]:
+        """Slices in which the session does not change."""
+        cuts = np.flatnonzero(np.diff(self.session_codes)) + 1
+        edges = [0, *cuts.tolist(), len(self.rows)]
+        yield from (slice(start, stop) for start, stop in itertools.pairwise(edges))
+
+
+def _parts(rows: pa.RecordBatch) -> Iterator[_Part]:
+    channels, channel_codes = _coded(rows.column("channel"))
+    streams, stream_codes = _coded(rows.column("stream"))
+    sessions, session_codes = _coded(rows.column("session"))
+    numbered = rows.column("sequence").is_valid().to_numpy(zero_copy_only=False)
+    sequences = rows.column("sequence").fill_null(0).to_numpy()
+    micros = _micros(rows)
+    # One code per (kind, name): a channel's rows belong together whatever their stream.
+    groups = np.where(channel_codes >= 0, channel_codes, len(channels) + stream_codes)
+    for group in np.unique(groups).tolist():
+        has_channel = group < len(channels)
+        member = (groups == group) & numbered if has_channel else groups == group
+        places = np.flatnonzero(member)
+        if not len(places):
+            continue
+        key: ChannelKey = ("channel", channels[group]) if has_channel else ("stream", streams[group - len(channels)])
+        yield _Part(
+            key, places, streams, stream_codes[places], sessions, session_codes[places], sequences[places],
+            micros[places],
+        )  # fmt: skip
+
+
+def _coded(column: pa.Array) -> tuple[list[str], Int64s]:
+    encoded = column.dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return encoded.dictionary.to_pylist(), codes.astype(np.int64)
+
+
+def _micros(rows: pa.RecordBatch) -> Int64s:
+    times = pc.coalesce(rows.column("receive_timestamp"), rows.column("exchange_timestamp"))
+    micros: Int64s = times.cast(pa.int64()).fill_null(0).to_numpy()
+    return micros
+
+
+def _judge_part(state: ChannelState, part: _Part, grace: Grace) -> tuple[ChannelState, list[Event]]:
+    events: list[Event] = []
+    numbered = part.key[0] == "channel"
+    for run in part.runs():
+        code = int(part.session_codes[run.start])
+        session = part.sessions[code] if code >= 0 else None
+        if session is not None and session in state.closed:
+            continue
+        if session != state.session:
+            state, found = _changed(state, part, run.start, session)
+            events += found
+        if numbered:
+            state, found = _judge_run(state, part, run, grace)
+            events += found
+    return state, events
+
+
+def _changed(state: ChannelState, part: _Part, place: int, session: str | None) -> tuple[ChannelState, list[Event]]:
+    """A new session: nothing can fill the old one's holes any more."""
+    events = [_gap(part, place, state, hole) for hole in state.holes]
+    if session is not None:
+        first = int(part.sequences[place]) if part.key[0] == "channel" else None
+        channel = part.key[1] if part.key[0] == "channel" else None
+        row = int(part.rows[place])
+        events.append(Event(row, "session", part.streams[part.stream_codes[place]], channel, session, first, None))
+    closed = state.closed if state.session is None else (*state.closed, state.session)[-CLOSED_SESSIONS_KEPT:]
+    return ChannelState(session=session, closed=closed, messages=state.messages, micros=state.micros), events
+
+
+def _judge_run(state: ChannelState, part: _Part, run: slice, grace: Grace) -> tuple[ChannelState, list[Event]]:
+    sequences = part.sequences[run]
+    micros = np.maximum.accumulate(np.maximum(part.micros[run], state.micros))
+    last = int(sequences[0]) - 1 if state.last is None else state.last
+    highest = np.maximum.accumulate(np.maximum(sequences, last))
+    before = np.concatenate([[last], highest[:-1]])
+    holes = list(state.holes)
+    events: list[Event] = []
+
+    def expire(upto: int) -> None:
+        due = [(_expiry(hole, state.messages, micros, grace), hole) for hole in holes]
+        for place, hole in sorted((one for one in due if one[0] <= upto), key=lambda one: (one[0], one[1].first)):
+            holes.remove(hole)
+            events.append(_gap(part, run.start + place, state, hole))
+
+    for place in np.flatnonzero(sequences != before + 1).tolist():
+        expire(place)
+        number, expected = int(sequences[place]), int(before[place]) + 1
+        if number > expected:
+            holes.append(Hole(expected, number - 1, state.messages + place + 1, int(micros[place])))
+        else:
+            holes[:] = [rest for hole in holes for rest in _without(hole, number)]
+    expire(len(sequences) - 1)
+    after = replace(
+        state,
+        last=int(highest[-1]),
+        messages=state.messages + len(sequences),
+        micros=int(micros[-1]),
+        holes=tuple(holes),
+    )
+    return after, events
+
+
+def _expiry(hole: Hole, messages_before: int, micros: Int64s, grace: Grace) -> int:
+    """Place in the run of the row at which the hole becomes a gap; len(run) or more when that is later."""
+    by_messages = hole.opened_at + grace.messages - messages_before
+    deadline = hole.opened_micros + int(grace.seconds * MICROS_PER_SECOND)
+    by_time = int(np.searchsorted(micros, deadline, side="right"))
+    return max(0, min(by_messages, by_time))
+
+
+def _without(hole: Hole, number: int) -> list[Hole]:
+    if not hole.first <= number <= hole.last:
+        return [hole]
+    rests = [replace(hole, last=number - 1), replace(hole, first=number + 1)]
+    return [rest for rest in rests if rest.first <= rest.last]
+
+
+def _gap(part: _Part, place: int, state: ChannelState, hole: Hole) -> Event:
+    row, stream = int(part.rows[place]), part.streams[part.stream_codes[place]]
+    return Event(row, "gap", stream, part.key[1], state.session, hole.first, hole.last)
