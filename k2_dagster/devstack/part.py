@@ -10,6 +10,7 @@ from typing import ClassVar
 import psutil
 
 from k2_dagster.devstack.process import (
+    KILL_SECONDS,
     POLL_SECONDS,
     Command,
     Progress,
@@ -30,9 +31,6 @@ SILENT_SECONDS = 15.0
 
 TERMINATE_SECONDS = 20.0
 """A broker's orderly end takes 1 to 5 s; three that end together may wait for each other."""
-
-KILL_SECONDS = 10.0
-"""Even SIGKILL waits for a process that the kernel holds in a disk write."""
 
 
 class Part(ABC):

@@ -30,6 +30,12 @@ CREATION_TOLERANCE_SECONDS = 2.0
 LOCK_TIMEOUT_SECONDS = 600.0
 """Longest wait for another process on the same folder: it may be downloading 150 MB or building the S3 server."""
 
+ORPHAN_SECONDS = 1.0
+"""PostgreSQL's children notice within milliseconds that their parent is gone, and end by themselves."""
+
+KILL_SECONDS = 10.0
+"""SIGKILL takes effect at once, unless the kernel holds the process in a disk write."""
+
 LOG_TAIL_LINES = 15
 """Log lines shown with a failure: enough for a Java exception's head, short enough to read."""
 
@@ -145,7 +151,7 @@ def find(record: Path) -> Found | None:
         same = abs(created - float(noted["created"])) < CREATION_TOLERANCE_SECONDS
         if not same or is_over(process) or noted["marker"] not in " ".join(process.cmdline()):
             return None
-    except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess, psutil.AccessDenied):
+    except (FileNotFoundError, ValueError, TypeError, KeyError, psutil.NoSuchProcess, psutil.AccessDenied):
         return None
     return Found(process, time.time() - created)
 
@@ -159,18 +165,23 @@ def is_over(process: psutil.Process) -> bool:
 
 
 def stop(process: psutil.Process, signals: Sequence[tuple[signal.Signals, float]]) -> None:
-    """Send each signal in turn and wait its seconds, until the process has ended. Its children must end too."""
-    with contextlib.suppress(psutil.NoSuchProcess):
+    """Send each signal in turn and wait its seconds, until the process has ended. What its children have not ended
+    by themselves shortly after is killed."""
+    try:
         family = [process, *process.children(recursive=True)]
-        for number, timeout_seconds in signals:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-            if wait_until(lambda: all(is_over(member) for member in family), timeout_seconds):
-                return
-        for member in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        wait_until(lambda: all(is_over(member) for member in family), signals[-1][1])
+    except psutil.NoSuchProcess:
+        return
+    for number, timeout_seconds in signals:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+        if wait_until(lambda: is_over(process), timeout_seconds):
+            break
+    if wait_until(lambda: all(is_over(member) for member in family), ORPHAN_SECONDS):
+        return
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    wait_until(lambda: all(is_over(member) for member in family), KILL_SECONDS)
 
 
 def listens(process: psutil.Process, port: int) -> bool:

@@ -16,6 +16,7 @@ from k2_dagster.devstack.kafka import KafkaBroker, broker_name, describe_cluster
 from k2_dagster.devstack.part import START_TIMEOUT_SECONDS, Part
 from k2_dagster.devstack.postgres import PostgresServer, choose_socket_folder
 from k2_dagster.devstack.process import (
+    KILL_SECONDS,
     Progress,
     exclusive,
     is_over,
@@ -32,9 +33,6 @@ from k2_dagster.settings import STACK_FILE
 
 BROKER_COUNTS = (1, 3)
 """One is enough to develop; with three, one can be lost. Two would halt when either is."""
-
-KILL_TIMEOUT_SECONDS = 10.0
-"""SIGKILL takes effect at once unless the kernel holds the process in a disk write."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class Stack:
         """kill -9 a part, as a chaos test does, and wait until it is gone. Nothing happens when it does not run."""
         process = self._part(part).find()
         if process is not None:
-            stop(process, [(signal.SIGKILL, KILL_TIMEOUT_SECONDS)])
+            stop(process, [(signal.SIGKILL, KILL_SECONDS)])
 
     def start(self, part: str, progress: Progress | None = None) -> None:
         """Bring one part up again with its data and wait until it answers. Nothing happens when it already does."""

@@ -1,0 +1,193 @@
+"""The cache of programs against a repository on this machine."""
+
+import functools
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from k2_dagster.devstack import downloads
+from k2_dagster.devstack.downloads import Artifact, Store, cache_folder, read_lock, require
+from k2_dagster.errors import ConfigurationError, StackFailed
+
+
+@dataclass
+class Repository:
+    """A Maven repository on loopback. `asked` are the paths of files that were fetched."""
+
+    folder: Path
+    address: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    def add(self, set_name: str, name: str, content: bytes) -> Artifact:
+        group, artifact, version, *_ = name.split(":")
+        locked = Artifact(set_name, name, hashlib.sha256(content).hexdigest(), len(content))
+        path = self.folder / group.replace(".", "/") / artifact / version / locked.file
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        return locked
+
+    def fetched(self) -> list[str]:
+        """File names since the last call, without checksums."""
+        names = [Path(path).name for path in self.asked if not path.endswith((".sha1", ".pom"))]
+        self.asked.clear()
+        return sorted(names)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    served = Repository(tmp_path / "repository")
+    served.folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(served.folder)))
+    served.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield served
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def store(tmp_path: Path, repository: Repository, *artifacts: Artifact) -> Store:
+    return Store(tmp_path / "cache", artifacts, {"here": repository.address})
+
+
+def test_a_complete_cache_asks_nobody(tmp_path: Path, repository: Repository) -> None:
+    cache = store(
+        tmp_path, repository, repository.add("s", "g.h:a:1:jar", b"first"), repository.add("s", "g:b:2:jar", b"b")
+    )
+    said: list[str] = []
+
+    paths = cache.files("s", said.append)
+
+    assert [path.read_bytes() for path in paths] == [b"first", b"b"]
+    assert repository.fetched() == ["a-1.jar", "b-2.jar"]
+    assert said[0].startswith("fetching 2 file(s)")
+    assert cache.files("s", said.append) == paths
+    assert repository.asked == []
+
+
+def test_a_damaged_file_is_noticed_and_fetched_again(tmp_path: Path, repository: Repository) -> None:
+    cache = store(
+        tmp_path, repository, repository.add("s", "g:a:1:jar", b"good"), repository.add("s", "g:b:2:jar", b"b")
+    )
+    damaged, _ = cache.files("s", lambda _: None)
+    repository.fetched()
+    damaged.write_bytes(b"evil")
+
+    cache.files("s", lambda _: None)
+
+    assert damaged.read_bytes() == b"good"
+    assert repository.fetched() == ["a-1.jar"]
+
+
+def test_what_an_interruption_left_is_not_trusted(tmp_path: Path, repository: Repository) -> None:
+    cache = store(tmp_path, repository, repository.add("s", "g:a:1:jar", b"whole"))
+    half = tmp_path / "cache" / "s" / ".a-1.jar.partial" / "g" / "a" / "1" / "a-1.jar"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"who")
+
+    (path,) = cache.files("s", lambda _: None)
+
+    assert path.read_bytes() == b"whole"
+    assert sorted(each.name for each in path.parent.iterdir()) == ["a-1.jar"]
+
+
+def test_a_file_that_is_not_the_locked_one_is_refused(tmp_path: Path, repository: Repository) -> None:
+    real = repository.add("s", "g:a:1:jar", b"altered on the way")
+    locked = Artifact(real.set, real.name, hashlib.sha256(b"as it was locked").hexdigest(), real.bytes)
+
+    with pytest.raises(StackFailed, match=r"g:a:1:jar does not have the SHA-256 .* of jars.lock"):
+        store(tmp_path, repository, locked).files("s", lambda _: None)
+    assert not (tmp_path / "cache" / "s" / "a-1.jar").exists()
+
+
+def test_a_missing_file_says_which(tmp_path: Path, repository: Repository) -> None:
+    with pytest.raises(StackFailed, match="g:gone:1:jar could not be fetched"):
+        store(tmp_path, repository, Artifact("s", "g:gone:1:jar", "0" * 64, 1)).files("s", lambda _: None)
+
+
+def test_two_at_once_fetch_each_file_once(tmp_path: Path, repository: Repository) -> None:
+    artifact = repository.add("s", "g:a:1:jar", b"x" * 1_000_000)
+    found: list[Path] = []
+
+    def fetch() -> None:
+        found.extend(store(tmp_path, repository, artifact).files("s", lambda _: None))
+
+    threads = [threading.Thread(target=fetch) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert len(found) == 2
+    assert repository.fetched() == ["a-1.jar"]
+
+
+def archive_of(name: str, content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def test_an_archive_is_unpacked_once_and_again_when_damaged(tmp_path: Path, repository: Repository) -> None:
+    archive = repository.add("app", "g:app:1:tar.gz:all", archive_of("lib/app.jar", b"program"))
+    cache = store(tmp_path, repository, archive)
+
+    folder = cache.unpacked("app", lambda _: None)
+
+    assert (folder / "lib" / "app.jar").read_bytes() == b"program"
+    assert repository.fetched() == ["app-1-all.tar.gz"]
+    assert cache.unpacked("app", lambda _: None) == folder
+    assert repository.asked == []
+    (folder / "lib" / "app.jar").write_bytes(b"damaged")
+    cache.unpacked("app", lambda _: None)
+    assert (folder / "lib" / "app.jar").read_bytes() == b"program"
+
+
+def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path, repository: Repository) -> None:
+    archive = repository.add("app", "g:app:1:tar.gz:all", archive_of("../../escaped", b"x"))
+
+    with pytest.raises(StackFailed, match="cannot be unpacked"):
+        store(tmp_path, repository, archive).unpacked("app", lambda _: None)
+    assert not list(tmp_path.rglob("escaped"))
+
+
+def test_the_committed_lock_names_the_versions_of_the_code_and_no_address() -> None:
+    names = [artifact.name for artifact in read_lock()]
+
+    for coordinates in (downloads.KAFKA, downloads.SLF4J, downloads.REGISTRY):
+        assert any(name.startswith(coordinates) for name in names), coordinates
+    assert "://" not in downloads.LOCK_FILE.read_text()
+    assert len(set(names)) == len(names)
+
+
+def test_the_cache_is_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "k2"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert cache_folder() == Path.home() / "Library" / "Caches" / "k2"
+
+
+def test_a_missing_package_says_how_to_get_it() -> None:
+    with pytest.raises(ConfigurationError, match=r"pip install 'k2-dagster\[stack\]'"):
+        require("no_such_package_at_all")

@@ -1,0 +1,106 @@
+"""How any part is brought up, with a small server in place of a large one."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from k2_dagster.devstack import part as part_module
+from k2_dagster.devstack.part import Part
+from k2_dagster.devstack.process import Command, Progress, is_over, listens, stop
+from k2_dagster.devstack.state import find_free_port
+from k2_dagster.errors import StackFailed
+
+LISTEN = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(60)"
+IDLE = "import time; print('still thinking', flush=True); time.sleep(60)"
+END = "print('cannot go on'); raise SystemExit(1)"
+
+
+class SmallPart(Part):
+    """A server that listens and does nothing else, or a program that does not get so far."""
+
+    def __init__(self, home: Path, program: str) -> None:
+        super().__init__("small", home)
+        self.program = program
+        self.port = find_free_port(set())
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def ports(self) -> Sequence[int]:
+        return (self.port,)
+
+    def prepare(self, progress: Progress) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def command(self) -> Command:
+        return Command([sys.executable, "-c", self.program, str(self.port)], self.folder, str(self.port))
+
+    def answers(self, process: psutil.Process) -> bool:
+        return process.status() != psutil.STATUS_STOPPED and listens(process, self.port)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[SmallPart]:
+    part = SmallPart(tmp_path, LISTEN)
+    yield part
+    running = part.find()
+    if running is not None:
+        stop(running, part.purge_signals)
+
+
+def test_a_running_part_is_reused_and_a_killed_one_started(small: SmallPart) -> None:
+    assert small.ensure(lambda _: None)
+    assert not small.ensure(lambda _: None)
+    first = small.find()
+    assert first is not None
+
+    stop(first, [(signal.SIGKILL, 5.0)])
+
+    assert small.ensure(lambda _: None)
+
+
+def test_a_part_that_ends_at_its_start_is_quoted(small: SmallPart) -> None:
+    small.program = END
+
+    with pytest.raises(StackFailed, match=r"(?s)small ended while it started.*cannot go on.*k2 dev up"):
+        small.ensure(lambda _: None)
+
+
+def test_a_failure_that_passes_is_tried_again(
+    small: SmallPart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "flag"
+    small.program = f"import pathlib; f = pathlib.Path({str(flag)!r})\nif not f.exists(): f.touch(); {END}\n{LISTEN}"
+    monkeypatch.setattr(SmallPart, "passing_failures", ("cannot go on",))
+
+    assert small.ensure(lambda _: None)
+
+
+def test_a_part_that_never_answers_is_ended(small: SmallPart, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.program = IDLE
+    monkeypatch.setattr(part_module, "START_TIMEOUT_SECONDS", 1.0)
+
+    with pytest.raises(StackFailed, match=r"(?s)did not answer at 127.0.0.1:.*still thinking"):
+        small.ensure(lambda _: None)
+    assert small.find() is None
+
+
+def test_a_part_that_hangs_is_restarted(small: SmallPart, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.ensure(lambda _: None)
+    hung = small.find()
+    assert hung is not None
+    hung.suspend()
+    monkeypatch.setattr(part_module, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(part_module, "START_TIMEOUT_SECONDS", 5.0)
+    said: list[str] = []
+
+    assert small.ensure(said.append)
+
+    assert is_over(hung)
+    assert "does not answer: restarting it" in said[0]
