@@ -40,7 +40,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a commit is about to say. `counts` has consumed, rows, quarantined, duplicates, late, bytes, files, reasons."""
+    """What a commit is about to say. `counts` holds consumed, rows, quarantined, duplicates, late, files, reasons."""
 
     id: str
     table_name: str
@@ -90,7 +90,7 @@ def attempt_state(database: Database, attempt_id: str) -> bytes | None:
             f"the table's head names attempt {attempt_id}, which the control database does not have",
             advice="the control database is older than the table: see docs/recovery.md, 'Control database restored'",
         )
-    return found.state
+    return None if found.state is None else bytes(found.state)
 
 
 def unsettled(database: Database, commit_ids: Sequence[str]) -> list[str]:
