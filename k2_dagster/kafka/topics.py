@@ -1,0 +1,229 @@
+"""Topics as they are and as they should be: ids, partition counts, retained offsets; `ensure_topics` makes them."""
+
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from k2_dagster.errors import ConfigurationError, K2Error, KafkaUnavailable, NotInitialized, PartitionCountChanged
+from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, client_config, translate
+from k2_dagster.schemas.profiles import Profiles
+from k2_dagster.schemas.topics import CONTROL_DATASET, CONTROL_PARTITIONS, topic_name
+from k2_dagster.settings import Settings
+
+# Beyond the broker's own answer a future needs a moment to be handed over; only a client that hangs takes longer.
+FUTURE_TIMEOUT_SECONDS = REQUEST_TIMEOUT_SECONDS + 5.0
+# Metadata and leaders reach every broker within milliseconds of a topic's creation.
+METADATA_POLL_SECONDS = 0.05
+MILLISECONDS_PER_HOUR = 3_600_000
+
+_LEADERLESS = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+_REFUSED_TOPICS = {
+    KafkaError.INVALID_REPLICATION_FACTOR,
+    KafkaError.INVALID_PARTITIONS,
+    KafkaError.INVALID_CONFIG,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.TOPIC_EXCEPTION,
+}
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """A topic as the brokers know it. `topic_id` changes when a topic is deleted and made again."""
+
+    topic: str
+    topic_id: str
+    partitions: int
+
+
+@dataclass(frozen=True)
+class TopicOutcome:
+    """What `ensure_topics` did for one topic."""
+
+    topic: str
+    action: Literal["created", "confirmed"]
+    partitions: int
+
+
+def describe(settings: Settings, topics: Iterable[str]) -> dict[str, TopicState]:
+    """The topics that exist, by name; a missing one is absent. One request for all.
+
+    Raises KafkaUnavailable, ConfigurationError (refused).
+    """
+    names = list(topics)
+    if not names:
+        return {}
+    return _describe(_admin(settings), names)
+
+
+def watermarks(settings: Settings, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
+    """Partition -> (earliest retained offset, end) of one topic; see `all_watermarks`."""
+    return all_watermarks(settings, {topic: partitions})[topic]
+
+
+def all_watermarks(settings: Settings, partitions: Mapping[str, int]) -> dict[str, dict[int, tuple[int, int]]]:
+    """Topic -> partition -> (earliest retained offset, end), for topic -> partition count; two batched requests.
+
+    The end is where a reader of committed messages can get to: behind a transaction that is still open it waits.
+    Raises KafkaUnavailable, NotInitialized (no such topic or partition), ConfigurationError (refused).
+    """
+    places = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
+    if not places:
+        return {topic: {} for topic in partitions}
+    admin = _admin(settings)
+    earliest = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    ends = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    return {
+        topic: {number: (earliest[topic, number], ends[topic, number]) for number in range(count)}
+        for topic, count in partitions.items()
+    }
+
+
+def declared_topics(profiles: Profiles, exchanges: Iterable[str]) -> dict[str, int]:
+    """Topic -> partition count, as the profiles of these exchanges declare."""
+    return {
+        topic_name(dataset, exchange): CONTROL_PARTITIONS if dataset == CONTROL_DATASET else profile.partitions
+        for exchange, profile in ((name, profiles.exchange(name)) for name in exchanges)
+        for dataset in profile.datasets
+    }
+
+
+def ensure_topics(settings: Settings, profiles: Profiles, exchanges: Iterable[str]) -> list[TopicOutcome]:
+    """Create the topics of these exchanges, or confirm those that are there. Idempotent.
+
+    Raises PartitionCountChanged when a topic has another count than its profile declares (then nothing is created),
+    KafkaUnavailable, ConfigurationError (refused, or an unknown exchange).
+    """
+    declared = declared_topics(profiles, exchanges)
+    admin = _admin(settings)
+    found = _describe(admin, list(declared)) if declared else {}
+    _refuse_other_counts(declared, found)
+    missing = {topic: count for topic, count in declared.items() if topic not in found}
+    created = _create(admin, settings, missing)
+    return [
+        TopicOutcome(topic, "created" if topic in created else "confirmed", count) for topic, count in declared.items()
+    ]
+
+
+def _admin(settings: Settings) -> AdminClient:
+    try:
+        return AdminClient(client_config(settings))
+    except KafkaException as error:
+        raise translate(error, "start an admin client") from error
+
+
+def _describe(admin: AdminClient, names: list[str]) -> dict[str, TopicState]:
+    futures = admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_TIMEOUT_SECONDS)
+    states = {}
+    for name, future in futures.items():
+        try:
+            found = future.result(FUTURE_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                continue
+            raise translate(error, f"describe topic {name}") from error
+        states[name] = TopicState(name, str(found.topic_id), len(found.partitions))
+    return states
+
+
+def _offsets(admin: AdminClient, places: list[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+    """Offsets of all places; those without a leader (just created, or electing) are asked again for a while."""
+    offsets: dict[tuple[str, int], int] = {}
+    deadline = time.monotonic() + REQUEST_TIMEOUT_SECONDS
+    while places:
+        futures = admin.list_offsets(
+            {place: spec for place in places},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=REQUEST_TIMEOUT_SECONDS,
+        )
+        places = []
+        for place, future in futures.items():
+            try:
+                found = future.result(FUTURE_TIMEOUT_SECONDS)
+            except KafkaException as error:
+                if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+                    raise _offsets_refused(place, error) from error
+                places.append(place)
+            else:
+                offsets[place.topic, place.partition] = int(found.offset)
+        if places:
+            time.sleep(METADATA_POLL_SECONDS)
+    return offsets
+
+
+def _offsets_refused(place: TopicPartition, error: KafkaException) -> K2Error:
+    if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        return NotInitialized(
+            f"topic {place.topic} has no partition {place.partition}", advice="run `k2 init`", topic=place.topic
+        )
+    return translate(error, f"list the offsets of {place.topic}")
+
+
+def _refuse_other_counts(declared: Mapping[str, int], found: Mapping[str, TopicState]) -> None:
+    changed = [
+        f"{topic} has {state.partitions}, its profile declares {declared[topic]}"
+        for topic, state in found.items()
+        if state.partitions != declared[topic]
+    ]
+    if changed:
+        raise PartitionCountChanged(
+            f"partition count changed: {'; '.join(changed)}",
+            advice="another count sends a symbol's messages to another partition and breaks their order. Put the "
+            "profile back, or move to a new topic with a hand-over offset: docs/schemas.md, 'Changing the partition count'",
+            topics=changed,
+        )
+
+
+def _create(admin: AdminClient, settings: Settings, missing: Mapping[str, int]) -> set[str]:
+    """Create the topics; returns those that this call made (another process may be quicker)."""
+    if not missing:
+        return set()
+    config = {
+        # Broker time, so that freshness and retention do not depend on the publishers' clocks
+        "message.timestamp.type": "LogAppendTime",
+        "retention.ms": str(settings.kafka_retention_hours * MILLISECONDS_PER_HOUR),
+        # An election among replicas that are behind would shrink the log under the fence
+        "unclean.leader.election.enable": "false",
+        "min.insync.replicas": str(max(1, settings.kafka_replication_factor - 1)),
+    }
+    futures = admin.create_topics(
+        [NewTopic(topic, count, settings.kafka_replication_factor, config=config) for topic, count in missing.items()],
+        operation_timeout=REQUEST_TIMEOUT_SECONDS,
+        request_timeout=REQUEST_TIMEOUT_SECONDS,
+    )
+    created = {topic for topic, future in futures.items() if _was_created(topic, future)}
+    _await_visible(admin, missing)
+    _refuse_other_counts(missing, _describe(admin, list(missing)))
+    return created
+
+
+def _was_created(topic: str, future: Future[Any]) -> bool:
+    try:
+        future.result(FUTURE_TIMEOUT_SECONDS)
+    except KafkaException as error:
+        code = error.args[0].code()
+        if code == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        if code in _REFUSED_TOPICS:
+            raise ConfigurationError(
+                f"Kafka refused to create {topic}: {error.args[0].str()}",
+                advice="K2_KAFKA_REPLICATION_FACTOR must not exceed the number of brokers",
+                topic=topic,
+            ) from error
+        raise translate(error, f"create topic {topic}") from error
+    return True
+
+
+def _await_visible(admin: AdminClient, topics: Iterable[str]) -> None:
+    """Wait until the broker that answers us knows the new topics: metadata follows the controller's word."""
+    waiting, deadline = set(topics), time.monotonic() + REQUEST_TIMEOUT_SECONDS
+    while waiting := waiting - _describe(admin, sorted(waiting)).keys():
+        if time.monotonic() > deadline:
+            raise KafkaUnavailable(
+                f"created topics are not visible yet: {', '.join(sorted(waiting))}", advice="run `k2 init` again"
+            )
+        time.sleep(METADATA_POLL_SECONDS)
