@@ -149,7 +149,9 @@ def find(record: Path) -> Found | None:
         process = psutil.Process(int(noted["pid"]))
         created = process.create_time()
         same = abs(created - float(noted["created"])) < CREATION_TOLERANCE_SECONDS
-        if not same or is_over(process) or noted["marker"] not in " ".join(process.cmdline()):
+        # One that is dying, with threads that hold its ports, has no command line any more
+        dying = process.status() == psutil.STATUS_ZOMBIE
+        if not same or is_over(process) or not (dying or noted["marker"] in " ".join(process.cmdline())):
             return None
     except (FileNotFoundError, ValueError, TypeError, KeyError, psutil.NoSuchProcess, psutil.AccessDenied):
         return None
@@ -157,9 +159,12 @@ def find(record: Path) -> Found | None:
 
 
 def is_over(process: psutil.Process) -> bool:
-    """Whether the process has ended (a zombie has)."""
+    """Whether the process has ended and let go of its ports and files. A zombie has, once its last thread is gone: that
+    of a killed JVM may outlive the first by milliseconds, and holds everything."""
     try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        if not process.is_running():
+            return True
+        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
     except psutil.NoSuchProcess:
         return True
 

@@ -17,7 +17,9 @@ from k2_dagster.errors import ConfigurationError, StackFailed
 
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 
-BUCKET = "k2"
+BUCKET = "k2-lake"
+"""A bucket's name has at least three characters."""
+
 REGION = "us-east-1"
 
 BUILD_TIMEOUT_SECONDS = 1_200.0
@@ -79,8 +81,10 @@ class S3Server(Part):
     def settle(self) -> None:
         """Make the bucket."""
         try:
-            if self._call("HEAD", BUCKET).status_code == httpx.codes.NOT_FOUND:
-                self._call("PUT", BUCKET).raise_for_status()
+            found = self._call("HEAD", BUCKET)
+            if found.status_code == httpx.codes.NOT_FOUND:
+                found = self._call("PUT", BUCKET)
+            found.raise_for_status()
         except httpx.HTTPError as error:
             raise StackFailed(f"the bucket {BUCKET} cannot be made: {error}") from error
 
