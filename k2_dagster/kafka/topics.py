@@ -136,7 +136,7 @@ def _offsets(admin: AdminClient, places: list[TopicPartition], spec: OffsetSpec)
     deadline = time.monotonic() + REQUEST_TIMEOUT_SECONDS
     while places:
         futures = admin.list_offsets(
-            {place: spec for place in places},
+            dict.fromkeys(places, spec),
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=REQUEST_TIMEOUT_SECONDS,
         )
@@ -173,7 +173,8 @@ def _refuse_other_counts(declared: Mapping[str, int], found: Mapping[str, TopicS
         raise PartitionCountChanged(
             f"partition count changed: {'; '.join(changed)}",
             advice="another count sends a symbol's messages to another partition and breaks their order. Put the "
-            "profile back, or move to a new topic with a hand-over offset: docs/schemas.md, 'Changing the partition count'",
+            "profile back, or move to a new topic with a hand-over offset (docs/schemas.md, 'Changing the partition "
+            "count')",
             topics=changed,
         )
 

@@ -1,0 +1,170 @@
+"""The reader over any client: gathers polls into batches, keeps positions, and tells silence from an outage or loss."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from confluent_kafka import KafkaError
+
+from k2_dagster.errors import InputLost, K2Error, KafkaUnavailable, LogShrunk, ReaderStalled, RetentionOverrun
+from k2_dagster.kafka.batch import Chunk, Client, Event, RawBatch, join
+from k2_dagster.kafka.clients import translate
+from k2_dagster.kafka.progress import Patience, Progress, Remedy
+from k2_dagster.kafka.topics import describe, watermarks
+from k2_dagster.settings import Settings
+
+# Longest single wait for messages: the delay after which a partition's end is noticed.
+POLL_SECONDS = 0.05
+# A batch stops growing here whatever its count, so that large messages cannot exhaust memory or Arrow's 2 GiB offsets.
+BATCH_BYTES = 268_435_456
+
+_END = KafkaError._PARTITION_EOF  # noqa: SLF001  (librdkafka's public error codes start with an underscore)
+_OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
+_TOPIC_GONE = {
+    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_TOPIC_ID,
+}
+
+MakeClient = Callable[[Settings, str, Mapping[int, int]], Client]
+
+
+class ExactReader:
+    """See `Reader`. `make_client` starts a client that reads a topic from given offsets."""
+
+    def __init__(self, settings: Settings, make_client: MakeClient, patience: Patience | None = None) -> None:
+        self._settings = settings
+        self._make_client = make_client
+        self._patience = patience or Patience()
+        self._topic = ""
+        self._progress = Progress("", {}, self._patience)
+        self._client: Client | None = None
+        self._error: K2Error | None = None
+
+    def assign(self, topic: str, starts: Mapping[int, int]) -> None:
+        """See `Reader`."""
+        self.close()
+        self._topic, self._error = topic, None
+        self._progress = Progress(topic, starts, self._patience)
+        if starts:
+            self._client = self._make_client(self._settings, topic, starts)
+
+    def read(self, max_messages: int, timeout_seconds: float) -> RawBatch:
+        """See `Reader`."""
+        chunks: list[Chunk] = []
+        if self._error is None:
+            try:
+                self._gather(chunks, max_messages, time.monotonic() + timeout_seconds)
+            except K2Error as error:
+                self._error = error
+                self.close()
+        if self._error is not None and not chunks:
+            raise self._error
+        return join(self._topic, chunks, dict(self._progress.positions))
+
+    def close(self) -> None:
+        """See `Reader`."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.close()
+
+    def _gather(self, chunks: list[Chunk], max_messages: int, deadline: float) -> None:
+        """Append chunks with messages until the batch is complete."""
+        left, bytes_left = max_messages, BATCH_BYTES
+        while self._client is not None and left > 0 and bytes_left > 0:
+            began = time.monotonic()
+            wait = min(POLL_SECONDS, max(0.0, deadline - began))
+            chunk = self._client.poll(left, wait)
+            if len(chunk):
+                chunks.append(chunk)
+                left -= len(chunk)
+                bytes_left -= chunk.values.nbytes + chunk.keys.nbytes
+            self._note(chunk)
+            now = time.monotonic()
+            self._watch(now - began)
+            if now >= deadline or ((len(chunk) or chunk.events) and self._progress.everywhere_at_end):
+                return
+
+    def _note(self, chunk: Chunk) -> None:
+        """Move positions, and react to what the client says beside messages."""
+        if len(chunk):
+            for partition in np.unique(chunk.partition):
+                rows = np.flatnonzero(chunk.partition == partition)
+                self._progress.delivered(int(partition), int(chunk.offset[rows[-1]]) + 1)
+        for event in chunk.events:
+            if event.code == _END:
+                self._note_end(event)
+            else:
+                self._note_error(event)
+
+    def _note_end(self, event: Event) -> None:
+        # Messages behind the end may have come in the same chunk
+        if event.offset >= self._progress.positions.get(event.partition, 0):
+            self._progress.reached_end(event.partition, event.offset)
+
+    def _note_error(self, event: Event) -> None:
+        error = KafkaError(event.code, event.text)
+        if event.code in _OUT_OF_RANGE:
+            self._confirm_lost(event)
+        elif event.code in _TOPIC_GONE:
+            self._confirm_gone(event)
+        elif not isinstance(translated := translate(error, f"read {self._topic}"), KafkaUnavailable):
+            raise translated
+        # What is left (a lost connection, an election) mends itself, or the watch reports it.
+
+    def _confirm_lost(self, event: Event) -> None:
+        position = self._progress.positions[event.partition]
+        earliest, end = watermarks(self._settings, self._topic, max(self._progress.positions) + 1)[event.partition]
+        fields = {"topic": self._topic, "partition": event.partition, "offset": position}
+        place = f"partition {event.partition} of {self._topic}"
+        if position < earliest:
+            raise RetentionOverrun(
+                f"{place} begins at offset {earliest}: messages {position} to {earliest - 1} are gone",
+                advice="`k2 ingest accept-loss` records who accepts the loss and goes on",
+                lost=(position, earliest),
+                **fields,
+            )
+        if position > end:
+            raise LogShrunk(
+                f"{place} ends at offset {end}, before offset {position} that was to be read",
+                advice="the log lost its tail, or the topic was made anew; `k2 ingest accept-loss` goes on after it",
+                lost=(end, position),
+                **fields,
+            )
+        self._renew(f"{place} refused offset {position}, which it has")
+
+    def _confirm_gone(self, event: Event) -> None:
+        found = describe(self._settings, [self._topic]).get(self._topic)
+        if found is None or event.partition >= found.partitions:
+            raise InputLost(
+                f"topic {self._topic} (partition {event.partition}) does not exist any more",
+                advice="if it was deleted on purpose, `k2 ingest accept-loss` records that and goes on",
+                topic=self._topic,
+                partition=event.partition,
+            )
+        self._renew(f"the client does not find {self._topic}, which exists: {event.text}")
+
+    def _watch(self, waited_seconds: float) -> None:
+        """Ask the brokers about partitions that have been silent for long."""
+        self._progress.waited(waited_seconds)
+        if not self._progress.should_check:
+            return
+        try:
+            known = watermarks(self._settings, self._topic, max(self._progress.positions) + 1)
+        except KafkaUnavailable:
+            if self._progress.out_of_patience:
+                raise
+            self._progress.could_not_check()
+            return
+        if self._progress.checked({partition: end for partition, (_, end) in known.items()}) is Remedy.NEW_CLIENT:
+            self._renew(f"{self._topic} delivers nothing though it has messages")
+
+    def _renew(self, why: str) -> None:
+        """Start a new client at the positions. Raises ReaderStalled when that was tried without progress since."""
+        if not self._progress.renewed():
+            raise ReaderStalled(
+                f"{why}, also with a new client", advice="`k2 doctor` tries the brokers", topic=self._topic
+            )
+        self.close()
+        self._client = self._make_client(self._settings, self._topic, self._progress.positions)
