@@ -25,6 +25,12 @@ HEAP = ("-Xms256m", "-Xmx1g")
 INTERNAL_PARTITIONS = 8
 """Of Kafka's own topics. The default of 50 makes the first transaction wait seconds, for nothing on one machine."""
 
+SESSION_TIMEOUT_MILLISECONDS = 3_000
+"""A killed broker is admitted again once its old session is over: with Kafka's 9 s it came back after 12.8 s."""
+
+HEARTBEAT_MILLISECONDS = 500
+"""Several fit into a session, so that one late heartbeat on a busy machine does not end it."""
+
 FORMAT_TIMEOUT_SECONDS = 60.0
 """Formatting takes 0.7 to 1.6 s on idle cores."""
 
@@ -58,7 +64,7 @@ class KafkaBroker(Part):
         return self.state.ports[self.name], self.state.ports[f"{self.name}-controller"]
 
     def prepare(self, progress: Progress) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.make_folders()
         (self.folder / "server.properties").write_text(self._properties())
         if not (self.folder / "data" / "meta.properties").exists():
             self._format(progress)
@@ -86,7 +92,7 @@ class KafkaBroker(Part):
     def _java(self, *options: str) -> list[str]:
         jars = Store().files("kafka", lambda _: None)
         logs = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-        return [str(java()), *options, logs, "-cp", ":".join(map(str, jars))]
+        return [str(java()), *self.java_options(), *options, logs, "-cp", ":".join(map(str, jars))]
 
     def _properties(self) -> str:
         brokers = range(1, self.state.brokers + 1)
@@ -114,6 +120,8 @@ class KafkaBroker(Part):
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": in_sync,
             "share.coordinator.state.topic.num.partitions": INTERNAL_PARTITIONS,
+            "broker.session.timeout.ms": SESSION_TIMEOUT_MILLISECONDS,
+            "broker.heartbeat.interval.ms": HEARTBEAT_MILLISECONDS,
             "group.initial.rebalance.delay.ms": 0,
         }
         return "".join(f"{name}={value}\n" for name, value in values.items())

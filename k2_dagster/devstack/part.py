@@ -1,5 +1,6 @@
 """One part of the stack: what every part must tell, and the one way in which all of them are brought up."""
 
+import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -31,6 +32,9 @@ SILENT_SECONDS = 15.0
 
 TERMINATE_SECONDS = 20.0
 """A broker's orderly end takes 1 to 5 s; three that end together may wait for each other."""
+
+
+TEMPORARY = "temporary"
 
 
 class Part(ABC):
@@ -76,6 +80,16 @@ class Part(ABC):
 
     def settle(self) -> None:  # noqa: B027 - most parts have nothing to add
         """What must hold once it answers (databases, rules). Idempotent."""
+
+    def java_options(self) -> list[str]:
+        """Options of every Java part: temporary files (unpacked native libraries) go where we remove them, and no
+        statistics file is left in the system's temporary folder."""
+        return [f"-Djava.io.tmpdir={self.folder / TEMPORARY}", "-XX:-UsePerfData"]
+
+    def make_folders(self) -> None:
+        """The part's folder with an empty one for temporary files: a killed process leaves its own behind."""
+        shutil.rmtree(self.folder / TEMPORARY, ignore_errors=True)
+        (self.folder / TEMPORARY).mkdir(parents=True)
 
     def find(self) -> psutil.Process | None:
         """Its process, if it runs."""

@@ -38,13 +38,13 @@ class SchemaRegistry(Part):
         return (self.state.ports[self.name],)
 
     def prepare(self, progress: Progress) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.make_folders()
         self._program = Store().unpacked("registry", progress)
 
     def command(self) -> Command:
         marker = f"-Dk2.part={self.folder}"
         return Command(
-            arguments=[str(java()), *OPTIONS, marker, "-jar", str(self._program / JAR)],
+            arguments=[str(java()), *self.java_options(), *OPTIONS, marker, "-jar", str(self._program / JAR)],
             folder=self.folder,
             marker=marker,
             environment={
