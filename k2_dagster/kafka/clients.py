@@ -12,6 +12,9 @@ REQUEST_TIMEOUT_SECONDS = 10.0
 # librdkafka waits this long before it fetches again after its queue was full; its default of 1000 ms stalls a fast
 # consumer for up to a second (5-6 times slower).
 FETCH_QUEUE_BACKOFF_MS = 5
+# An empty fetch reports the end of a partition, after this wait: how soon "caught up" is known, for a few small requests
+# per second on an idle topic.
+FETCH_WAIT_MS = 100
 # Prefetch per consumer: larger queues are slower (processor cache) and cost memory.
 PREFETCH_KILOBYTES = 16_384
 
@@ -66,6 +69,7 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "fetch.queue.backoff.ms": FETCH_QUEUE_BACKOFF_MS,
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
         "queued.max.messages.kbytes": PREFETCH_KILOBYTES,
     }
 
