@@ -61,7 +61,7 @@ class Keys(NamedTuple):
     """One entry per numbered sequence. `sparse`: numbers jump (linked domain), so a hole's size says nothing."""
 
     last: _I64
-    count: _I64
+    messages: _I64
     floor: _I64
     bad_seen: _I64
     head: _I64
@@ -112,7 +112,7 @@ class Events(NamedTuple):
     used: _I64
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _emit(events, row, kind, holes, hole, first, last):  # type: ignore[no-untyped-def]
     at = events.used[0]
     events.row[at] = row
@@ -125,7 +125,7 @@ def _emit(events, row, kind, holes, hole, first, last):  # type: ignore[no-untyp
     events.used[0] = at + 1
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _report(events, row, keys, holes, hole):  # type: ignore[no-untyped-def]
     holes.reported[hole] = 1
     holes.origin[hole] = holes.first[hole]
@@ -133,7 +133,7 @@ def _report(events, row, keys, holes, hole):  # type: ignore[no-untyped-def]
     _emit(events, row, REPORT, holes, hole, holes.first[hole], holes.last[hole])
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _unlink(keys, holes, hole, before):  # type: ignore[no-untyped-def]
     key = holes.key[hole]
     if before == NONE:
@@ -148,7 +148,7 @@ def _unlink(keys, holes, hole, before):  # type: ignore[no-untyped-def]
     holes.free[holes.free[0]] = hole
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _drop_oldest(keys, holes, key):  # type: ignore[no-untyped-def]
     before, at = NONE, keys.head[key]
     while holes.next[at] != NONE:
@@ -157,7 +157,7 @@ def _drop_oldest(keys, holes, key):  # type: ignore[no-untyped-def]
     _unlink(keys, holes, at, before)
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _take(keys, holes, key):  # type: ignore[no-untyped-def]
     hole = holes.free[holes.free[0]]
     holes.free[0] -= 1
@@ -166,7 +166,7 @@ def _take(keys, holes, key):  # type: ignore[no-untyped-def]
     return hole
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _enqueue(queue, partition, key, opened_offset, opened_ms):  # type: ignore[no-untyped-def]
     at = queue.used[0]
     queue.used[0] = at + 1
@@ -181,7 +181,7 @@ def _enqueue(queue, partition, key, opened_offset, opened_ms):  # type: ignore[n
     queue.tail[partition] = at
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _open(rows, row, now, keys, holes, queue, symbol_bad):  # type: ignore[no-untyped-def]
     """A hole before a good row, or in place of a refused one."""
     key, refused = rows.key[row], rows.flag[row] == REFUSED
@@ -195,7 +195,7 @@ def _open(rows, row, now, keys, holes, queue, symbol_bad):  # type: ignore[no-un
     holes.first[hole] = first
     holes.last[hole] = last
     holes.opened_offset[hole] = rows.offset[row]
-    holes.opened_count[hole] = keys.count[key]
+    holes.opened_count[hole] = keys.messages[key]
     holes.opened_ms[hole] = now
     holes.partition[hole] = rows.partition[row]
     holes.cause[hole] = QUARANTINED if explained else UNKNOWN
@@ -209,7 +209,7 @@ def _open(rows, row, now, keys, holes, queue, symbol_bad):  # type: ignore[no-un
         _enqueue(queue, rows.partition[row], key, rows.offset[row], now)
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _split(keys, holes, hole, before, low, high):  # type: ignore[no-untyped-def]
     """Take low..high out of the middle of a hole: the numbers above become a hole of their own, listed before it."""
     key = holes.key[hole]
@@ -237,7 +237,7 @@ def _split(keys, holes, hole, before, low, high):  # type: ignore[no-untyped-def
         keys.waiting[key] += 1
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _fill(rows, row, keys, holes, events):  # type: ignore[no-untyped-def]
     """Take the row's numbers out of the key's holes. Returns the verdict on the row."""
     key, low, high = rows.key[row], rows.previous[row] + 1, rows.sequence[row]
@@ -265,16 +265,16 @@ def _fill(rows, row, keys, holes, events):  # type: ignore[no-untyped-def]
     return verdict
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _report_counted(row, key, keys, holes, events, grace_messages):  # type: ignore[no-untyped-def]
     hole = keys.head[key]
     while hole != NONE:
-        if holes.reported[hole] == 0 and keys.count[key] - holes.opened_count[hole] >= grace_messages:
+        if holes.reported[hole] == 0 and keys.messages[key] - holes.opened_count[hole] >= grace_messages:
             _report(events, row, keys, holes, hole)
         hole = holes.next[hole]
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _report_overdue(row, partition, now, keys, holes, queue, events, grace_ms):  # type: ignore[no-untyped-def]
     at = queue.head[partition]
     while at != NONE and now >= queue.opened_ms[at] + grace_ms:
@@ -287,19 +287,19 @@ def _report_overdue(row, partition, now, keys, holes, queue, events, grace_ms): 
     queue.head[partition] = at
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def _judge_row(rows, row, now, keys, holes, queue, events, symbol_bad):  # type: ignore[no-untyped-def]
     key, flag = rows.key[row], rows.flag[row]
     last, sequence, previous = keys.last[key], rows.sequence[row], rows.previous[row]
     if flag == REFUSED:
         if last != NEVER and previous == last and sequence > last:
-            keys.count[key] += 1
+            keys.messages[key] += 1
             _open(rows, row, now, keys, holes, queue, symbol_bad)
             keys.last[key] = sequence
         elif sequence > last:
             symbol_bad[rows.symbol[row]] += 1
         return IN_ORDER
-    keys.count[key] += 1
+    keys.messages[key] += 1
     if sequence <= last:
         return _fill(rows, row, keys, holes, events)
     if last != NEVER and previous > last:
@@ -309,7 +309,7 @@ def _judge_row(rows, row, now, keys, holes, queue, events, symbol_bad):  # type:
     return IN_ORDER
 
 
-@numba.njit(cache=True)  # type: ignore[misc]
+@numba.njit(cache=True)
 def judge(  # type: ignore[no-untyped-def]
     rows, keys, holes, queue, events, symbol_bad, partition_time_ms, grace_messages, grace_ms, verdicts
 ):

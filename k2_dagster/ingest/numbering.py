@@ -31,6 +31,7 @@ _HOLE_COLUMNS = (
     "reported",
     "origin",
 )
+_EVENT_COLUMNS = ("row", "kind", "key", "first", "last", "origin", "opened_offset")
 # Rows that the key arrays grow by; each key is about 80 bytes.
 _GROWTH_KEYS = 1_024
 
@@ -57,7 +58,7 @@ class Judged:
 
 
 class Numbering:
-    """State of one numbering. Keys are tuples whose first part is the partition; `symbols` counts unreadable messages."""
+    """State of one numbering. Keys are tuples whose first part is the partition."""
 
     def __init__(self) -> None:
         self.keys: list[Key] = []
@@ -183,7 +184,10 @@ class Numbering:
         order = waiting[np.lexsort((self._holes["opened_offset"][waiting], self._holes["opened_ms"][waiting]))]
         size = len(order) + room
         queue = kernel.Queue(
-            *(np.empty(size, dtype=np.int64) for _ in range(4)),
+            key=np.empty(size, dtype=np.int64),
+            opened_offset=np.empty(size, dtype=np.int64),
+            opened_ms=np.empty(size, dtype=np.int64),
+            next=np.empty(size, dtype=np.int64),
             head=np.full(len(self._partition_ms), kernel.NONE, dtype=np.int64),
             tail=np.full(len(self._partition_ms), kernel.NONE, dtype=np.int64),
             used=np.zeros(1, dtype=np.int64),
@@ -201,8 +205,7 @@ class Numbering:
         self._holes = {name: getattr(holes, name)[order].copy() for name in _HOLE_COLUMNS}
 
     def _read(self, events: kernel.Events) -> list[Event]:
-        names = ("row", "kind", "key", "first", "last", "origin", "opened_offset")
-        columns = [getattr(events, name)[: events.used[0]].tolist() for name in names]
+        columns = [getattr(events, name)[: events.used[0]].tolist() for name in _EVENT_COLUMNS]
         return [
             Event(row, kind, self.keys[key], first, last, origin, opened_offset)
             for row, kind, key, first, last, origin, opened_offset in zip(*columns, strict=True)
@@ -259,7 +262,8 @@ def _width(keys: list[Key]) -> int:
 
 
 def _events(room: int) -> kernel.Events:
-    return kernel.Events(*(np.empty(room, dtype=np.int64) for _ in range(7)), used=np.zeros(1, dtype=np.int64))
+    columns = {name: np.empty(room, dtype=np.int64) for name in _EVENT_COLUMNS}
+    return kernel.Events(**columns, used=np.zeros(1, dtype=np.int64))
 
 
 def _framed(name: str, table: pa.Table) -> bytes:

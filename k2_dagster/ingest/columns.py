@@ -1,0 +1,83 @@
+"""Texts as codes: small integers with a list of distinct values, which is what sorting, judging and writing work on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """One text column: `values[indices[row]]` is the row's text. A null has the index of a None in `values`."""
+
+    indices: npt.NDArray[np.int32]
+    values: list[str | None]
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Codes":
+        """The same values for some of the rows."""
+        return Codes(self.indices[rows], self.values)
+
+    def arrow(self) -> pa.DictionaryArray:
+        """As an Arrow dictionary array."""
+        known = [one for one in self.values if one is not None]
+        if len(known) == len(self.values):
+            return pa.DictionaryArray.from_arrays(pa.array(self.indices), pa.array(self.values, pa.string()))
+        hole = self.values.index(None)
+        mask = self.indices == hole
+        shifted = np.where(self.indices > hole, self.indices - 1, self.indices)
+        indices = pa.array(np.where(mask, 0, shifted).astype(np.int32), mask=mask)
+        return pa.DictionaryArray.from_arrays(indices, pa.array(known, pa.string()))
+
+
+def encode(array: pa.Array) -> Codes:
+    """Codes of a string array. A column of one value, as most are, costs one comparison of its bytes."""
+    count = len(array)
+    if array.null_count == count:
+        return Codes(np.zeros(count, dtype=np.int32), [None])
+    if array.null_count == 0 and _constant(array):
+        return Codes(np.zeros(count, dtype=np.int32), [array[0].as_py()])
+    encoded = array.dictionary_encode(null_encoding="encode")
+    return Codes(encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist())
+
+
+def combine(columns: list[Codes]) -> tuple[npt.NDArray[np.int64], list[tuple[str | None, ...]]]:
+    """Codes of the combinations: an index per row, and the distinct combinations that occur."""
+    combined = np.zeros(len(columns[0].indices), dtype=np.int64)
+    for column in columns:
+        combined = combined * len(column.values) + column.indices
+    size = int(np.prod([len(column.values) for column in columns], dtype=np.float64))
+    if size <= _TABLE_LIMIT:
+        present = np.zeros(size, dtype=bool)
+        present[combined] = True
+        distinct = np.flatnonzero(present)
+        places = np.zeros(size, dtype=np.int64)
+        places[distinct] = np.arange(len(distinct))
+        rows = places[combined]
+    else:
+        distinct, rows = np.unique(combined, return_inverse=True)
+    return rows, _decombine(distinct, columns)
+
+
+# Up to this many possible combinations a table of them is cheaper than sorting (4 M entries, 36 MB for a moment).
+_TABLE_LIMIT = 4_000_000
+
+
+def _decombine(distinct: npt.NDArray[np.int64], columns: list[Codes]) -> list[tuple[str | None, ...]]:
+    parts: list[list[str | None]] = []
+    rest = distinct
+    for column in reversed(columns):
+        rest, at = np.divmod(rest, len(column.values))
+        parts.append([column.values[one] for one in at.tolist()])
+    return list(zip(*reversed(parts), strict=True))
+
+
+def _constant(array: pa.Array) -> bool:
+    offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+    width = int(offsets[1] - offsets[0])
+    if int(offsets[-1] - offsets[0]) != width * len(array) or np.any(np.diff(offsets) != width):
+        return False
+    if width == 0:
+        return True
+    data = np.frombuffer(array.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]]
+    return bool(np.array_equal(data[:-width], data[width:]))

@@ -1,0 +1,172 @@
+"""From a raw batch to wire-form columns: framing, schema by id, decoding, projection. Refusals carry their reason."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from k2_dagster.ingest.avro_decode import FRAME_BYTES, AvroDecoder, Refusal
+from k2_dagster.ingest.json_decode import JsonDecoder
+from k2_dagster.ingest.project import Projection, SchemaMismatch, plan
+from k2_dagster.kafka.batch import RawBatch
+from k2_dagster.kafka.registry import RegisteredSchema
+from k2_dagster.schemas.arrow import wire_schema
+from k2_dagster.schemas.declaration import Dataset
+
+NO_SCHEMA = -1
+# Decoders kept; a topic has a handful of schema versions, and a hostile one cannot make this grow.
+MAX_DECODERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBatch:
+    """`wire` has one row per entry of `rows` (places in the raw batch, ascending); `schema_ids` is per raw message."""
+
+    wire: pa.RecordBatch
+    rows: npt.NDArray[np.int64]
+    schema_ids: npt.NDArray[np.int64]
+    refusals: list[Refusal]
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How to read one schema id; without a decoder, why its messages are refused."""
+
+    decoder: AvroDecoder | JsonDecoder | None = None
+    projection: Projection | None = None
+    mismatch: str = ""
+
+
+@dataclass
+class Decoder:
+    """Decodes batches of one dataset. `lookup` gives the registered schema of an id, or raises a transient error."""
+
+    dataset: Dataset
+    lookup: Callable[[int], RegisteredSchema]
+    refused_ids: frozenset[int] = frozenset()
+    _readings: dict[int, _Reading] = field(default_factory=dict)
+
+    def decode(self, raw: RawBatch) -> DecodedBatch:
+        """Raises SchemaUnknown or RegistryUnavailable when a schema cannot be looked up; nothing is refused."""
+        schema_ids, refusals = frame(raw.values)
+        batches: list[pa.RecordBatch] = []
+        rows: list[npt.NDArray[np.int64]] = []
+        for schema_id in np.unique(schema_ids[schema_ids != NO_SCHEMA]).tolist():
+            at = np.flatnonzero(schema_ids == schema_id)
+            wire, kept, refused = self._decode_one(int(schema_id), raw.values, at)
+            refusals += refused
+            if len(kept):
+                batches.append(wire)
+                rows.append(kept)
+        return self._joined(batches, rows, schema_ids, refusals)
+
+    def _decode_one(
+        self, schema_id: int, values: pa.BinaryArray, at: npt.NDArray[np.int64]
+    ) -> tuple[pa.RecordBatch, npt.NDArray[np.int64], list[Refusal]]:
+        reading = self._reading(schema_id)
+        if reading.decoder is None or reading.projection is None:
+            reason = "schema_unknown" if schema_id in self.refused_ids else "schema_not_for_topic"
+            detail = f"schema {schema_id}: {reading.mismatch}"
+            return _empty(self.dataset), at[:0], [Refusal(int(row), reason, detail) for row in at]
+        selected = values if len(at) == len(values) else values.take(pa.array(at))
+        decoded = reading.decoder.decode(selected)
+        places = at[decoded.rows]
+        refusals = [Refusal(int(at[one.row]), one.reason, one.detail) for one in decoded.refusals]
+        wire, unfit = reading.projection.apply(decoded.records, places)
+        if unfit:
+            refusals += _first_of_each(unfit)
+            keep = np.flatnonzero(~np.isin(places, [one.row for one in unfit]))
+            wire, places = wire.take(pa.array(keep)), places[keep]
+        return wire, places, refusals
+
+    def _reading(self, schema_id: int) -> _Reading:
+        found = self._readings.get(schema_id)
+        if found is None:
+            if len(self._readings) >= MAX_DECODERS:
+                self._readings.clear()
+            found = self._readings[schema_id] = self._make(schema_id)
+        return found
+
+    def _make(self, schema_id: int) -> _Reading:
+        if schema_id in self.refused_ids:
+            return _Reading(mismatch="an operator has refused this id, which the registry does not know")
+        registered = self.lookup(schema_id)
+        try:
+            decoder = AvroDecoder(registered.text) if registered.kind == "AVRO" else JsonDecoder(registered.text)
+            return _Reading(decoder, plan(self.dataset, decoder.layout))
+        except (SchemaMismatch, ValueError, KeyError, TypeError) as error:
+            return _Reading(mismatch=str(error))
+
+    def _joined(
+        self,
+        batches: list[pa.RecordBatch],
+        rows: list[npt.NDArray[np.int64]],
+        schema_ids: npt.NDArray[np.int64],
+        refusals: list[Refusal],
+    ) -> DecodedBatch:
+        refusals.sort(key=lambda one: one.row)
+        if not batches:
+            return DecodedBatch(_empty(self.dataset), np.zeros(0, dtype=np.int64), schema_ids, refusals)
+        if len(batches) == 1:
+            return DecodedBatch(_typed(batches[0], self.dataset), rows[0], schema_ids, refusals)
+        places = np.concatenate(rows)
+        order = np.argsort(places, kind="stable")
+        table = pa.Table.from_batches([_typed(one, self.dataset) for one in batches]).combine_chunks()
+        wire = table.take(pa.array(order)).combine_chunks().to_batches()[0]
+        return DecodedBatch(wire, places[order], schema_ids, refusals)
+
+
+def frame(values: pa.BinaryArray) -> tuple[npt.NDArray[np.int64], list[Refusal]]:
+    """Schema id per message (NO_SCHEMA where there is none), and the messages that are not framed."""
+    count = len(values)
+    schema_ids = np.full(count, NO_SCHEMA, dtype=np.int64)
+    if count == 0:
+        return schema_ids, []
+    offsets = np.frombuffer(values.buffers()[1], dtype=np.int32)[values.offset : values.offset + count + 1]
+    data = np.frombuffer(values.buffers()[2] or b"", dtype=np.uint8)
+    missing = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else np.zeros(count, dtype=bool)
+    long_enough = np.flatnonzero((np.diff(offsets) >= FRAME_BYTES) & ~missing)
+    at = offsets[long_enough].astype(np.int64)
+    framed = long_enough[data[at] == 0]
+    start = offsets[framed].astype(np.int64)
+    ids = np.zeros(len(framed), dtype=np.int64)
+    for place in range(1, FRAME_BYTES):
+        ids = (ids << 8) | data[start + place]
+    schema_ids[framed] = ids
+    refusals = [
+        Refusal(int(row), "empty", "the message has no value")
+        if missing[row]
+        else Refusal(int(row), "not_framed", _opening(values[int(row)].as_py()))
+        for row in np.flatnonzero(schema_ids == NO_SCHEMA)
+    ]
+    return schema_ids, refusals
+
+
+def _opening(value: bytes) -> str:
+    return (
+        f"{len(value)} bytes beginning {value[:FRAME_BYTES].hex() or 'nowhere'}; valid: 00 and a schema id of 4 bytes"
+    )
+
+
+def _first_of_each(refusals: list[Refusal]) -> list[Refusal]:
+    seen: dict[int, Refusal] = {}
+    for one in refusals:
+        seen.setdefault(one.row, one)
+    return list(seen.values())
+
+
+def _typed(batch: pa.RecordBatch, dataset: Dataset) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [
+            array if array.type == field.type else array.cast(field.type)
+            for array, field in zip(batch.columns, wire_schema(dataset), strict=True)
+        ],
+        schema=wire_schema(dataset),
+    )
+
+
+def _empty(dataset: Dataset) -> pa.RecordBatch:
+    schema = wire_schema(dataset)
+    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)

@@ -1,0 +1,245 @@
+"""The sequence tracker of one dataset and exchange: both numberings, and when a session is too old to judge.
+
+    venue       (partition, stream, kind, session, symbol): the exchange's own numbers, where its domain can be judged
+    publisher   (partition, publisher session, symbol): the feed handler's numbers, dense from 1
+
+A row's identity is by the venue's numbering where that is judged here, else by the publisher's; a row with neither is
+identified by its offset and cannot be a duplicate (DESIGN D4).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from k2_dagster.ingest import kernel
+from k2_dagster.ingest.columns import Codes, combine
+from k2_dagster.ingest.numbering import Event, Key, Numbering
+
+Int64s = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.int8]
+
+MS_PER_DAY = 86_400_000
+VENUE, PUBLISHER = "venue", "publisher"
+# Sessions whose numbers are forgotten but whose names are kept, so that their messages are known to be too old. Past
+# this many, the oldest names go too; at a session a day that is decades.
+MAX_OLD_SESSIONS = 10_000
+
+Session = tuple[int, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """The rows of a batch, one entry per raw message, in raw order. Text columns are coded; see `kernel.Rows`.
+
+    `flag` is GOOD, REFUSED or UNREADABLE; `by_venue` says whose numbering identifies the row; `sparse` marks rows whose
+    venue numbers jump. Entries of unreadable rows are ignored, but for partition, offset, time and symbol.
+    """
+
+    partition: npt.NDArray[np.int32]
+    offset: Int64s
+    time_ms: Int64s
+    flag: Flags
+    by_venue: npt.NDArray[np.bool_]
+    sparse: npt.NDArray[np.bool_]
+    stream: Codes
+    kind: Codes
+    session: Codes
+    symbol: Codes
+    sequence: Int64s
+    previous: Int64s
+    publisher_session: Codes
+    publisher_sequence: Int64s
+    has_publisher: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Per raw message, the verdict of the numbering that identifies it; and the events of both numberings."""
+
+    verdict: Flags
+    events: dict[str, list[Event]]
+
+
+class Tracker:
+    """State and judgement. `strict_partitions`: those read from offset 0, whose publisher numbers begin at 1."""
+
+    def __init__(self, *, grace_messages: int, grace_ms: int, horizon_days: int) -> None:
+        self.grace_messages = grace_messages
+        self.grace_ms = grace_ms
+        self.horizon_ms = horizon_days * MS_PER_DAY
+        self.numberings = {VENUE: Numbering(), PUBLISHER: Numbering()}
+        # last record time of each session, and when the newest session of each stream was first seen
+        self._last_ms: dict[str, dict[Session, int]] = {VENUE: {}, PUBLISHER: {}}
+        self._newest_ms: dict[str, dict[tuple[int, str], int]] = {VENUE: {}, PUBLISHER: {}}
+
+    def judge(self, rows: Input, strict_partitions: frozenset[int]) -> Verdicts:
+        """Judge one batch and move the state on."""
+        partition = Codes(rows.partition, [str(one) for one in range(int(rows.partition.max(initial=0)) + 1)])
+        numbered = rows.flag != kernel.UNREADABLE
+        expired = self._expired(rows, partition, numbered)
+        venue_flags = np.where(numbered & ~rows.by_venue, kernel.SKIPPED, rows.flag)
+        publisher_flags = np.where(numbered & ~rows.has_publisher, kernel.SKIPPED, rows.flag)
+        venue_flags = np.where(expired & numbered, kernel.SKIPPED, venue_flags).astype(np.int8)
+        publisher_flags = np.where(expired & numbered, kernel.SKIPPED, publisher_flags).astype(np.int8)
+        venue = self._judge_venue(rows, partition, venue_flags)
+        publisher = self._judge_publisher(rows, partition, publisher_flags, strict_partitions)
+        verdict = np.where(rows.by_venue, venue[0], publisher[0])
+        verdict = np.where(expired & numbered, kernel.HORIZON, verdict)
+        self._forget_old(rows)
+        return Verdicts(verdict.astype(np.int8), {VENUE: venue[1], PUBLISHER: publisher[1]})
+
+    def _judge_venue(self, rows: Input, partition: Codes, flags: Flags) -> tuple[Flags, list[Event]]:
+        places, parts = combine([partition, rows.stream, rows.kind, rows.session, rows.symbol])
+        used = np.zeros(len(parts), dtype=bool)
+        used[places[(flags == kernel.GOOD) | (flags == kernel.REFUSED)]] = True
+        sparse = np.zeros(len(parts), dtype=bool)
+        sparse[places[rows.sparse]] = True
+        numbering = self.numberings[VENUE]
+        index = np.array(
+            [
+                numbering.key_index((int(str(key[0])), *key[1:]), start=kernel.NEVER, sparse=bool(jumps))
+                if wanted
+                else -1
+                for key, wanted, jumps in zip(parts, used, sparse, strict=True)
+            ],
+            dtype=np.int32,
+        )
+        return self._run(numbering, rows, partition, index[places], flags, rows.sequence, rows.previous)
+
+    def _judge_publisher(
+        self, rows: Input, partition: Codes, flags: Flags, strict_partitions: frozenset[int]
+    ) -> tuple[Flags, list[Event]]:
+        places, parts = combine([partition, rows.publisher_session, rows.symbol])
+        used = np.zeros(len(parts), dtype=bool)
+        used[places[(flags == kernel.GOOD) | (flags == kernel.REFUSED)]] = True
+        numbering = self.numberings[PUBLISHER]
+        index = np.full(len(parts), -1, dtype=np.int32)
+        for at in np.flatnonzero(used):
+            key: Key = (int(str(parts[at][0])), *parts[at][1:])
+            start = 0 if key[0] in strict_partitions else kernel.NEVER
+            index[at] = numbering.key_index(key, start=start, sparse=False)
+        sequence = rows.publisher_sequence
+        return self._run(numbering, rows, partition, index[places], flags, sequence, sequence - 1)
+
+    def _run(
+        self,
+        numbering: Numbering,
+        rows: Input,
+        partition: Codes,
+        key: npt.NDArray[np.int32],
+        flags: Flags,
+        sequence: Int64s,
+        previous: Int64s,
+    ) -> tuple[Flags, list[Event]]:
+        places, parts = combine([partition, rows.symbol])
+        symbols = np.array(
+            [
+                numbering.symbol_index((int(str(place)), symbol)) if symbol is not None else -1
+                for place, symbol in parts
+            ],
+            dtype=np.int32,
+        )
+        judged = numbering.judge(
+            kernel.Rows(key, sequence, previous, flags, symbols[places], rows.partition, rows.offset, rows.time_ms),
+            grace_messages=self.grace_messages,
+            grace_ms=self.grace_ms,
+        )
+        return judged.verdicts, judged.events
+
+    def _expired(self, rows: Input, partition: Codes, numbered: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Rows of sessions that ended longer ago than the horizon; notes the sessions of the others."""
+        out = np.zeros(len(rows.offset), dtype=bool)
+        constant = Codes(np.zeros(len(rows.offset), dtype=np.int32), [PUBLISHER])
+        for name, stream, session, wanted in (
+            (VENUE, rows.stream, rows.session, numbered & rows.by_venue),
+            (PUBLISHER, constant, rows.publisher_session, numbered & rows.has_publisher),
+        ):
+            at = np.flatnonzero(wanted)
+            if not len(at):
+                continue
+            places, parts = combine([partition.take(at), stream.take(at), session.take(at)])
+            old = self._note_sessions(name, places, parts, rows.time_ms[at])
+            identifying = rows.by_venue[at] if name == VENUE else ~rows.by_venue[at]
+            out[at[np.isin(places, list(old)) & identifying]] = True
+        return out
+
+    def _note_sessions(self, name: str, places: Int64s, parts: list[tuple[str | None, ...]], times: Int64s) -> set[int]:
+        last_ms, newest_ms = self._last_ms[name], self._newest_ms[name]
+        firsts = np.full(len(parts), len(places), dtype=np.int64)
+        np.minimum.at(firsts, places, np.arange(len(places)))
+        lasts = np.full(len(parts), kernel.NEVER, dtype=np.int64)
+        np.maximum.at(lasts, places, times)
+        old: set[int] = set()
+        for at in np.argsort(firsts, kind="stable").tolist():
+            session = (int(str(parts[at][0])), str(parts[at][1]), parts[at][2] or "")
+            first = int(times[firsts[at]])
+            before = last_ms.get(session)
+            newest = newest_ms.get(session[:2], kernel.NEVER)
+            if before is None:
+                newest_ms[session[:2]] = max(newest, first)
+            elif first - before > self.horizon_ms and newest > before:
+                old.add(at)
+                continue
+            last_ms[session] = max(int(lasts[at]), before if before is not None else kernel.NEVER)
+        return old
+
+    def _forget_old(self, rows: Input) -> None:
+        if not len(rows.time_ms):
+            return
+        now = int(rows.time_ms.max())
+        for name, numbering in self.numberings.items():
+            last_ms, newest_ms = self._last_ms[name], self._newest_ms[name]
+            old = {
+                session
+                for session, last in last_ms.items()
+                if now - last > 2 * self.horizon_ms and newest_ms[session[:2]] > last
+            }
+            if old:
+                doomed = {at for at, key in enumerate(numbering.keys) if _session_of(name, key) in old}
+                numbering.forget(doomed)
+            while len(last_ms) > MAX_OLD_SESSIONS:
+                del last_ms[min(last_ms, key=lambda one: last_ms[one])]
+
+    def dump(self) -> bytes:
+        """The whole state as bytes."""
+        head = {
+            name: {
+                "last_ms": [[*session, ms] for session, ms in self._last_ms[name].items()],
+                "newest_ms": [[*stream, ms] for stream, ms in self._newest_ms[name].items()],
+            }
+            for name in self.numberings
+        }
+        parts = [json.dumps(head).encode(), *(numbering.dump() for numbering in self.numberings.values())]
+        return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+    @classmethod
+    def load(cls, data: bytes, *, grace_messages: int, grace_ms: int, horizon_days: int) -> "Tracker":
+        """The state that `dump` wrote, under today's profile."""
+        out = cls(grace_messages=grace_messages, grace_ms=grace_ms, horizon_days=horizon_days)
+        parts = []
+        at = 0
+        while at < len(data):
+            end = at + 8 + int.from_bytes(data[at : at + 8], "big")
+            parts.append(data[at + 8 : end])
+            at = end
+        head: Mapping[str, Mapping[str, list[list[object]]]] = json.loads(parts[0])
+        for name, body in zip(out.numberings, parts[1:], strict=True):
+            out.numberings[name] = Numbering.load(body)
+            for partition, stream, session, ms in head[name]["last_ms"]:
+                out._last_ms[name][_whole(partition), str(stream), str(session)] = _whole(ms)
+            for partition, stream, ms in head[name]["newest_ms"]:
+                out._newest_ms[name][_whole(partition), str(stream)] = _whole(ms)
+        return out
+
+
+def _whole(value: object) -> int:
+    return int(str(value))
+
+
+def _session_of(name: str, key: Key) -> Session:
+    if name == VENUE:
+        return key[0], str(key[1]), key[3] or ""
+    return key[0], PUBLISHER, key[1] or ""
