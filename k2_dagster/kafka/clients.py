@@ -12,8 +12,8 @@ REQUEST_TIMEOUT_SECONDS = 10.0
 # librdkafka waits this long before it fetches again after its queue was full; its default of 1000 ms stalls a fast
 # consumer for up to a second (5-6 times slower).
 FETCH_QUEUE_BACKOFF_MS = 5
-# An empty fetch reports the end of a partition, after this wait: how soon "caught up" is known, for a few small requests
-# per second on an idle topic.
+# An empty fetch reports the end of a partition, after this wait: how soon "caught up" is known, for a few small
+# requests per second on an idle topic.
 FETCH_WAIT_MS = 100
 # Prefetch per consumer: larger queues are slower (processor cache) and cost memory.
 PREFETCH_KILOBYTES = 16_384

@@ -1,0 +1,182 @@
+"""Kafka client on librdkafka's C API: messages go from its queue into Arrow buffers without a Python object each.
+
+The handle is our own; nothing is shared with confluent-kafka's Consumer, whose objects abort the process when their
+queue is read behind their back.
+"""
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from confluent_kafka import KafkaError, KafkaException
+
+from k2_dagster.errors import ConfigurationError
+from k2_dagster.kafka.batch import NO_EVENTS, NOTHING, Chunk, Event, Headers
+from k2_dagster.kafka.clients import consumer_config, translate
+from k2_dagster.kafka.copying import Kernels, kernels
+from k2_dagster.kafka.librdkafka import (
+    CONF_OK,
+    CONSUMER,
+    ERROR_TEXT_BYTES,
+    NO_ERROR,
+    MessageStruct,
+    library,
+)
+from k2_dagster.settings import Settings
+
+# Messages per call. They are not Python objects, so a chunk may be larger than the plain client's; beyond this nothing
+# is gained.
+CHUNK_MESSAGES = 10_000
+
+
+class NativeClient:
+    """An own librdkafka consumer with an assignment."""
+
+    def __init__(self, settings: Settings, topic: str, starts: Mapping[int, int]) -> None:
+        """Raises KafkaUnavailable, ConfigurationError (refused, or not the librdkafka that we know)."""
+        self._library = library()
+        self._kernels: Kernels = kernels()
+        self._pointers = np.zeros(CHUNK_MESSAGES, np.uint64)
+        self._handle = self._start(consumer_config(settings))
+        self._library.rd_kafka_poll_set_consumer(self._handle)
+        self._queue = self._library.rd_kafka_queue_get_consumer(self._handle)
+        try:
+            self._assign(topic, starts)
+        except BaseException:
+            self.close()
+            raise
+
+    def poll(self, max_messages: int, timeout_seconds: float) -> Chunk:
+        """See `Client`."""
+        count = self._library.rd_kafka_consume_batch_queue(
+            self._queue,
+            int(timeout_seconds * 1000),
+            self._pointers.ctypes.data,
+            min(max_messages, CHUNK_MESSAGES),
+        )
+        return self._take(self._pointers[:count]) if count > 0 else NOTHING
+
+    def close(self) -> None:
+        """See `Client`."""
+        if self._handle:
+            handle, self._handle = self._handle, None
+            self._library.rd_kafka_consumer_close(handle)
+            self._library.rd_kafka_queue_destroy(self._queue)
+            self._library.rd_kafka_destroy(handle)
+
+    def _start(self, config: Mapping[str, Any]) -> Any:
+        """A consumer handle. librdkafka takes the configuration over when it succeeds."""
+        configuration = self._library.rd_kafka_conf_new()
+        text = ctypes.create_string_buffer(ERROR_TEXT_BYTES)
+        for name, value in config.items():
+            shown = str(value).lower() if isinstance(value, bool) else str(value)
+            result = self._library.rd_kafka_conf_set(configuration, name.encode(), shown.encode(), text, len(text))
+            if result != CONF_OK:
+                self._library.rd_kafka_conf_destroy(configuration)
+                raise ConfigurationError(
+                    f"librdkafka refused {name}: {text.value.decode()}", advice="check the K2_KAFKA_* settings"
+                )
+        handle = self._library.rd_kafka_new(CONSUMER, configuration, text, len(text))
+        if not handle:
+            self._library.rd_kafka_conf_destroy(configuration)
+            raise ConfigurationError(
+                f"librdkafka did not start: {text.value.decode()}", advice="check the K2_KAFKA_* settings"
+            )
+        return handle
+
+    def _assign(self, topic: str, starts: Mapping[int, int]) -> None:
+        places = self._library.rd_kafka_topic_partition_list_new(len(starts))
+        for partition, offset in starts.items():
+            self._library.rd_kafka_topic_partition_list_add(places, topic.encode(), partition)
+            self._library.rd_kafka_topic_partition_list_set_offset(places, topic.encode(), partition, offset)
+        code = self._library.rd_kafka_assign(self._handle, places)
+        self._library.rd_kafka_topic_partition_list_destroy(places)
+        if code != NO_ERROR:
+            raise translate(KafkaException(KafkaError(code)), f"assign {topic}")
+
+    def _take(self, pointers: npt.NDArray[np.uint64]) -> Chunk:
+        """Copy the messages and give them back to librdkafka."""
+        size = len(pointers)
+        places, keys, values = _Places(size), _Bytes(size), _Bytes(size)
+        rows = self._kernels.measure(
+            pointers,
+            places.is_event,
+            places.has_headers,
+            places.partition,
+            places.offset,
+            places.timestamp_ms,
+            keys.ends,
+            keys.present,
+            values.ends,
+            values.present,
+        )
+        events = self._events(pointers[places.is_event]) if rows < size else NO_EVENTS
+        headers = {}
+        if places.has_headers.any():
+            messages = pointers[~places.is_event]
+            headers = {int(row): self._headers(int(messages[row])) for row in np.flatnonzero(places.has_headers)}
+        keys.allocate(rows)
+        values.allocate(rows)
+        self._kernels.copy(pointers, keys.data, keys.ends, values.data, values.ends)
+        return Chunk(
+            places.partition[:rows],
+            places.offset[:rows],
+            places.timestamp_ms[:rows],
+            keys.array(rows),
+            values.array(rows),
+            headers,
+            events,
+        )
+
+    def _events(self, pointers: npt.NDArray[np.uint64]) -> Sequence[Event]:
+        found = (MessageStruct.from_address(int(pointer)) for pointer in pointers)
+        return [
+            Event(one.err, one.partition, one.offset, self._library.rd_kafka_err2str(one.err).decode()) for one in found
+        ]
+
+    def _headers(self, message: int) -> Headers:
+        """All headers of a message that has some."""
+        headers, size, value, name = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_void_p(), ctypes.c_char_p()
+        self._library.rd_kafka_message_headers(message, ctypes.byref(headers))
+        found: Headers = []
+        while (
+            self._library.rd_kafka_header_get_all(
+                headers, len(found), ctypes.byref(name), ctypes.byref(value), ctypes.byref(size)
+            )
+            == NO_ERROR
+        ):
+            content = ctypes.string_at(value.value, size.value) if value.value is not None else None
+            found.append(((name.value or b"").decode(), content))
+        return found
+
+
+class _Places:
+    """Where each message of a chunk stands; filled by the kernel, densely from the first row."""
+
+    def __init__(self, size: int) -> None:
+        self.is_event = np.zeros(size, np.bool_)
+        self.has_headers = np.zeros(size, np.bool_)
+        self.partition = np.empty(size, np.int32)
+        self.offset = np.empty(size, np.int64)
+        self.timestamp_ms = np.empty(size, np.int64)
+
+
+class _Bytes:
+    """An Arrow binary array in the making."""
+
+    def __init__(self, size: int) -> None:
+        self.ends = np.zeros(size + 1, np.int32)
+        self.present = np.ones(size, np.bool_)
+        self.data = np.empty(0, np.uint8)
+
+    def allocate(self, rows: int) -> None:
+        self.data = np.empty(int(self.ends[rows]), np.uint8)
+
+    def array(self, rows: int) -> pa.BinaryArray:
+        present = self.present[:rows]
+        validity = None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
+        buffers = [validity, pa.py_buffer(self.ends[: rows + 1]), pa.py_buffer(self.data)]
+        return pa.Array.from_buffers(pa.binary(), rows, buffers)
