@@ -50,13 +50,14 @@ class FeedHandler:
         self._state = {}
         return self._publish([self._told(event, self._last_times, _END_REASON) for event in events])
 
-    def connection(self, stream: str, state: str, reason: str) -> int:
-        """Say that a connection was `connected` or `disconnected`, and why."""
-        return self._publish([{**_now(), "stream": stream, "kind": "connection", "state": state, "reason": reason}])
+    def connection(self, stream: str, state: str, reason: str, *, at_micros: int | None = None) -> int:
+        """Say that a connection was `connected` or `disconnected`, and why; now, unless a time is given."""
+        told = {"stream": stream, "kind": "connection", "state": state, "reason": reason}
+        return self._publish([{**_at(at_micros), **told}])
 
-    def heartbeat(self, stream: str) -> int:
+    def heartbeat(self, stream: str, *, at_micros: int | None = None) -> int:
         """Say that the feed is alive though it has nothing to say."""
-        return self._publish([{**_now(), "stream": stream, "kind": "heartbeat"}])
+        return self._publish([{**_at(at_micros), "stream": stream, "kind": "heartbeat"}])
 
     def _told(self, event: Event, times: dict[str, object], gap_reason: str) -> dict[str, object]:
         is_gap = event.kind == "gap"
@@ -83,6 +84,6 @@ def _times_of(rows: pa.RecordBatch, row: int) -> dict[str, object]:
     return {name: rows.column(name)[row].cast(pa.int64()).as_py() for name in _TIMES}
 
 
-def _now() -> dict[str, object]:
-    micros = time.time_ns() // 1000
+def _at(micros: int | None) -> dict[str, object]:
+    micros = time.time_ns() // 1000 if micros is None else micros
     return {"exchange_timestamp": micros, "receive_timestamp": micros}

@@ -7,19 +7,21 @@ from numpy.typing import NDArray
 Int64s = NDArray[np.int64]
 
 
-def ranks_within(codes: NDArray[np.integer], distinct: int) -> tuple[Int64s, Int64s]:
-    """Place of each row among the rows with its code (from 0, in row order), and the rows per code.
+def totals_within(codes: NDArray[np.integer], values: Int64s, distinct: int) -> tuple[Int64s, Int64s]:
+    """Running total of `values` among the rows with the same code (the row itself included), and the total per code.
 
     `codes` are in [0, distinct).
     """
-    counts = np.bincount(codes, minlength=distinct).astype(np.int64)
     # Small codes sort by radix, several times faster than merging.
     narrow = codes.astype(np.uint16) if distinct <= np.iinfo(np.uint16).max else codes
     order = np.argsort(narrow, kind="stable")
-    starts = np.cumsum(counts) - counts
-    ranks = np.empty(len(codes), np.int64)
-    ranks[order] = np.arange(len(codes), dtype=np.int64) - np.repeat(starts, counts)
-    return ranks, counts
+    counts = np.bincount(codes, minlength=distinct)
+    summed = np.cumsum(values[order])
+    ends = np.concatenate([[0], summed])[np.cumsum(counts)]
+    totals = np.diff(ends, prepend=0)
+    running = np.empty(len(codes), np.int64)
+    running[order] = summed - np.repeat(ends - totals, counts)
+    return running, totals
 
 
 class Numbering:
@@ -36,7 +38,7 @@ class Numbering:
         codes = encoded.indices.to_numpy(zero_copy_only=False)
         places = np.array([self._places.setdefault(name, len(self._places)) for name in names], np.int64)
         self._last = np.concatenate([self._last, np.zeros(len(self._places) - len(self._last), np.int64)])
-        ranks, counts = ranks_within(codes, len(names))
-        numbers = self._last[places][codes] + ranks + 1
+        numbers, counts = totals_within(codes, np.ones(len(codes), np.int64), len(names))
+        numbers += self._last[places][codes]
         self._last[places] += counts
         return pa.array(numbers, pa.int64())

@@ -105,10 +105,15 @@ class Publisher:
         if not rows.num_rows:
             self._raise_failures()
             return 0
+        return self.publish_framed(dataset, *self.framed(dataset, rows, schema_text=schema_text), origin=origin)
+
+    def framed(
+        self, dataset: str, rows: pa.RecordBatch, *, schema_text: str | None = None
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Keys and framed values that `publish` would send, stamped (so their publisher numbers are taken)."""
         encoder = self._encoder(dataset, schema_text or self._declared_text(dataset))
         values = encoder.encode(self._stamped(dataset, rows))
-        keys = message_keys(self._exchange, rows.column("symbol"))
-        return self.publish_framed(dataset, keys, values.to_pylist(), origin=origin)
+        return message_keys(self._exchange, rows.column("symbol")), values.to_pylist()
 
     def publish_framed(
         self, dataset: str, keys: Iterable[bytes], values: Iterable[bytes | None], *, origin: str = LIVE
@@ -134,9 +139,9 @@ class Publisher:
         self._raise_failures()
         return accepted
 
-    def encoder(self, dataset: str, schema_text: str | None = None) -> Encoder:
-        """The encoder that `publish` uses, its schema registered."""
-        return self._encoder(dataset, schema_text or self._declared_text(dataset))
+    def schema_id(self, dataset: str) -> int:
+        """Registry id of the dataset's declared schema, registered if it was not."""
+        return self._encoder(dataset, self._declared_text(dataset)).schema_id
 
     def flush(self, timeout_seconds: float) -> None:
         """Wait until everything accepted is delivered. Raises KafkaUnavailable when the time passes first (what is left
