@@ -1,0 +1,117 @@
+"""Every venue format, and which one a file is in."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from k2_dagster.errors import CaptureInvalid
+from k2_dagster.feeds.capture import binance_csv, binance_ws, coinbase, iex, kraken, kraken_futures, us_equities
+from k2_dagster.feeds.capture.block import Block
+from k2_dagster.feeds.capture.source import Source, open_source
+from k2_dagster.feeds.channels import Grace
+from k2_dagster.schemas.profiles import ExchangeProfile
+
+# What is shown of a file that no format recognises.
+_SHOWN_BYTES = 80
+
+Read = Callable[[Source, str, Grace], Iterator[Block]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A venue format. `version` is part of the publisher session: raise it when the same bytes give other rows, or the
+    rows of the new meaning would be taken for duplicates of the old ones. `streams` are (dataset, stream) pairs."""
+
+    name: str
+    exchange: str
+    version: int
+    expected: str
+    recognises: Callable[[Source], bool]
+    read: Read = field(repr=False)
+    streams: tuple[tuple[str, str], ...] = ()
+
+
+def _without_grace(read: Callable[[Source, str], Iterator[Block]]) -> Read:
+    # Only formats with a channel have something to judge.
+    return lambda source, exchange, _: read(source, exchange)
+
+
+_BINANCE = (("ticks", "trade"), ("quotes", "bookTicker"), ("book", "depth"), ("book", "depth_snapshot"))
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "binance_ws", "binance", 1, "Binance websocket lines: `<nanoseconds> <json>`",
+        binance_ws.is_spot, _without_grace(binance_ws.read_spot), _BINANCE,
+    ),
+    Format(
+        "binance_coinm_ws", "binance_coinm", 1, "Binance COIN-M websocket lines: `<nanoseconds> <json>`",
+        binance_ws.is_coinm, _without_grace(binance_ws.read_coinm), _BINANCE,
+    ),
+    Format(
+        "binance_trade_csv", "binance", 1, "Binance trades with the header TimestampOfReceive,Stream,..",
+        binance_csv.is_trades, _without_grace(binance_csv.read_trades), (("ticks", "trade"),),
+    ),
+    Format(
+        "binance_depth_csv", "binance", 1, "Binance depth with the header TimestampOfReceive,Stream,..",
+        binance_csv.is_depth, _without_grace(binance_csv.read_depth), (("book", "depth"),),
+    ),
+    Format(
+        "coinbase_ws", "coinbase", 1, "Coinbase websocket lines: `<seconds>: <json>` after the address",
+        coinbase.recognises, _without_grace(coinbase.read),
+        (("ticks", "match"), ("quotes", "ticker"), ("book", "level2")),
+    ),
+    Format(
+        "kraken_ws", "kraken", 1, "Kraken websocket lines: `<seconds>: <json>` after the address",
+        kraken.recognises, _without_grace(kraken.read), (("ticks", "trade"), ("quotes", "spread"), ("book", "book")),
+    ),
+    Format(
+        "kraken_futures_ws", "kraken_futures", 1, "Kraken Futures lines: `<seconds>: <json>` after the address",
+        kraken_futures.recognises, _without_grace(kraken_futures.read),
+        (("ticks", "trade"), ("quotes", "ticker_lite"), ("book", "book")),
+    ),
+    Format(
+        "iex_tops", "iex", 1, "IEX TOPS 1.6 in a pcap or pcapng file",
+        iex.recognises, iex.read, (("ticks", "tops"), ("quotes", "tops_quote")),
+    ),
+    Format(
+        "us_equities", "us_consolidated", 1, "a zip of {yyyymmdd}_{symbol}_{Trade,Quote}_Tick.csv",
+        us_equities.recognises, _without_grace(us_equities.read), (("ticks", "trade"), ("quotes", "quote")),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A file whose format is known. `exchange` is where its rows go."""
+
+    source: Source
+    format: Format
+    exchange: str
+
+    @property
+    def publisher_session(self) -> str:
+        """The same for the same content, whatever the file is called. Reads the file once."""
+        return f"{self.format.name}-{self.format.version}-{self.source.content_hash()}"
+
+    def blocks(self, profile: ExchangeProfile) -> Iterator[Block]:
+        """The whole capture as rows, a block at a time. Raises CaptureInvalid."""
+        grace = Grace(profile.gap_grace_messages, profile.gap_grace_seconds)
+        return self.format.read(self.source, self.exchange, grace)
+
+
+def open_capture(path: Path, exchange: str | None = None) -> Capture:
+    """Recognise a file by its content (a zip by its member's name). `exchange` overrides where its rows go.
+
+    Raises CaptureInvalid with what the file starts with and what would be recognised.
+    """
+    source = open_source(path)
+    for one in FORMATS:
+        if one.recognises(source):
+            return Capture(source, one, exchange or one.exchange)
+    start = source.head[:_SHOWN_BYTES].split(b"\n", 1)[0]
+    raise CaptureInvalid(
+        f"{path}, line 1: no known capture format; {source.name} starts with {start!r}",
+        advice="expected one of: " + "; ".join(one.expected for one in FORMATS),
+        path=str(path),
+        line=1,
+    )

@@ -1,0 +1,142 @@
+"""Kraken spot websocket lines (version 1): arrays `[channel id, payload, channel name, pair]` and event objects.
+
+The venue numbers nothing; books carry a checksum instead. A trade message holds several trades: one row each.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from k2_dagster.feeds.capture.block import Block, times
+from k2_dagster.feeds.capture.exact import scaled, seconds_to_nanos
+from k2_dagster.feeds.capture.lines import (
+    Collector,
+    Event,
+    Stream,
+    level_lists,
+    read_lines,
+    receiver_time,
+)
+from k2_dagster.feeds.capture.recorder import CONNECTION, no_symbol, recorded_line
+from k2_dagster.feeds.capture.source import Source
+from k2_dagster.schemas.control import NO_SYMBOL
+from k2_dagster.schemas.topics import CONTROL_DATASET
+
+_ADDRESS = re.compile(rb"wss://ws\.kraken\.com\b")
+_AGGRESSOR = {"b": "buy", "s": "sell"}
+
+
+def recognises(source: Source) -> bool:
+    """Whether the content is a Kraken spot capture."""
+    return bool(_ADDRESS.match(source.head))
+
+
+def read(source: Source, exchange: str) -> Iterator[Block]:
+    """Blocks of a Kraken spot capture."""
+    return read_lines(source, exchange, _take)
+
+
+def _take(collector: Collector, number: int, line: bytes) -> None:
+    received = recorded_line(collector, number, line)
+    if received is None:
+        return
+    try:
+        message = orjson.loads(received.payload)
+        name = message["event"] if isinstance(message, dict) else message[-2].split("-")[0]
+    except orjson.JSONDecodeError as error:
+        collector.refuse(number, line, f"not JSON: {error}")
+        return
+    except (LookupError, TypeError, AttributeError):
+        collector.refuse(number, line, "expected `[channel, payload.., name, pair]` or an object with `event`")
+        return
+    if not isinstance(name, str):
+        collector.refuse(number, line, "expected `event` to be text")
+    elif name == "heartbeat":
+        collector.add(_HEARTBEAT, Event(number, line, received.nanos, message))
+    elif name in _CHANNELS:
+        payloads = _payloads(name, message)
+        if not payloads:
+            collector.skip(f"channel {name}, empty")
+        for payload in payloads:
+            data = {"symbol": message[-1], "payload": payload}
+            collector.add(_CHANNELS[name], Event(number, line, received.nanos, data))
+    else:
+        collector.skip(f"event {name}" if isinstance(message, dict) else f"channel {name}")
+
+
+def _payloads(name: str, message: list[Any]) -> Sequence[Any]:
+    if name == "trade" and isinstance(message[1], list):
+        return message[1]
+    if name == "book":
+        # Bids and asks of one change may come as two objects.
+        merged: dict[str, Any] = {}
+        for part in message[1:-2]:
+            merged.update(part if isinstance(part, dict) else {"": part})
+        return [merged]
+    return [message[1]]
+
+
+def _fields(events: Sequence[Event], place: int) -> list[Any]:
+    return [event.data["payload"][place] for event in events]
+
+
+def _symbols(events: Sequence[Event]) -> pa.Array:
+    return pa.array([event.data["symbol"] for event in events], pa.string())
+
+
+def _trades(events: Sequence[Event]) -> Mapping[str, Any]:
+    return {
+        "kind": "trade",
+        "symbol": _symbols(events),
+        **times("exchange", seconds_to_nanos(_fields(events, 2), "time")),
+        "price": scaled(_fields(events, 0), "price"),
+        "size": scaled(_fields(events, 1), "volume"),
+        "side": [_AGGRESSOR[side] for side in _fields(events, 3)],
+        "conditions": [[one for one in event.data["payload"][4:6] if one] for event in events],
+    }
+
+
+def _spreads(events: Sequence[Event]) -> Mapping[str, Any]:
+    return {
+        "kind": "quote",
+        "symbol": _symbols(events),
+        **times("exchange", seconds_to_nanos(_fields(events, 2), "timestamp")),
+        "bid_price": scaled(_fields(events, 0), "bid"),
+        "ask_price": scaled(_fields(events, 1), "ask"),
+        "bid_size": scaled(_fields(events, 3), "bidVolume"),
+        "ask_size": scaled(_fields(events, 4), "askVolume"),
+    }
+
+
+def _books(events: Sequence[Event]) -> Mapping[str, Any]:
+    payloads = [event.data["payload"] for event in events]
+    snapshots = ["as" in one or "bs" in one for one in payloads]
+    bids = [one.get("bs", one.get("b", [])) for one in payloads]
+    asks = [one.get("as", one.get("a", [])) for one in payloads]
+    newest = [max(level[2] for level in (*bid, *ask)) for bid, ask in zip(bids, asks, strict=True)]
+    checksums = [int(one["c"]) if "c" in one else None for one in payloads]
+    return {
+        "kind": "book",
+        "symbol": _symbols(events),
+        **times("exchange", seconds_to_nanos(newest, "timestamp")),
+        "action": ["snapshot" if one else "delta" for one in snapshots],
+        "bids": level_lists([[level[:2] for level in side] for side in bids], "bids"),
+        "asks": level_lists([[level[:2] for level in side] for side in asks], "asks"),
+        "checksum": checksums,
+    }
+
+
+def _heartbeats(events: Sequence[Event]) -> Mapping[str, Any]:
+    return {"kind": "heartbeat", "symbol": NO_SYMBOL, **receiver_time(events)}
+
+
+_HEARTBEAT = Stream("heartbeat", CONTROL_DATASET, _heartbeats, no_symbol)
+_CHANNELS = {
+    "trade": Stream("trade", "ticks", _trades),
+    "spread": Stream("spread", "quotes", _spreads),
+    "book": Stream("book", "book", _books),
+}
+STREAMS = (CONNECTION, _HEARTBEAT, *_CHANNELS.values())
