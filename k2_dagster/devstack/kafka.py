@@ -20,7 +20,7 @@ MINIMUM_IN_SYNC_REPLICAS = 2
 """With three copies, one broker may die without a refused or a lost message."""
 
 HEAP = ("-Xms256m", "-Xmx1g")
-"""Enough for 240,000 messages/s (380 to 460 MB resident seen)."""
+"""Enough for 240,000 messages/s."""
 
 INTERNAL_PARTITIONS = 8
 """Of Kafka's own topics. The default of 50 makes the first transaction wait seconds, for nothing on one machine."""
@@ -30,6 +30,9 @@ SESSION_TIMEOUT_MILLISECONDS = 3_000
 
 HEARTBEAT_MILLISECONDS = 500
 """Several fit into a session, so that one late heartbeat on a busy machine does not end it."""
+
+COMPACTION_BUFFER_BYTES = 16 * 1024 * 1024
+"""Taken at the start, for compacted topics; only Kafka's own are. With its 128 MB a broker held 390 MB, not 260."""
 
 FORMAT_TIMEOUT_SECONDS = 60.0
 """Formatting takes 0.7 to 1.6 s on idle cores."""
@@ -122,6 +125,7 @@ class KafkaBroker(Part):
             "share.coordinator.state.topic.num.partitions": INTERNAL_PARTITIONS,
             "broker.session.timeout.ms": SESSION_TIMEOUT_MILLISECONDS,
             "broker.heartbeat.interval.ms": HEARTBEAT_MILLISECONDS,
+            "log.cleaner.dedupe.buffer.size": COMPACTION_BUFFER_BYTES,
             "group.initial.rebalance.delay.ms": 0,
         }
         return "".join(f"{name}={value}\n" for name, value in values.items())

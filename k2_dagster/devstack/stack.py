@@ -1,20 +1,17 @@
 """The development stack as an object: real Kafka, schema registry, PostgreSQL and optionally S3 under one folder."""
 
-import secrets
-import shutil
 import signal
-import uuid
-from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from k2_dagster.devstack.kafka import KafkaBroker, broker_name, describe_cluster
+from k2_dagster.devstack.composition import brokers_of, new_state, parts_of, remove_made, with_usable_ports
+from k2_dagster.devstack.kafka import describe_cluster
 from k2_dagster.devstack.part import START_TIMEOUT_SECONDS, Part
-from k2_dagster.devstack.postgres import PostgresServer, choose_socket_folder
+from k2_dagster.devstack.postgres import PostgresServer
 from k2_dagster.devstack.process import (
     KILL_SECONDS,
     Progress,
@@ -26,8 +23,8 @@ from k2_dagster.devstack.process import (
     write_atomically,
 )
 from k2_dagster.devstack.registry import SchemaRegistry
-from k2_dagster.devstack.s3 import BUCKET, REGION, S3Server, choose_program
-from k2_dagster.devstack.state import STATE_FILE, StackState, is_free, load_state, save_state
+from k2_dagster.devstack.s3 import BUCKET, REGION, S3Server
+from k2_dagster.devstack.state import StackState, load_state, save_state
 from k2_dagster.errors import ConfigurationError, StackFailed
 from k2_dagster.settings import STACK_FILE
 
@@ -79,7 +76,7 @@ class Stack:
         self.home.mkdir(parents=True, exist_ok=True)
         with self._exclusive(progress):
             state = self._decide(progress)
-            _ensure_all(_parts(self.home, state), progress)
+            _ensure_all(parts_of(self.home, state), progress)
             self._await_whole_cluster(state)
             (self.home / "warehouse").mkdir(exist_ok=True)
             self._write_environment()
@@ -91,26 +88,26 @@ class Stack:
             return
         with self._exclusive(_ignore):
             state = self._state()
-            parts = _parts(self.home, state)
+            parts = parts_of(self.home, state)
             with ThreadPoolExecutor(len(parts)) as pool:
                 left = [name for name in pool.map(lambda part: _stop_part(part, purge), parts) if name]
             if left:
                 raise StackFailed(f"these parts could not be ended: {', '.join(left)}", advice="try again")
             if purge:
-                _remove(self.home, state, parts)
+                remove_made(self.home, state, parts)
 
     def status(self) -> list[PartStatus]:
         """Every part as it is now, each asked with a real call. Empty where no stack was made."""
         state = load_state(self.home)
         if state is None:
             return []
-        parts = _parts(self.home, state)
+        parts = parts_of(self.home, state)
         with ThreadPoolExecutor(len(parts)) as pool:
             return list(pool.map(_status, parts))
 
     def part_names(self) -> list[str]:
         """`kafka-1` (to `kafka-3`), `registry`, `postgres`, and `s3` where there is one."""
-        return [part.name for part in _parts(self.home, self._state())]
+        return [part.name for part in parts_of(self.home, self._state())]
 
     def logs(self, part: str) -> Path:
         """The log file of a part."""
@@ -137,7 +134,7 @@ class Stack:
         state = self._state()
         postgres = PostgresServer(self.home, state)
         return StackAddresses(
-            kafka_bootstrap_servers=",".join(broker.address for broker in _brokers(self.home, state)),
+            kafka_bootstrap_servers=",".join(broker.address for broker in brokers_of(self.home, state)),
             schema_registry_url=SchemaRegistry(self.home, state).address,
             catalog_uri=postgres.uri("k2"),
             dagster_uri=postgres.uri("dagster"),
@@ -182,7 +179,7 @@ class Stack:
         return state
 
     def _part(self, name: str) -> Part:
-        parts = {part.name: part for part in _parts(self.home, self._state())}
+        parts = {part.name: part for part in parts_of(self.home, self._state())}
         if name not in parts:
             raise ConfigurationError(f"the stack has no part {name!r}", advice=f"choose one of {', '.join(parts)}")
         return parts[name]
@@ -190,18 +187,18 @@ class Stack:
     def _decide(self, progress: Progress) -> StackState:
         state = load_state(self.home)
         if state is None:
-            state = _new_state(self.home, self._brokers or 1, bool(self._s3))
+            state = new_state(self.home, self._brokers or 1, bool(self._s3))
         elif self._brokers not in (None, state.brokers) or self._s3 not in (None, state.s3):
             raise ConfigurationError(
                 f"the stack in {self.home} was made with {state.brokers} broker(s) and {'' if state.s3 else 'no '}S3",
                 advice="`k2 dev down --purge` first (its data go), or use another K2_HOME",
             )
-        state = _with_usable_ports(self.home, state, progress)
+        state = with_usable_ports(self.home, state, progress)
         save_state(self.home, state)
         return state
 
     def _await_whole_cluster(self, state: StackState) -> None:
-        brokers = _brokers(self.home, state)
+        brokers = brokers_of(self.home, state)
         expected = {broker.number for broker in brokers}
         if not wait_until(
             lambda: all(describe_cluster(broker.address)[1] == expected for broker in brokers), START_TIMEOUT_SECONDS
@@ -220,64 +217,6 @@ def _ignore(_: str) -> None:
     """Progress that nobody watches."""
 
 
-def _new_state(home: Path, brokers: int, s3: bool) -> StackState:
-    state = StackState(
-        brokers=brokers,
-        s3=s3,
-        # Kafka's form of an id: a UUID in 22 characters, not beginning with a dash (it would look like an option)
-        cluster_id="k" + urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22],
-        socket_folder=str(choose_socket_folder(home)),
-    )
-    if s3:
-        state = replace(
-            state,
-            s3_program=choose_program(),
-            s3_access_key_id=secrets.token_hex(8),
-            s3_secret_access_key=secrets.token_hex(20),
-        )
-    for name in _port_names(state):
-        state = state.with_port(name)
-    return state
-
-
-def _port_names(state: StackState) -> list[str]:
-    brokers = [broker_name(number) for number in range(1, state.brokers + 1)]
-    controllers = [f"{name}-controller" for name in brokers]
-    return [*brokers, *controllers, "registry", *(["s3"] if state.s3 else [])]
-
-
-def _with_usable_ports(home: Path, state: StackState, progress: Progress) -> StackState:
-    """The state with another port for each one that a foreign server took while our part did not run."""
-    parts = _parts(home, state)
-    running = {part.name for part in parts if part.find() is not None}
-    taken = {
-        name
-        for part in parts
-        if part.name not in running
-        for name, number in state.ports.items()
-        if number in part.ports and not is_free(number)
-    }
-    if any(name.startswith("kafka") for name in taken) and any(name.startswith("kafka") for name in running):
-        raise StackFailed(
-            f"another program has the port of {', '.join(sorted(taken))}, where the running brokers expect it",
-            advice="end that program, or `k2 dev down` and up again: the brokers then move together",
-        )
-    for name in sorted(taken):
-        moved = state.with_port(name, fresh=True)
-        progress(f"another program listens on port {state.ports[name]}: {name} moves to {moved.ports[name]}")
-        state = moved
-    return state
-
-
-def _brokers(home: Path, state: StackState) -> list[KafkaBroker]:
-    return [KafkaBroker(home, state, number) for number in range(1, state.brokers + 1)]
-
-
-def _parts(home: Path, state: StackState) -> list[Part]:
-    s3 = [S3Server(home, state)] if state.s3 else []
-    return [*_brokers(home, state), SchemaRegistry(home, state), PostgresServer(home, state), *s3]
-
-
 def _ensure_all(parts: Sequence[Part], progress: Progress) -> None:
     """Bring the parts up side by side. Raises StackFailed with everything that failed, once all have come to an end."""
     with ThreadPoolExecutor(len(parts)) as pool:
@@ -287,18 +226,6 @@ def _ensure_all(parts: Sequence[Part], progress: Progress) -> None:
         raise StackFailed("\n".join(str(error) for error in failures))
     if failures:
         raise failures[0]
-
-
-def _remove(home: Path, state: StackState, parts: Sequence[Part]) -> None:
-    """Remove what the stack made, and the home folder if nothing else is in it."""
-    (home / STATE_FILE).unlink()
-    (home / STACK_FILE).unlink(missing_ok=True)
-    own = [part.folder for part in parts] + [home / name for name in ("logs", "warehouse", "run")]
-    for folder in [Path(state.socket_folder), *own]:
-        if folder.exists():
-            shutil.rmtree(folder)
-    with suppress(OSError):
-        home.rmdir()
 
 
 def _stop_part(part: Part, purge: bool) -> str | None:
