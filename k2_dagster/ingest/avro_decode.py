@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyruhvro
 
 from k2_dagster.ingest import avro_layout
+from k2_dagster.ingest.refusal import Refusal
 
 FRAME_BYTES = 5
 # Messages decoded in one call: enough to make the call's cost vanish, small enough to stay in the processor's cache.
@@ -27,15 +28,6 @@ MAX_DETAIL_CHARACTERS = 200
 # What the row decoder and Arrow raise on damaged bytes.
 _DECODE_ERRORS = (ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError, pa.ArrowException)
 _FRAME_FIELDS = [{"name": "k2_magic", "type": "boolean"}, {"name": "k2_schema_id", "type": "float"}]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """One message that is not a row: its place in the batch, the reason code and what was found."""
-
-    row: int
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2_dagster.ingest.avro_decode import FRAME_BYTES, AvroDecoder, Refusal
+from k2_dagster.ingest.avro_decode import FRAME_BYTES, AvroDecoder
 from k2_dagster.ingest.json_decode import JsonDecoder
 from k2_dagster.ingest.project import Projection, SchemaMismatch, plan
+from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.kafka.registry import RegisteredSchema
 from k2_dagster.schemas.arrow import wire_schema

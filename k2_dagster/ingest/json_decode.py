@@ -9,8 +9,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.json
 
-from k2_dagster.ingest.avro_decode import FRAME_BYTES, Decoded, Refusal, describe
+from k2_dagster.ingest.avro_decode import FRAME_BYTES, Decoded, describe
 from k2_dagster.ingest.avro_layout import Node
+from k2_dagster.ingest.refusal import Refusal
 
 WINDOW_ROWS = 16_384
 SMALLEST_WINDOW_ROWS = 16

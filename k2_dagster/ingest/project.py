@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2_dagster.ingest.avro_decode import Refusal
 from k2_dagster.ingest.avro_layout import Node
+from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.schemas.arrow import wire_type
 from k2_dagster.schemas.declaration import PRICE_SCALE, SIZE_SCALE, Dataset, Field, FieldType
 

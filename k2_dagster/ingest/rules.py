@@ -5,6 +5,7 @@ Every rule is about one row, never about a batch, so any split of a topic gives 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from datetime import date
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 from pandera.errors import SchemaErrors
 
 from k2_dagster.ingest.columns import Codes, combine, encode
-from k2_dagster.ingest.decode import Refusal
+from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
 from k2_dagster.schemas.validation import describe, number_rules, number_schema, text_rules, text_schema
@@ -22,6 +23,7 @@ from k2_dagster.schemas.validation import describe, number_rules, number_schema,
 Int64s = npt.NDArray[np.int64]
 
 MICROS_PER_DAY = 86_400_000_000
+MS_PER_DAY = 86_400_000
 # Days that the tables keep; Dagster's partitions are the same. A day after the record's own is tomorrow: not yet.
 FIRST_DAY = date(2010, 1, 1)
 FIRST_DAY_NUMBER = (FIRST_DAY - date(1970, 1, 1)).days
@@ -37,14 +39,34 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """Refusals by place in the wire batch, rules broken by name, and the coded text columns for later stages."""
+    """Refusals by place in the wire batch, rules broken by name, and the coded text columns for later stages.
+
+    `unnumbered` are refused rows whose identity itself is in doubt: their numbers must not be believed.
+    """
 
     refused: dict[int, Refusal]
+    unnumbered: set[int]
     broken_rules: Mapping[str, int]
     codes: dict[str, Codes]
     stream_rows: Int64s
     streams: list[StreamInfo | None]
     days: Int64s
+
+
+@dataclass(slots=True)
+class _Findings:
+    places: Int64s
+    refused: dict[int, Refusal] = dataclass_field(default_factory=dict)
+    unnumbered: set[int] = dataclass_field(default_factory=set)
+    broken: dict[str, int] = dataclass_field(default_factory=dict)
+
+    def refuse(self, row: int, reason: str, detail: str, *, identity: bool) -> None:
+        self.refused.setdefault(row, Refusal(int(self.places[row]), reason, detail))
+        if identity:
+            self.unnumbered.add(row)
+
+    def break_rule(self, rule: Rule, rows: int) -> None:
+        self.broken[rule.name] = self.broken.get(rule.name, 0) + rows
 
 
 class Validator:
@@ -61,36 +83,31 @@ class Validator:
 
     def check(self, wire: pa.RecordBatch, places: Int64s, record_ms: Int64s) -> Validated:
         """`places` are the rows' places in the raw batch (for the refusals), `record_ms` Kafka's record times."""
-        refused: dict[int, Refusal] = {}
-        broken: dict[str, int] = {}
+        found = _Findings(places)
         codes = {
             field.name: encode(wire.column(field.name))
             for field in self.dataset.wire_fields
             if field.type is FieldType.STRING and field.name not in _FREE_TEXTS
         }
-        wire = self._missing(wire, places, refused)
-        self._check_numbers(wire, places, refused, broken)
-        self._check_texts(codes, places, refused, broken)
-        self._check_exchange(codes["exchange"], places, refused)
-        stream_rows, streams = self._check_streams(wire, codes, places, refused)
+        self._check_required(wire, found)
+        self._check_numbers(wire, found)
+        self._check_texts(codes, found)
+        self._check_exchange(codes["exchange"], found)
+        stream_rows, streams = self._check_streams(wire, codes, found)
         days = _days(wire.column("exchange_timestamp"))
-        self._check_days(days, places, record_ms, refused)
-        return Validated(refused, broken, codes, stream_rows, streams, days)
+        self._check_days(days, record_ms, found)
+        return Validated(found.refused, found.unnumbered, found.broken, codes, stream_rows, streams, days)
 
-    def _missing(self, wire: pa.RecordBatch, places: Int64s, refused: dict[int, Refusal]) -> pa.RecordBatch:
+    def _check_required(self, wire: pa.RecordBatch, found: _Findings) -> None:
         for field in self._required:
             column = wire.column(field.name)
-            if not column.null_count:
-                continue
-            if field.type in (FieldType.LEVELS, FieldType.STRINGS):
+            if not column.null_count or field.type in (FieldType.LEVELS, FieldType.STRINGS):
                 continue
             for row in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)):
-                _refuse(refused, int(row), places, "missing_field", f"{field.name} was null; valid: {field.doc}")
-        return wire
+                detail = f"{field.name} was null; valid: {field.doc}"
+                found.refuse(int(row), "missing_field", detail, identity=field.name in _IDENTITY)
 
-    def _check_numbers(
-        self, wire: pa.RecordBatch, places: Int64s, refused: dict[int, Refusal], broken: dict[str, int]
-    ) -> None:
+    def _check_numbers(self, wire: pa.RecordBatch, found: _Findings) -> None:
         columns = {field.name: _as_int64(wire.column(field.name)) for field, _ in self._number_rules}
         columns = {name: column for name, column in columns.items() if column.null_count < len(column)}
         absent = [field.name for field, _ in self._number_rules if field.name not in columns]
@@ -104,36 +121,33 @@ class Validator:
         except SchemaErrors as error:
             for column, row in error.failure_cases.select("column", "index").iter_rows():
                 field, rule = rules[column]
-                value = columns[column][row].as_py()
-                broken[rule.name] = broken.get(rule.name, 0) + 1
-                _refuse(refused, int(row), places, "rule_violated", _violation(field, rule, value))
+                found.break_rule(rule, 1)
+                detail = _violation(field, rule, columns[column][row].as_py())
+                found.refuse(int(row), "rule_violated", detail, identity=column in _IDENTITY)
 
-    def _check_texts(
-        self, codes: dict[str, Codes], places: Int64s, refused: dict[int, Refusal], broken: dict[str, int]
-    ) -> None:
+    def _check_texts(self, codes: dict[str, Codes], found: _Findings) -> None:
         for field, rule, schema in self._texts:
             column = codes[field.name]
             frame = pl.DataFrame({field.name: pl.Series(field.name, column.values, dtype=pl.String)})
             try:
                 schema.validate(frame, lazy=True)
             except SchemaErrors as error:
-                bad = error.failure_cases["index"].to_list()
-                rows = np.flatnonzero(np.isin(column.indices, bad))
-                broken[rule.name] = broken.get(rule.name, 0) + len(rows)
+                rows = np.flatnonzero(np.isin(column.indices, error.failure_cases["index"].to_list()))
+                found.break_rule(rule, len(rows))
                 for row in rows:
-                    value = column.values[column.indices[row]]
-                    _refuse(refused, int(row), places, "rule_violated", _violation(field, rule, value))
+                    detail = _violation(field, rule, column.values[column.indices[row]])
+                    found.refuse(int(row), "rule_violated", detail, identity=field.name in _IDENTITY)
 
-    def _check_exchange(self, codes: Codes, places: Int64s, refused: dict[int, Refusal]) -> None:
+    def _check_exchange(self, codes: Codes, found: _Findings) -> None:
         if codes.values == [self.exchange]:
             return
         wrong = [at for at, value in enumerate(codes.values) if value != self.exchange]
         for row in np.flatnonzero(np.isin(codes.indices, wrong)):
             detail = f"exchange was {codes.values[codes.indices[row]]!r}; valid: {self.exchange}"
-            _refuse(refused, int(row), places, "wrong_exchange", detail)
+            found.refuse(int(row), "wrong_exchange", detail, identity=True)
 
     def _check_streams(
-        self, wire: pa.RecordBatch, codes: dict[str, Codes], places: Int64s, refused: dict[int, Refusal]
+        self, wire: pa.RecordBatch, codes: dict[str, Codes], found: _Findings
     ) -> tuple[Int64s, list[StreamInfo | None]]:
         rows, combinations = combine([codes["stream"], codes["kind"]])
         streams = [self._stream(stream, kind) for stream, kind in combinations]
@@ -142,54 +156,51 @@ class Validator:
             if info is None:
                 for row in np.flatnonzero(rows == at):
                     detail = f"stream was {stream!r}; the profile of {self.exchange} declares none such"
-                    _refuse(refused, int(row), places, "stream_unknown", detail)
+                    found.refuse(int(row), "stream_unknown", detail, identity=True)
             elif info.by_venue:
                 needed = ["sequence"] if info.domain is Domain.DENSE else ["sequence", "previous_sequence"]
-                self._check_numbered(wire, rows == at, needed, places, refused)
+                self._check_numbered(wire, rows == at, needed, found)
         return rows, streams
 
     def _check_numbered(
-        self,
-        wire: pa.RecordBatch,
-        of_stream: npt.NDArray[np.bool_],
-        needed: list[str],
-        places: Int64s,
-        refused: dict[int, Refusal],
+        self, wire: pa.RecordBatch, of_stream: npt.NDArray[np.bool_], needed: list[str], found: _Findings
     ) -> None:
         for name in needed:
             column = wire.column(name)
             if not column.null_count:
                 continue
-            missing = column.is_null().to_numpy(zero_copy_only=False) & of_stream
-            for row in np.flatnonzero(missing):
-                _refuse(refused, int(row), places, "missing_field", f"{name} was null; the stream's domain needs it")
+            for row in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False) & of_stream):
+                detail = f"{name} was null; the stream's domain needs it"
+                found.refuse(int(row), "missing_field", detail, identity=True)
         if len(needed) == 2:
             sequence, previous = (_as_int64(wire.column(name)).fill_null(0).to_numpy() for name in needed)
             for row in np.flatnonzero((previous >= sequence) & of_stream):
                 detail = f"previous_sequence was {previous[row]}; valid: below sequence, {sequence[row]}"
-                _refuse(refused, int(row), places, "rule_violated", detail)
+                found.refuse(int(row), "rule_violated", detail, identity=True)
 
     def _stream(self, stream: str | None, kind: str | None) -> StreamInfo | None:
-        found = self.profile.stream(self.dataset.name, stream) if stream is not None else None
-        if found is None:
+        known = self.profile.stream(self.dataset.name, stream) if stream is not None else None
+        if known is None:
             return None
-        return StreamInfo(found.domain, found.domain.judged_by_ingest and kind == self.dataset.kinds[0])
+        return StreamInfo(known.domain, known.domain.judged_by_ingest and kind == self.dataset.kinds[0])
 
-    def _check_days(self, days: Int64s, places: Int64s, record_ms: Int64s, refused: dict[int, Refusal]) -> None:
-        newest = record_ms // 86_400_000 + 1
+    def _check_days(self, days: Int64s, record_ms: Int64s, found: _Findings) -> None:
+        newest = record_ms // MS_PER_DAY + 1
         for row in np.flatnonzero((days < FIRST_DAY_NUMBER) | (days > newest)):
             day = np.datetime64(int(days[row]), "D")
-            _refuse(
-                refused, int(row), places, "outside_partitions", f"event day was {day}; valid: {FIRST_DAY} to tomorrow"
-            )
+            detail = f"event day was {day}; valid: {FIRST_DAY} to tomorrow"
+            found.refuse(int(row), "outside_partitions", detail, identity=False)
 
 
+# Fields that identity rests on: where one of these is wrong, the row's numbers are not believed.
+_IDENTITY = frozenset(
+    (
+        *("exchange", "stream", "kind", "symbol", "session", "sequence", "previous_sequence"),
+        *("publisher_session", "publisher_sequence"),
+    )
+)
 # Texts without a rule, mostly distinct on every row: coding them would cost more than it saves.
 _FREE_TEXTS = ("trade_id", "refers_to", "reason")
-
-
-def _refuse(refused: dict[int, Refusal], row: int, places: Int64s, reason: str, detail: str) -> None:
-    refused.setdefault(row, Refusal(int(places[row]), reason, detail))
 
 
 def _violation(field: Field, rule: Rule, value: object) -> str:
