@@ -57,7 +57,8 @@ class Fault:
     def __str__(self) -> str:
         at = f"{self.at_message}m" if self.at_message is not None else f"{self.at_seconds or 0:g}s"
         place = "".join(f"/{part}" for part in (self.dataset, self.symbol) if part)
-        return f"{self.type.value}:{self.count}@{at}{place}"
+        count = "" if self.type.of_stream else f":{self.count}"
+        return f"{self.type.value}{count}@{at}{place}"
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,10 @@ def parse_fault(text: str) -> Fault:
 
 
 def checked(fault: Fault, profile: ExchangeProfile, symbols: list[str]) -> Fault:
-    """The fault with dataset and symbol filled in. Raises ConfigurationError when it cannot happen here."""
+    """The fault with dataset and (unless it concerns a stream) symbol filled in. Raises ConfigurationError when it cannot happen here."""
     datasets = data_datasets(profile)
     dataset = fault.dataset or ("ticks" if "ticks" in datasets else datasets[0])
-    symbol = fault.symbol or symbols[0]
+    symbol = symbols[0] if fault.symbol is None or fault.type.of_stream else fault.symbol
     least = 2 if fault.type is FaultType.REORDER else 1
     most = profile.gap_grace_messages if fault.type is FaultType.REORDER else None
     for name, value, valid in (("dataset", dataset, datasets), ("symbol", symbol, symbols)):
@@ -141,4 +142,4 @@ def checked(fault: Fault, profile: ExchangeProfile, symbols: list[str]) -> Fault
             + (" (the exchange's gap_grace_messages; more would be a gap)" if most is not None else ""),
             fault=str(fault),
         )
-    return replace(fault, dataset=dataset, symbol=symbol)
+    return replace(fault, dataset=dataset, symbol=None if fault.type.of_stream else symbol)
