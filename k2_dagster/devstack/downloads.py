@@ -15,9 +15,11 @@ import os
 import shutil
 import sys
 import tarfile
+import threading
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -143,29 +145,53 @@ class Store:
         return folder
 
     def _fetch_all(self, artifacts: Sequence[Artifact], folder: Path, progress: Progress) -> None:
-        total = sum(artifact.bytes for artifact in artifacts)
-        progress(f"fetching {len(artifacts)} file(s), {total / 1e6:.0f} MB, into {folder}")
+        meter = _Meter(artifacts[0].set, sum(artifact.bytes for artifact in artifacts), progress)
+        progress(f"fetching {len(artifacts)} file(s), {meter.total_bytes / 1e6:.0f} MB, into {folder}")
         folder.mkdir(parents=True, exist_ok=True)
-        done = 0
         with ThreadPoolExecutor(PARALLEL_FETCHES) as pool:
-            for artifact in pool.map(lambda each: self._fetch(each, folder), artifacts):
-                done += artifact.bytes
-                progress(f"{done / 1e6:.0f} of {total / 1e6:.0f} MB: {artifact.file}")
+            for outcome in [pool.submit(self._fetch, artifact, folder, meter) for artifact in artifacts]:
+                outcome.result()
 
-    def _fetch(self, artifact: Artifact, folder: Path) -> Artifact:
+    def _fetch(self, artifact: Artifact, folder: Path, meter: "_Meter") -> None:
         staging = folder / f".{artifact.file}.partial"
         for _ in range(FETCH_TRIES):
             # Whatever an interruption left there is of unknown length: start over
             shutil.rmtree(staging, ignore_errors=True)
-            fetched = _resolve(artifact, staging, self.repositories)
+            fetched = _resolve(artifact, staging, self.repositories, meter)
             if is_intact(fetched, artifact):
                 fetched.replace(folder / artifact.file)
                 shutil.rmtree(staging)
-                return artifact
+                return
         raise StackFailed(
             f"{artifact.name} does not have the SHA-256 {artifact.sha256} of jars.lock after {FETCH_TRIES} downloads",
             advice="a proxy that alters files is the usual reason",
         )
+
+
+class _Meter:
+    """Tells how much of a set has arrived, every tenth, from all its downloads together."""
+
+    def __init__(self, what: str, total_bytes: int, progress: Progress) -> None:
+        self.what = what
+        self.total_bytes = total_bytes
+        self._progress = progress
+        self._done_bytes = 0
+        self._told_tenths = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def watch(self, _file: str, _total_bytes: int) -> Iterator[Callable[[int], None]]:
+        """The form in which jgo wants it: a context for one file that yields what to call with each arrived piece."""
+        yield self._add
+
+    def _add(self, arrived_bytes: int) -> None:
+        with self._lock:
+            # A file that arrived damaged is fetched, and counted, again
+            self._done_bytes = min(self.total_bytes, self._done_bytes + arrived_bytes)
+            tenths = 10 * self._done_bytes // self.total_bytes
+            if tenths > self._told_tenths:
+                self._told_tenths = tenths
+                self._progress(f"{self.what}: {self._done_bytes / 1e6:.0f} of {self.total_bytes / 1e6:.0f} MB")
 
 
 def is_intact(path: Path, artifact: Artifact) -> bool:
@@ -178,10 +204,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _resolve(artifact: Artifact, staging: Path, repositories: Mapping[str, str] | None) -> Path:
+def _resolve(artifact: Artifact, staging: Path, repositories: Mapping[str, str] | None, meter: _Meter) -> Path:
     group, name, version, packaging, *classifier = artifact.name.split(":")
     maven = require("jgo.maven")
     context = maven.MavenContext(
+        resolver=maven.PythonResolver(progress_callback=meter.watch),
         repo_cache=staging,
         remote_repos=None if repositories is None else dict(repositories),
         timeout=FETCH_TIMEOUT_SECONDS,

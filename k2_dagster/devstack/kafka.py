@@ -57,6 +57,7 @@ class KafkaBroker(Part):
         super().__init__(broker_name(number), home)
         self.number = number
         self.state = state
+        self._jars: list[Path] = []
 
     @property
     def address(self) -> str:
@@ -68,6 +69,7 @@ class KafkaBroker(Part):
 
     def prepare(self, progress: Progress) -> None:
         self.make_folders()
+        self._jars = Store().files("kafka", progress)
         (self.folder / "server.properties").write_text(self._properties())
         if not (self.folder / "data" / "meta.properties").exists():
             self._format(progress)
@@ -93,9 +95,8 @@ class KafkaBroker(Part):
         run_tool(command, FORMAT_TIMEOUT_SECONDS, f"formatting {self.name}")
 
     def _java(self, *options: str) -> list[str]:
-        jars = Store().files("kafka", lambda _: None)
         logs = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-        return [str(java()), *self.java_options(), *options, logs, "-cp", ":".join(map(str, jars))]
+        return [str(java()), *self.java_options(), *options, logs, "-cp", ":".join(map(str, self._jars))]
 
     def _properties(self) -> str:
         brokers = range(1, self.state.brokers + 1)
