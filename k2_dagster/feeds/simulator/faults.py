@@ -124,7 +124,10 @@ def parse_fault(text: str) -> Fault:
 
 
 def checked(fault: Fault, profile: ExchangeProfile, symbols: list[str]) -> Fault:
-    """The fault with dataset and (unless it concerns a stream) symbol filled in. Raises ConfigurationError when it cannot happen here."""
+    """The fault with dataset and (unless it concerns a stream) symbol filled in.
+
+    Raises ConfigurationError when it cannot happen here.
+    """
     datasets = data_datasets(profile)
     dataset = fault.dataset or ("ticks" if "ticks" in datasets else datasets[0])
     symbol = symbols[0] if fault.symbol is None or fault.type.of_stream else fault.symbol
