@@ -6,11 +6,19 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from confluent_kafka import KafkaError
 
-from k2_dagster.errors import InputLost, K2Error, KafkaUnavailable, LogShrunk, ReaderStalled, RetentionOverrun
+from k2_dagster.errors import (
+    InputLost,
+    K2Error,
+    KafkaUnavailable,
+    LogShrunk,
+    NotInitialized,
+    ReaderStalled,
+    RetentionOverrun,
+)
 from k2_dagster.kafka.batch import Chunk, Client, Event, RawBatch, join
 from k2_dagster.kafka.clients import translate
 from k2_dagster.kafka.progress import Patience, Progress, Remedy
-from k2_dagster.kafka.topics import describe, watermarks
+from k2_dagster.kafka.topics import watermarks
 from k2_dagster.settings import Settings
 
 # Longest single wait for messages: the delay after which a partition's end is noticed.
@@ -114,49 +122,61 @@ class ExactReader:
         # What is left (a lost connection, an election) mends itself, or the watch reports it.
 
     def _confirm_lost(self, event: Event) -> None:
+        self._refuse_lost(self._watermarks())
         position = self._progress.positions[event.partition]
-        earliest, end = watermarks(self._settings, self._topic, max(self._progress.positions) + 1)[event.partition]
-        fields = {"topic": self._topic, "partition": event.partition, "offset": position}
-        place = f"partition {event.partition} of {self._topic}"
-        if position < earliest:
-            raise RetentionOverrun(
-                f"{place} begins at offset {earliest}: messages {position} to {earliest - 1} are gone",
-                advice="`k2 ingest accept-loss` records who accepts the loss and goes on",
-                lost=(position, earliest),
-                **fields,
-            )
-        if position > end:
-            raise LogShrunk(
-                f"{place} ends at offset {end}, before offset {position} that was to be read",
-                advice="the log lost its tail, or the topic was made anew; `k2 ingest accept-loss` goes on after it",
-                lost=(end, position),
-                **fields,
-            )
-        self._renew(f"{place} refused offset {position}, which it has")
+        self._renew(f"partition {event.partition} of {self._topic} refused offset {position}, which it has")
 
     def _confirm_gone(self, event: Event) -> None:
-        found = describe(self._settings, [self._topic]).get(self._topic)
-        if found is None or event.partition >= found.partitions:
+        self._watermarks()
+        self._renew(f"the client does not find partition {event.partition} of {self._topic}, which exists")
+
+    def _watermarks(self) -> dict[int, tuple[int, int]]:
+        """Earliest offset and end of every partition up to the last assigned one. Raises InputLost."""
+        try:
+            return watermarks(self._settings, self._topic, max(self._progress.positions) + 1)
+        except NotInitialized as error:
             raise InputLost(
-                f"topic {self._topic} (partition {event.partition}) does not exist any more",
+                f"{error.message}: it was there when it was assigned",
                 advice="if it was deleted on purpose, `k2 ingest accept-loss` records that and goes on",
                 topic=self._topic,
-                partition=event.partition,
-            )
-        self._renew(f"the client does not find {self._topic}, which exists: {event.text}")
+            ) from error
+
+    def _refuse_lost(self, known: Mapping[int, tuple[int, int]]) -> None:
+        """Raise RetentionOverrun or LogShrunk for a position outside the log."""
+        for partition, position in self._progress.positions.items():
+            earliest, end = known[partition]
+            fields = {"topic": self._topic, "partition": partition, "offset": position}
+            place = f"partition {partition} of {self._topic}"
+            if position < earliest:
+                raise RetentionOverrun(
+                    f"{place} begins at offset {earliest}: messages {position} to {earliest - 1} are gone",
+                    advice="`k2 ingest accept-loss` records who accepts the loss and goes on",
+                    lost=(position, earliest),
+                    **fields,
+                )
+            if position > end:
+                raise LogShrunk(
+                    f"{place} ends at offset {end}, before offset {position} that was to be read",
+                    advice="the log lost its tail or the topic is another; `k2 ingest accept-loss` goes on after it",
+                    lost=(end, position),
+                    **fields,
+                )
 
     def _watch(self, waited_seconds: float) -> None:
         """Ask the brokers about partitions that have been silent for long."""
         self._progress.waited(waited_seconds)
         if not self._progress.should_check:
             return
+        began = time.monotonic()
         try:
-            known = watermarks(self._settings, self._topic, max(self._progress.positions) + 1)
+            known = self._watermarks()
         except KafkaUnavailable:
+            self._progress.waited(time.monotonic() - began)
+            self._progress.could_not_check()
             if self._progress.out_of_patience:
                 raise
-            self._progress.could_not_check()
             return
+        self._refuse_lost(known)
         if self._progress.checked({partition: end for partition, (_, end) in known.items()}) is Remedy.NEW_CLIENT:
             self._renew(f"{self._topic} delivers nothing though it has messages")
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from k2_dagster.errors import ConfigurationError, K2Error, KafkaUnavailable, NotInitialized, PartitionCountChanged
+from k2_dagster.errors import ConfigurationError, KafkaUnavailable, NotInitialized, PartitionCountChanged
 from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, client_config, translate
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import CONTROL_DATASET, CONTROL_PARTITIONS, topic_name
@@ -21,7 +21,12 @@ FUTURE_TIMEOUT_SECONDS = REQUEST_TIMEOUT_SECONDS + 5.0
 METADATA_POLL_SECONDS = 0.05
 MILLISECONDS_PER_HOUR = 3_600_000
 
-_LEADERLESS = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+_LEADERLESS = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has not heard of the new topic yet
+    KafkaError._NOENT,  # noqa: SLF001  (librdkafka's own: no leader in the metadata)
+}
 _REFUSED_TOPICS = {
     KafkaError.INVALID_REPLICATION_FACTOR,
     KafkaError.INVALID_PARTITIONS,
@@ -140,27 +145,33 @@ def _offsets(admin: AdminClient, places: list[TopicPartition], spec: OffsetSpec)
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=REQUEST_TIMEOUT_SECONDS,
         )
-        places = []
+        refused: dict[TopicPartition, KafkaException] = {}
         for place, future in futures.items():
             try:
-                found = future.result(FUTURE_TIMEOUT_SECONDS)
+                offsets[place.topic, place.partition] = int(future.result(FUTURE_TIMEOUT_SECONDS).offset)
             except KafkaException as error:
-                if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
-                    raise _offsets_refused(place, error) from error
-                places.append(place)
-            else:
-                offsets[place.topic, place.partition] = int(found.offset)
+                refused[place] = error
+        _raise_unless_leaderless(admin, refused, deadline)
+        places = list(refused)
         if places:
             time.sleep(METADATA_POLL_SECONDS)
     return offsets
 
 
-def _offsets_refused(place: TopicPartition, error: KafkaException) -> K2Error:
-    if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-        return NotInitialized(
-            f"topic {place.topic} has no partition {place.partition}", advice="run `k2 init`", topic=place.topic
-        )
-    return translate(error, f"list the offsets of {place.topic}")
+def _raise_unless_leaderless(
+    admin: AdminClient, refused: Mapping[TopicPartition, KafkaException], deadline: float
+) -> None:
+    """Raise for a refusal that waiting cannot mend, or that has lasted; a topic that is not there has no leader."""
+    for place, error in refused.items():
+        if error.args[0].code() not in _LEADERLESS or time.monotonic() > deadline:
+            raise translate(error, f"list the offsets of {place.topic}") from error
+    states = _describe(admin, sorted({place.topic for place in refused})) if refused else {}
+    for place, error in refused.items():
+        state = states.get(place.topic)
+        if state is None or place.partition >= state.partitions:
+            raise NotInitialized(
+                f"topic {place.topic} has no partition {place.partition}", advice="run `k2 init`", topic=place.topic
+            ) from error
 
 
 def _refuse_other_counts(declared: Mapping[str, int], found: Mapping[str, TopicState]) -> None:
