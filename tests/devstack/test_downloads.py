@@ -17,7 +17,6 @@ from k2_dagster.devstack import downloads
 from k2_dagster.devstack.downloads import Artifact, Store, cache_folder, read_lock, require
 from k2_dagster.errors import ConfigurationError, StackFailed
 
-
 # jgo leaves streamed responses to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
