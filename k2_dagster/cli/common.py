@@ -1,0 +1,91 @@
+"""What the commands share: settings, options, and output as a table or as JSON."""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from k2_dagster.errors import ConfigurationError
+from k2_dagster.observability.logs import configure_logs
+from k2_dagster.settings import Settings, load_settings
+
+# Wide enough that no line of a table is folded when it goes into a pipe or file.
+PIPE_WIDTH_CHARACTERS = 4_000
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable, one document.")
+
+
+def start() -> None:
+    """Before every command: logs as the settings say. A wrong setting is left to the command, so `--help` works."""
+    try:
+        chosen = load_settings()
+    except ConfigurationError:
+        return
+    configure_logs(chosen)
+
+
+def settings() -> Settings:
+    """The settings. Raises ConfigurationError, which ends the command with its message."""
+    return load_settings()
+
+
+def emit(rows: Sequence[Mapping[str, Any]], as_json: bool, *, columns: Iterable[str] = ()) -> None:
+    """Write rows to standard output: a JSON array of objects, or a table.
+
+    `columns` chooses and orders the table's columns; without it they are the keys of the first row.
+    """
+    if as_json:
+        click.echo(json.dumps([dict(row) for row in rows], indent=2, default=json_value, ensure_ascii=False))
+        return
+    names = list(columns) or list(rows[0] if rows else ())
+    table = Table(*names, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        # As Text: what is between brackets in a value is not markup
+        table.add_row(*(Text(text_value(row.get(name))) for name in names))
+    print_rich(table)
+
+
+def emit_one(document: Mapping[str, Any], as_json: bool) -> None:
+    """Write one object to standard output: as JSON, or as a line per key."""
+    if as_json:
+        click.echo(json.dumps(dict(document), indent=2, default=json_value, ensure_ascii=False))
+        return
+    width = max((len(key) for key in document), default=0)
+    for key, value in document.items():
+        click.echo(f"{key:{width}}  {text_value(value)}")
+
+
+def print_rich(table: Table) -> None:
+    """To standard output, as wide as the terminal, or unfolded where there is none."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE_WIDTH_CHARACTERS)
+    console.print(table)
+
+
+def json_value(value: Any) -> Any:
+    """For values that JSON has no form for: ISO 8601, exact decimals and paths as text, bytes as base64."""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    return str(value)
+
+
+def text_value(value: Any) -> str:
+    """For a cell of a table: nothing for null, whole numbers grouped, containers as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | dict | tuple):
+        return json.dumps(value, default=json_value, ensure_ascii=False)
+    return str(json_value(value)) if isinstance(value, bytes | datetime | date) else str(value)

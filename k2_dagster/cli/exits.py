@@ -1,0 +1,25 @@
+"""What the exit status of a `k2` command means."""
+
+from k2_dagster.errors import K2Error, TransientError, VerificationFailed
+
+FINDING = 1
+USAGE = 2
+TRANSIENT = 3
+TERMINAL = 4
+INTERRUPTED = 130
+
+MEANINGS = {
+    0: "done, and nothing to object to",
+    FINDING: "done, and there is a finding (verify, check, doctor, status), or a question was answered with no",
+    USAGE: "the command line is wrong",
+    TRANSIENT: "something did not answer; the same command may succeed later",
+    TERMINAL: "cannot succeed until something is changed; the message says what",
+    INTERRUPTED: "interrupted (Ctrl-C)",
+}
+
+
+def exit_status(error: K2Error) -> int:
+    """The status that a command ends with when it raises this error."""
+    if isinstance(error, VerificationFailed):
+        return FINDING
+    return TRANSIENT if isinstance(error, TransientError) else TERMINAL
