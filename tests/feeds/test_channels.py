@@ -1,4 +1,6 @@
 import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,7 @@ SCHEMA = pa.schema(
     ]
 )
 Row = tuple[str | None, str | None, int | None, int]
+Told = tuple[str, str | None, int | None, int | None]
 
 
 def batch(rows: list[Row]) -> pa.RecordBatch:
@@ -39,12 +42,8 @@ def judged(rows: list[Row], cuts: list[int] | None = None) -> tuple[list[Event],
     events: list[Event] = []
     for start, stop in itertools.pairwise(edges):
         state, found = judge(state, batch(rows[start:stop]), GRACE)
-        events += [Event(one.row + start, *_rest(one)) for one in found]
+        events += [replace(one, row=one.row + start) for one in found]
     return events, state
-
-
-def _rest(event: Event) -> tuple[object, ...]:
-    return (event.kind, event.stream, event.channel, event.session, event.first, event.last)
 
 
 def gaps(events: list[Event]) -> list[tuple[int | None, int | None]]:
@@ -55,46 +54,61 @@ def numbers(*sequence: int, session: str | None = None, step_micros: int = 1000)
     return [("A", session, number, 10**12 + place * step_micros) for place, number in enumerate(sequence)]
 
 
-def reference(rows: list[Row]) -> list[tuple[int, str, str | None, int | None, int | None]]:
-    """The same rules, one row at a time, as plainly as they can be said."""
-    state: dict[str | None, dict[str, object]] = {}
-    out: list[tuple[int, str, str | None, int | None, int | None]] = []
+@dataclass
+class Plain:
+    """The rules for one channel, one row at a time, as plainly as they can be said."""
+
+    channel: str | None
+    session: str | None = None
+    closed: list[str] = field(default_factory=list)
+    last: int | None = None
+    count: int = 0
+    time: int = 0
+    holes: dict[int, tuple[int, int]] = field(default_factory=dict)  # missing number -> when its hole opened
+
+    def change(self, session: str | None, number: int | None) -> Iterator[Told]:
+        yield from self.gaps(list(self.holes))
+        if self.session is not None:
+            self.closed.append(self.session)
+        self.session, self.last = session, None
+        if session is not None:
+            yield "session", self.channel, number if self.channel is not None else None, None
+
+    def see(self, number: int, micros: int) -> Iterator[Told]:
+        self.count, self.time = self.count + 1, max(self.time, micros)
+        expired = [
+            one for one, (count, time) in self.holes.items()
+            if self.count - count > GRACE.messages or self.time - time > GRACE.seconds * 1_000_000
+        ]  # fmt: skip
+        yield from self.gaps(expired)
+        if self.last is not None:
+            self.holes.update(dict.fromkeys(range(self.last + 1, number), (self.count, self.time)))
+        self.holes.pop(number, None)
+        self.last = max(self.last if self.last is not None else number, number)
+
+    def gaps(self, numbers: list[int]) -> Iterator[Told]:
+        """Runs of numbers that went missing together."""
+        for one in numbers:
+            if one - 1 not in numbers or self.holes[one - 1] != self.holes[one]:
+                last = one
+                while last + 1 in numbers and self.holes[last + 1] == self.holes[one]:
+                    last += 1
+                yield "gap", self.channel, one, last
+        for one in numbers:
+            del self.holes[one]
+
+
+def reference(rows: list[Row]) -> list[tuple[int, Told]]:
+    channels: dict[str | None, Plain] = {}
+    out: list[tuple[int, Told]] = []
     for row, (channel, session, number, micros) in enumerate(rows):
-        if channel is not None and number is None:
+        here = channels.setdefault(channel, Plain(channel))
+        if (channel is not None and number is None) or session in here.closed:
             continue
-        here = state.setdefault(
-            channel, {"session": None, "closed": [], "last": None, "count": 0, "time": 0, "holes": []}
-        )
-        holes: list[list[int]] = here["holes"]  # type: ignore[assignment]
-        closed: list[str] = here["closed"]  # type: ignore[assignment]
-        if session is not None and session in closed:
-            continue
-        if session != here["session"]:
-            out += [(row, "gap", channel, hole[0], hole[1]) for hole in holes]
-            holes.clear()
-            if here["session"] is not None:
-                closed.append(str(here["session"]))
-            here["session"], here["last"] = session, None
-            if session is not None:
-                out.append((row, "session", channel, number if channel is not None else None, None))
-        if channel is None or number is None:
-            continue
-        here["count"] = int(here["count"]) + 1  # type: ignore[call-overload]
-        here["time"] = max(int(here["time"]), micros)  # type: ignore[call-overload]
-        count, time = int(here["count"]), int(here["time"])
-        for hole in list(holes):
-            if count - hole[2] > GRACE.messages or time - hole[3] > GRACE.seconds * 1_000_000:
-                out.append((row, "gap", channel, hole[0], hole[1]))
-                holes.remove(hole)
-        last = number - 1 if here["last"] is None else int(here["last"])  # type: ignore[call-overload]
-        if number > last + 1:
-            holes.append([last + 1, number - 1, count, time])
-        for hole in list(holes):
-            if hole[0] <= number <= hole[1]:
-                place = holes.index(hole)
-                parts = [[hole[0], number - 1, *hole[2:]], [number + 1, hole[1], *hole[2:]]]
-                holes[place : place + 1] = [part for part in parts if part[0] <= part[1]]
-        here["last"] = max(last, number)
+        if session != here.session:
+            out += [(row, one) for one in here.change(session, number)]
+        if channel is not None and number is not None:
+            out += [(row, one) for one in here.see(number, micros)]
     return out
 
 
@@ -120,7 +134,7 @@ def test_any_split_gives_the_same_events_and_state(rows: list[Row], cuts: list[i
 @given(st.one_of(st.lists(row_strategy, max_size=40), mostly_rising))
 def test_agrees_with_the_rules_said_row_by_row(rows: list[Row]) -> None:
     events, _ = judged(rows)
-    told = [(event.row, event.kind, event.channel, event.first, event.last) for event in events]
+    told = [(event.row, (event.kind, event.channel, event.first, event.last)) for event in events]
     assert sorted(told, key=repr) == sorted(reference(rows), key=repr)
 
 

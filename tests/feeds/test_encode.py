@@ -95,7 +95,7 @@ def test_json_documents_leave_nulls_out_and_give_times_as_microseconds() -> None
     value = JsonEncoder(json_schema_text(TICKS), 258).encode(rows_of("ticks"))[0].as_py()
     assert value[:5] == b"\0\0\0\1\2"
     assert json.loads(value[5:]) == {**BASE, **ROWS["ticks"]}
-    with pytest.raises(ConfigurationError, match="^side was null"):
+    with pytest.raises(ConfigurationError, match=r"^side was null"):
         JsonEncoder(json_schema_text(TICKS), 1).encode(rows_of("ticks", side=None))
 
 

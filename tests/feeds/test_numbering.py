@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
@@ -11,7 +13,7 @@ def test_numbers_are_dense_per_key_whatever_the_split(keys: list[str], cuts: lis
     numbering = Numbering()
     edges = sorted({0, len(keys), *(min(cut, len(keys)) for cut in cuts)})
     given_numbers: list[int] = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         given_numbers += numbering.next_numbers(pa.array(keys[start:stop], pa.string())).to_pylist()
     assert given_numbers == [keys[: place + 1].count(key) for place, key in enumerate(keys)]
 
