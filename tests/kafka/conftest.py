@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from k2_dagster.devstack.process import wait_until
 from k2_dagster.devstack.stack import Stack
 from k2_dagster.kafka.clients import client_config
-from k2_dagster.kafka.topics import watermarks
+from k2_dagster.kafka.topics import describe, watermarks
 from k2_dagster.settings import Settings, load_settings
 
 MakeTopic = Callable[[int], str]
+# A broker hears of a new topic after the controller has confirmed it; a loaded machine takes its time.
+VISIBLE_SECONDS = 20.0
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +37,7 @@ def make_topic(kafka_settings: Settings, admin: AdminClient) -> Iterator[MakeTop
         made.append(f"test.{uuid.uuid4().hex[:12]}")
         topic = NewTopic(made[-1], partitions, 1, config={"message.timestamp.type": "LogAppendTime"})
         admin.create_topics([topic])[made[-1]].result(10)
+        assert wait_until(lambda: made[-1] in describe(kafka_settings, made), VISIBLE_SECONDS)
         watermarks(kafka_settings, made[-1], partitions)  # waits for leaders
         return made[-1]
 
