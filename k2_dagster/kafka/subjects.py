@@ -1,0 +1,157 @@
+"""The declared schemas as versions of their subjects: what would change, and making it so."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from k2_dagster.errors import ConfigurationError, SchemaIncompatible
+from k2_dagster.kafka.registry import RegisteredSchema, Registry
+from k2_dagster.schemas.avro import avro_schema_text
+from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.evolution import Problem, problems
+from k2_dagster.schemas.profiles import Profiles
+from k2_dagster.schemas.topics import subject_name, topic_name
+from k2_dagster.settings import Settings
+
+KIND: Literal["AVRO"] = "AVRO"
+FILE_SUFFIX = ".avsc"
+
+
+@dataclass(frozen=True)
+class SubjectCheck:
+    """How a declared schema stands to the newest version there is. `state`: `new` has none, `same` is it already,
+    `compatible` may follow it, `incompatible` may not, for the reasons in `problems`."""
+
+    subject: str
+    state: Literal["new", "same", "compatible", "incompatible"]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class SchemaOutcome:
+    """What `register_all` did for one subject."""
+
+    subject: str
+    action: Literal["registered", "new version", "confirmed"]
+    schema_id: int
+
+
+def declared_schemas(profiles: Profiles, exchanges: Iterable[str]) -> dict[str, str]:
+    """Subject -> Avro schema text, for every topic of these exchanges."""
+    texts = {name: avro_schema_text(dataset) for name, dataset in WIRE_DATASETS.items()}
+    return {
+        subject_name(topic_name(dataset, exchange)): texts[dataset]
+        for exchange in exchanges
+        for dataset in profiles.exchange(exchange).datasets
+    }
+
+
+def check_registered(registry: Registry, profiles: Profiles, exchanges: Iterable[str]) -> list[SubjectCheck]:
+    """Compare the declared schemas with the newest registered versions. Raises as `Registry` does."""
+    declared = declared_schemas(profiles, exchanges)
+    return [_check(subject, registry.latest(subject), text) for subject, text in declared.items()]
+
+
+def check_files(folder: Path) -> list[SubjectCheck]:
+    """Compare the declared schemas with the files `{dataset}.avsc` of a folder; a dataset without a file is new.
+
+    Raises ConfigurationError when the folder has no such file, or one for a dataset that does not exist.
+    """
+    texts = read_files(folder)
+    return [
+        _check(name, RegisteredSchema(0, KIND, texts[name]) if name in texts else None, avro_schema_text(dataset))
+        for name, dataset in WIRE_DATASETS.items()
+    ]
+
+
+def write_files(folder: Path) -> list[Path]:
+    """Write the declared schemas as `{dataset}.avsc`, for `check_files` to compare later versions with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, dataset in WIRE_DATASETS.items():
+        paths.append(folder / f"{name}{FILE_SUFFIX}")
+        paths[-1].write_text(json.dumps(json.loads(avro_schema_text(dataset)), indent=2) + "\n", encoding="utf-8")
+    return paths
+
+
+def read_files(folder: Path) -> dict[str, str]:
+    """Dataset -> schema text of the folder's files; see `check_files`."""
+    paths = sorted(folder.glob(f"*{FILE_SUFFIX}"))
+    unknown = [path.name for path in paths if path.stem not in WIRE_DATASETS]
+    if unknown or not paths:
+        raise ConfigurationError(
+            f"{folder} has "
+            + (f"schemas of no dataset: {', '.join(unknown)}" if unknown else f"no {FILE_SUFFIX} file"),
+            advice=f"valid names: {', '.join(name + FILE_SUFFIX for name in WIRE_DATASETS)}",
+        )
+    return {path.stem: path.read_text(encoding="utf-8") for path in paths}
+
+
+def register_all(settings: Settings, profiles: Profiles, exchanges: Iterable[str]) -> list[SchemaOutcome]:
+    """Register the declared schema of every topic of these exchanges, and set BACKWARD on its subject. Idempotent.
+
+    All are checked first: raises SchemaIncompatible, naming subjects and fields, before anything is registered. Raises
+    as `Registry` does.
+    """
+    registry = Registry(settings)
+    try:
+        declared = declared_schemas(profiles, exchanges)
+        latest = {subject: registry.latest(subject) for subject in declared}
+        refuse([_check(subject, latest[subject], text) for subject, text in declared.items()])
+        return [_register(registry, subject, latest[subject], text) for subject, text in declared.items()]
+    finally:
+        registry.close()
+
+
+def refuse(checks: Iterable[SubjectCheck]) -> None:
+    """Raise SchemaIncompatible when one of the checks found a problem."""
+    lines = [
+        f"{check.subject}: {problem.field or 'schema'}: {problem.what} ({problem.why})"
+        for check in checks
+        for problem in check.problems
+    ]
+    if lines:
+        raise SchemaIncompatible(
+            "these schema changes would break readers of what is there:\n" + "\n".join(lines),
+            advice="docs/schemas.md says how a schema may change",
+            problems=lines,
+        )
+
+
+def _check(subject: str, latest: RegisteredSchema | None, text: str) -> SubjectCheck:
+    if latest is None:
+        return SubjectCheck(subject, "new")
+    if latest.kind != KIND:
+        other = Problem("", f"its newest version is {latest.kind}, not {KIND}", "a subject keeps its kind of schema")
+        return SubjectCheck(subject, "incompatible", (other,))
+    if _parsed(latest.text) == _parsed(text):
+        return SubjectCheck(subject, "same")
+    found = tuple(problems(latest.text, text, KIND))
+    return SubjectCheck(subject, "incompatible" if found else "compatible", found)
+
+
+def _parsed(text: str) -> object:
+    """For comparing; a text that is not JSON stays itself, and `problems` says so."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _register(registry: Registry, subject: str, latest: RegisteredSchema | None, text: str) -> SchemaOutcome:
+    schema_id = registry.register(subject, text, KIND)
+    registry.set_backward(subject)
+    if latest is None:
+        return SchemaOutcome(subject, "registered", schema_id)
+    return SchemaOutcome(subject, "confirmed" if schema_id == latest.id else "new version", schema_id)
+
+
+def as_rows(checks: Iterable[SubjectCheck]) -> list[Mapping[str, str]]:
+    """One row per problem, or per subject that has none."""
+    return [
+        {"subject": check.subject, "state": check.state, "field": one.field, "what": one.what, "why": one.why}
+        for check in checks
+        for one in check.problems or (Problem("", "", ""),)
+    ]
