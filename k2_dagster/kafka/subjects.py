@@ -1,22 +1,32 @@
 """The declared schemas as versions of their subjects: what would change, and making it so."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from k2_dagster.errors import ConfigurationError, SchemaIncompatible
-from k2_dagster.kafka.registry import RegisteredSchema, Registry
+from k2_dagster.kafka.registry import Kind, RegisteredSchema, Registry
 from k2_dagster.schemas.avro import avro_schema_text
 from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.schemas.evolution import Problem, problems
+from k2_dagster.schemas.json_schema import json_schema_text
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import subject_name, topic_name
 from k2_dagster.settings import Settings
 
-KIND: Literal["AVRO"] = "AVRO"
 FILE_SUFFIX = ".avsc"
+
+
+@dataclass(frozen=True)
+class DeclaredSchema:
+    """A form of a dataset as the next version of a subject."""
+
+    subject: str
+    kind: Kind
+    text: str
 
 
 @dataclass(frozen=True)
@@ -38,20 +48,28 @@ class SchemaOutcome:
     schema_id: int
 
 
-def declared_schemas(profiles: Profiles, exchanges: Iterable[str]) -> dict[str, str]:
-    """Subject -> Avro schema text, for every topic of these exchanges."""
-    texts = {name: avro_schema_text(dataset) for name, dataset in WIRE_DATASETS.items()}
-    return {
-        subject_name(topic_name(dataset, exchange)): texts[dataset]
+def declared_schemas(profiles: Profiles, exchanges: Iterable[str]) -> list[DeclaredSchema]:
+    """The Avro and JSON forms of every topic of these exchanges."""
+    forms: tuple[tuple[Kind, Callable[[Dataset], str]], ...] = (("AVRO", avro_schema_text), ("JSON", json_schema_text))
+    return [
+        DeclaredSchema(subject_name(topic_name(dataset, exchange), kind), kind, form(WIRE_DATASETS[dataset]))
         for exchange in exchanges
         for dataset in profiles.exchange(exchange).datasets
-    }
+        for kind, form in forms
+    ]
 
 
 def check_registered(registry: Registry, profiles: Profiles, exchanges: Iterable[str]) -> list[SubjectCheck]:
     """Compare the declared schemas with the newest registered versions. Raises as `Registry` does."""
-    declared = declared_schemas(profiles, exchanges)
-    return [_check(subject, registry.latest(subject), text) for subject, text in declared.items()]
+    return [_check(one, latest) for one, latest in _with_latest(registry, profiles, exchanges)]
+
+
+def _with_latest(
+    registry: Registry, profiles: Profiles, exchanges: Iterable[str]
+) -> list[tuple[DeclaredSchema, RegisteredSchema | None]]:
+    """Declared schemas with the newest version of their subject; JSON ones only where a publisher uses JSON."""
+    pairs = ((one, registry.latest(one.subject)) for one in declared_schemas(profiles, exchanges))
+    return [(one, latest) for one, latest in pairs if one.kind == "AVRO" or latest is not None]
 
 
 def check_files(folder: Path) -> list[SubjectCheck]:
@@ -61,7 +79,10 @@ def check_files(folder: Path) -> list[SubjectCheck]:
     """
     texts = read_files(folder)
     return [
-        _check(name, RegisteredSchema(0, KIND, texts[name]) if name in texts else None, avro_schema_text(dataset))
+        _check(
+            DeclaredSchema(name, "AVRO", avro_schema_text(dataset)),
+            RegisteredSchema(0, "AVRO", texts[name]) if name in texts else None,
+        )
         for name, dataset in WIRE_DATASETS.items()
     ]
 
@@ -90,17 +111,17 @@ def read_files(folder: Path) -> dict[str, str]:
 
 
 def register_all(settings: Settings, profiles: Profiles, exchanges: Iterable[str]) -> list[SchemaOutcome]:
-    """Register the declared schema of every topic of these exchanges, and set BACKWARD on its subject. Idempotent.
+    """Register the declared Avro schema of every topic of these exchanges (and the JSON one where there is an older
+    version of it), and set BACKWARD on the subject. Idempotent.
 
     All are checked first: raises SchemaIncompatible, naming subjects and fields, before anything is registered. Raises
     as `Registry` does.
     """
     registry = Registry(settings)
     try:
-        declared = declared_schemas(profiles, exchanges)
-        latest = {subject: registry.latest(subject) for subject in declared}
-        refuse([_check(subject, latest[subject], text) for subject, text in declared.items()])
-        return [_register(registry, subject, latest[subject], text) for subject, text in declared.items()]
+        pairs = _with_latest(registry, profiles, exchanges)
+        refuse(_check(one, latest) for one, latest in pairs)
+        return [_register(registry, one, latest) for one, latest in pairs]
     finally:
         registry.close()
 
@@ -120,15 +141,16 @@ def refuse(checks: Iterable[SubjectCheck]) -> None:
         )
 
 
-def _check(subject: str, latest: RegisteredSchema | None, text: str) -> SubjectCheck:
+def _check(declared: DeclaredSchema, latest: RegisteredSchema | None) -> SubjectCheck:
+    subject, kind = declared.subject, declared.kind
     if latest is None:
         return SubjectCheck(subject, "new")
-    if latest.kind != KIND:
-        other = Problem("", f"its newest version is {latest.kind}, not {KIND}", "a subject keeps its kind of schema")
+    if latest.kind != kind:
+        other = Problem("", f"its newest version is {latest.kind}, not {kind}", "a subject keeps its kind of schema")
         return SubjectCheck(subject, "incompatible", (other,))
-    if _parsed(latest.text) == _parsed(text):
+    if _parsed(latest.text) == _parsed(declared.text):
         return SubjectCheck(subject, "same")
-    found = tuple(problems(latest.text, text, KIND))
+    found = tuple(problems(latest.text, declared.text, kind))
     return SubjectCheck(subject, "incompatible" if found else "compatible", found)
 
 
@@ -140,12 +162,12 @@ def _parsed(text: str) -> object:
         return text
 
 
-def _register(registry: Registry, subject: str, latest: RegisteredSchema | None, text: str) -> SchemaOutcome:
-    schema_id = registry.register(subject, text, KIND)
-    registry.set_backward(subject)
+def _register(registry: Registry, declared: DeclaredSchema, latest: RegisteredSchema | None) -> SchemaOutcome:
+    schema_id = registry.register(declared.subject, declared.text, declared.kind)
+    registry.set_backward(declared.subject)
     if latest is None:
-        return SchemaOutcome(subject, "registered", schema_id)
-    return SchemaOutcome(subject, "confirmed" if schema_id == latest.id else "new version", schema_id)
+        return SchemaOutcome(declared.subject, "registered", schema_id)
+    return SchemaOutcome(declared.subject, "confirmed" if schema_id == latest.id else "new version", schema_id)
 
 
 def as_rows(checks: Iterable[SubjectCheck]) -> list[Mapping[str, str]]:

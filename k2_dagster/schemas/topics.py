@@ -1,5 +1,7 @@
 """Names of topics, keys and subjects. The name says dataset and exchange, so a topic alone tells what it carries."""
 
+from typing import Literal
+
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.schemas.datasets import WIRE_DATASETS
 
@@ -26,9 +28,9 @@ def parse_topic(topic: str) -> tuple[str, str]:
     return parts[1], parts[2]
 
 
-def subject_name(topic: str) -> str:
-    """Subject of the topic's values (TopicNameStrategy)."""
-    return f"{topic}-value"
+def subject_name(topic: str, kind: Literal["AVRO", "JSON"] = "AVRO") -> str:
+    """Subject of the topic's values (TopicNameStrategy). A subject has one kind of schema, so JSON has its own."""
+    return f"{topic}-value" if kind == "AVRO" else f"{topic}-value-json"
 
 
 def message_key(exchange: str, symbol: str) -> bytes:
