@@ -85,5 +85,7 @@ def _times_of(rows: pa.RecordBatch, row: int) -> dict[str, object]:
 
 
 def _at(micros: int | None) -> dict[str, object]:
-    micros = time.time_ns() // 1000 if micros is None else micros
-    return {"exchange_timestamp": micros, "receive_timestamp": micros}
+    if micros is not None:
+        return dict.fromkeys(_TIMES, micros)
+    now = time.time_ns() // 1000
+    return {"exchange_timestamp": now, "receive_timestamp": now}

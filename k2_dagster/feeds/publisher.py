@@ -157,7 +157,10 @@ class Publisher:
 
     def close(self) -> None:
         """Deliver everything accepted; waits as long as a delivery may take. Raises as `flush`. May be called twice."""
-        self.flush(DELIVERY_TIMEOUT_SECONDS + CLOSE_MARGIN_SECONDS)
+        try:
+            self.flush(DELIVERY_TIMEOUT_SECONDS + CLOSE_MARGIN_SECONDS)
+        finally:
+            self._registry.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,97 @@
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k2_dagster.errors import ConfigurationError
+from k2_dagster.feeds.simulator.faults import FaultPlan, parse_fault
+from k2_dagster.feeds.simulator.feed import FeedParameters
+from k2_dagster.feeds.simulator.simulation import Simulation, SimulationReport
+from k2_dagster.schemas.profiles import Profiles
+from k2_dagster.schemas.topics import topic_name
+from k2_dagster.settings import Settings
+from tests.feeds.conftest import MakeProfiles, Read
+from tests.feeds.simulator.simulated import START_MICROS
+
+pytestmark = pytest.mark.stack
+DOMAINS = {"ticks": "dense", "quotes": "channel", "book": "linked"}
+ReadTopic = Callable[[str], list[Read]]
+
+
+def simulation(settings: Settings, profiles: Profiles, exchange: str, *faults: str, **changed: Any) -> Simulation:
+    options: dict[str, Any] = {"flat_out": True, "stop": threading.Event()}
+    parameters: dict[str, Any] = {"symbols": 20, "rate": 1000.0, "seed": 3, "start_micros": START_MICROS, "seconds": 20}
+    for name, value in changed.items():
+        (parameters if name in FeedParameters.__dataclass_fields__ else options)[name] = value
+    plan = FaultPlan(tuple(parse_fault(text) for text in faults))
+    return Simulation(settings, profiles, FeedParameters(exchange, plan=plan, **parameters), **options)
+
+
+def test_what_the_report_counts_is_in_kafka_and_the_truth_is_told(
+    settings: Settings, new_exchange: MakeProfiles, read_topic: ReadTopic, tmp_path: Path
+) -> None:
+    profiles, exchange = new_exchange(**DOMAINS)
+    truth = tmp_path / "truth.jsonl"
+    faults = ("drop:7@3s", "duplicate:12@6s", "corrupt:4@9s", "drop:2@3s/quotes", "lose:3@5s/book", "schema_change@8s")
+    report = simulation(settings, profiles, exchange, *faults, truth=truth).run()
+    assert report.generated == 20_000
+    published = dict(report.published)
+    assert sum(published[name] for name in DOMAINS) == 20_000 - 7 + 12 - 2 - 3
+    read = {name: read_topic(topic_name(name, exchange)) for name in [*DOMAINS, "control"]}
+    assert {name: len(messages) for name, messages in read.items()} == published
+    lines = [json.loads(line) for line in truth.read_text().splitlines()]
+    assert sorted(one["asked"].split("@")[0] for one in lines) == sorted(fault.split("@")[0] for fault in faults)
+    assert all(one["complete"] for one in lines)
+    headers = [message.value[:5] for message in read["ticks"]]
+    assert sum(header[0] != 0 for header in headers) == 1
+    control_id = read["control"][0].value[:5]
+    assert headers.count(control_id) == 1
+    # The two versions of the schema; a message without a frame and one with a foreign id stand apart.
+    assert len({header for header in headers if header[0] == 0} - {control_id}) == 2
+
+
+def test_the_same_run_sends_the_same_bytes(
+    settings: Settings, new_exchange: MakeProfiles, read_topic: ReadTopic
+) -> None:
+    profiles, exchange = new_exchange(**DOMAINS)
+    for _ in range(2):
+        simulation(settings, profiles, exchange, "drop:3@1s/quotes", "late:2@1s", seconds=5).run()
+    for dataset in [*DOMAINS, "control"]:
+        values = [one.value for one in read_topic(topic_name(dataset, exchange)) if one.partition == 0]
+        half = len(values) // 2
+        assert half > 0
+        assert values[:half] == values[half:], dataset
+
+
+def test_stopping_delivers_what_was_accepted_and_tells_no_more_than_was_sent(
+    settings: Settings, new_exchange: MakeProfiles, read_topic: ReadTopic, tmp_path: Path
+) -> None:
+    profiles, exchange = new_exchange(**DOMAINS)
+    stop = threading.Event()
+
+    def stop_soon(report: SimulationReport) -> None:
+        if report.published["ticks"] > 100:
+            stop.set()
+
+    truth = tmp_path / "truth.jsonl"
+    run = simulation(
+        settings, profiles, exchange, "drop:2@300m", "drop:2@900s", seconds=None, flat_out=False, stop=stop,
+        on_progress=stop_soon, truth=truth, start_micros=time.time_ns() // 1000,
+    )  # fmt: skip
+    report = run.run()
+    assert report.interrupted
+    assert report.unplanted == [f"drop:2@900s/ticks/{json.loads(truth.read_text())['symbol']}"]
+    for dataset in [*DOMAINS, "control"]:
+        assert len(read_topic(topic_name(dataset, exchange))) == report.published[dataset]
+
+
+def test_a_truth_file_that_cannot_be_written_is_refused(
+    settings: Settings, new_exchange: MakeProfiles, tmp_path: Path
+) -> None:
+    profiles, exchange = new_exchange(**DOMAINS)
+    with pytest.raises(ConfigurationError, match="--truth"):
+        simulation(settings, profiles, exchange, truth=tmp_path / "none" / "truth.jsonl").run()
