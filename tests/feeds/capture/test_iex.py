@@ -1,0 +1,143 @@
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from k2_dagster.errors import CaptureInvalid
+from proofs.capture_truth import iex
+from tests.feeds.capture.support import counts, read_whole
+
+pytestmark = pytest.mark.captures
+SAMPLE = Path("iex") / "TOPS16.pcapng.gz"
+FILE_HEADER_BYTES, PACKET_HEADER_BYTES = 24, 16
+
+
+def _packets(sample_data: Path) -> tuple[bytes, list[bytes]]:
+    """The file's header and its packets, each with its own header."""
+    with gzip.open(sample_data / SAMPLE) as stream:
+        data = stream.read()
+    packets, position = [], FILE_HEADER_BYTES
+    while position < len(data):
+        end = position + PACKET_HEADER_BYTES + struct.unpack_from("<I", data, position + 8)[0]
+        packets.append(data[position:end])
+        position = end
+    return data[:FILE_HEADER_BYTES], packets
+
+
+def test_rows_equal_the_independent_count(sample_data: Path) -> None:
+    whole, truth = read_whole(sample_data / SAMPLE), iex(sample_data / SAMPLE)
+    found = counts(whole)
+    assert (found.rows, found.symbols, found.days) == (truth.rows, truth.symbols, truth.days)
+    assert (truth.first, truth.last, truth.heartbeats, truth.gaps) == (1, 57_674, 237, [])
+    assert whole.inputs == truth.types.total() + truth.heartbeats
+    carried = {"T", "Q", "B", "S"}
+    assert whole.skipped.total() == sum(count for kind, count in truth.types.items() if kind not in carried)
+    assert not whole.refusals
+
+
+def test_the_channel_is_whole_over_all_message_types_and_judged_so(sample_data: Path) -> None:
+    whole = read_whole(sample_data / SAMPLE)
+    control = whole.tables["control"]
+    kinds = control["kind"].to_pylist()
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"heartbeat": 237, "session": 7}
+    numbers = np.concatenate([whole.tables[name]["sequence"].to_numpy() for name in ("ticks", "quotes")])
+    assert len(np.unique(numbers)) == len(numbers)
+    assert numbers.min() >= 1
+    assert numbers.max() <= 57_674
+    for name in ("ticks", "quotes"):
+        table = whole.tables[name]
+        assert (table["session"].unique().to_pylist(), table["channel"].unique().to_pylist()) == (["1137508352"], ["1"])
+        assert (np.diff(table["sequence"].to_numpy()) > 0).all()
+
+
+def test_rows_are_exact(sample_data: Path) -> None:
+    ticks = read_whole(sample_data / SAMPLE).tables["ticks"]
+    (row,) = ticks.filter(pc.equal(ticks["trade_id"], "128140")).to_pylist()
+    assert (row["symbol"], row["price"], row["size"], row["kind"]) == ("AAPL", 14_891_000_000, 28_300_000_000, "trade")
+    assert row["conditions"] == ["F", "T"]
+    micros = pc.filter(ticks["exchange_timestamp"], pc.equal(ticks["trade_id"], "128140")).cast(pa.int64())[0].as_py()
+    assert micros * 1000 + row["exchange_timestamp_nanos"] == 1_499_697_226_594_103_034
+
+
+def test_breaks_are_busts_that_name_their_trade(sample_data: Path) -> None:
+    ticks = read_whole(sample_data / SAMPLE).tables["ticks"]
+    busts = ticks.filter(pc.equal(ticks["kind"], "bust")).to_pylist()
+    assert len(busts) == 3
+    assert busts[0]["refers_to"] == f"trade_id={busts[0]['trade_id']}"
+
+
+def test_an_empty_side_has_no_price(sample_data: Path) -> None:
+    quotes = read_whole(sample_data / SAMPLE).tables["quotes"]
+    assert quotes["bid_price"].null_count == 24_007
+    assert quotes["ask_price"].null_count == 23_862
+    assert pc.min(quotes["bid_price"]).as_py() > 0
+
+
+def test_a_lost_packet_is_a_gap_of_the_channel(sample_data: Path, tmp_path: Path) -> None:
+    header, packets = _packets(sample_data)
+    lost = next(place for place in range(9_000, 10_000) if struct.unpack_from("<H", packets[place], 16 + 42 + 14)[0])
+    count, first = struct.unpack_from("<14xH8xq", packets[lost], 16 + 42)
+    path = tmp_path / "x.pcap"
+    path.write_bytes(header + b"".join(packets[:lost] + packets[lost + 1 :]))
+    control = read_whole(path).tables["control"]
+    gaps = control.filter(pc.equal(control["kind"], "gap")).to_pylist()
+    assert [(gap["first_sequence"], gap["last_sequence"], gap["channel"]) for gap in gaps] == [
+        (first, first + count - 1, "1")
+    ]
+
+
+def test_a_torn_packet_is_refused_and_the_channel_shows_the_loss(sample_data: Path, tmp_path: Path) -> None:
+    header, packets = _packets(sample_data)
+    torn = next(place for place in range(9_000, 10_000) if struct.unpack_from("<H", packets[place], 16 + 42 + 14)[0])
+    damaged = bytearray(packets[torn])
+    damaged[16 + 42 + 40] = 0
+    path = tmp_path / "x.pcap"
+    path.write_bytes(
+        header + b"".join([*packets[:torn], bytes(damaged), *packets[torn + 1 : 9_900], packets[9_900][:-3]])
+    )
+    whole = read_whole(path)
+    assert [place for place, _, _, _ in whole.refusals] == [torn + 1, 9_901]
+    assert whole.tables["control"]["kind"].to_pylist().count("gap") == 1
+
+
+def test_another_protocol_is_named(sample_data: Path, tmp_path: Path) -> None:
+    header, packets = _packets(sample_data)
+    other = bytearray(packets[0])
+    struct.pack_into("<H", other, 16 + 42 + 2, 0x8004)
+    path = tmp_path / "x.pcap"
+    path.write_bytes(header + bytes(other))
+    with pytest.raises(CaptureInvalid, match=r"packet 1.*0x8004"):
+        read_whole(path)
+
+
+def _as_pcapng(packets: list[bytes], *, resolution: int) -> bytes:
+    def block(kind: int, body: bytes) -> bytes:
+        body += b"\0" * (-len(body) % 4)
+        return struct.pack("<II", kind, len(body) + 12) + body + struct.pack("<I", len(body) + 12)
+
+    out = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    out += block(
+        1, struct.pack("<HHI", 1, 0, 65_535) + struct.pack("<HHB3x", 9, 1, resolution) + struct.pack("<HH", 0, 0)
+    )
+    for packet in packets:
+        seconds, micros, captured, _ = struct.unpack_from("<IIII", packet)
+        units = (seconds * 1_000_000 + micros) * 10 ** (resolution - 6)
+        body = struct.pack("<IIIII", 0, units >> 32, units & 0xFFFFFFFF, captured, captured) + packet[16:]
+        out += block(6, body)
+    return out
+
+
+@pytest.mark.parametrize("resolution", [6, 9])
+def test_pcapng_gives_the_same_rows_as_pcap(sample_data: Path, tmp_path: Path, resolution: int) -> None:
+    header, packets = _packets(sample_data)
+    chosen = packets[7_000:9_000]
+    classic, modern = tmp_path / "x.pcap", tmp_path / "x.pcapng"
+    classic.write_bytes(header + b"".join(chosen))
+    modern.write_bytes(_as_pcapng(chosen, resolution=resolution))
+    for name, table in read_whole(classic).tables.items():
+        plain = table.drop_columns(["publisher_session"])
+        assert plain.equals(read_whole(modern).tables[name].drop_columns(["publisher_session"])), name
