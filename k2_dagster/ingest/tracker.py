@@ -63,13 +63,21 @@ class Verdicts:
     events: dict[str, list[Event]]
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a profile says of judging: the grace before a hole is a gap, and how long a closed session is remembered."""
+
+    grace_messages: int
+    grace_ms: int
+    horizon_days: int
+
+
 class Tracker:
     """State and judgement. `strict_partitions`: those read from offset 0, whose publisher numbers begin at 1."""
 
-    def __init__(self, *, grace_messages: int, grace_ms: int, horizon_days: int) -> None:
-        self.grace_messages = grace_messages
-        self.grace_ms = grace_ms
-        self.horizon_ms = horizon_days * MS_PER_DAY
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.horizon_ms = terms.horizon_days * MS_PER_DAY
         self.numberings = {VENUE: Numbering(), PUBLISHER: Numbering()}
         # last record time of each session, and when the newest session of each stream was first seen
         self._last_ms: dict[str, dict[Session, int]] = {VENUE: {}, PUBLISHER: {}}
@@ -144,8 +152,8 @@ class Tracker:
         )
         judged = numbering.judge(
             kernel.Rows(key, sequence, previous, flags, symbols[places], rows.partition, rows.offset, rows.time_ms),
-            grace_messages=self.grace_messages,
-            grace_ms=self.grace_ms,
+            grace_messages=self.terms.grace_messages,
+            grace_ms=self.terms.grace_ms,
         )
         return judged.verdicts, judged.events
 
@@ -216,9 +224,9 @@ class Tracker:
         return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
     @classmethod
-    def load(cls, data: bytes, *, grace_messages: int, grace_ms: int, horizon_days: int) -> "Tracker":
+    def load(cls, data: bytes, terms: Terms) -> "Tracker":
         """The state that `dump` wrote, under today's profile."""
-        out = cls(grace_messages=grace_messages, grace_ms=grace_ms, horizon_days=horizon_days)
+        out = cls(terms)
         parts = []
         at = 0
         while at < len(data):

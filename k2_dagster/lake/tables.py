@@ -1,9 +1,17 @@
 """The tables of the lake: created from the declarations, checked against them."""
 
+import uuid
 from dataclasses import dataclass
 
 from pyiceberg.catalog import Catalog
+from pyiceberg.io import load_file_io
+from pyiceberg.schema import Schema
+from pyiceberg.serializers import ToOutputFile
 from pyiceberg.table import Table
+from pyiceberg.table.locations import load_location_provider
+from pyiceberg.table.metadata import TableMetadataV2
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
+from pyiceberg.table.update import AddSchemaUpdate, AssertCurrentSchemaId, SetCurrentSchemaUpdate
 from pyiceberg.transforms import IdentityTransform
 
 from k2_dagster.errors import SchemaIncompatible
@@ -19,7 +27,6 @@ MANIFESTS_BEFORE_MERGE = 50
 MANIFEST_TARGET_BYTES = 262_144
 
 PROPERTIES = {
-    "format-version": "2",
     # PyIceberg's own retry is blind to the fence: a zombie would append twice. K2 retries itself, under the lock.
     "commit.retry.num-retries": "0",
     "write.metadata.delete-after-commit.enabled": "true",
@@ -48,22 +55,46 @@ def ensure_tables(catalog: Catalog) -> list[TableOutcome]:
 def _ensure(catalog: Catalog, dataset: Dataset) -> str:
     name = table_name(dataset.name)
     if not catalog.table_exists(name):
-        table = catalog.create_table(
-            name, iceberg.table_schema(dataset), partition_spec=iceberg.partition_spec(dataset), properties=PROPERTIES
-        )
-        _sort(table, dataset)
+        _create(catalog, dataset)
         return "created"
     table = load_table(catalog, name)
-    return "columns added" if _add_columns(table, dataset) else "present"
+    return "columns added" if _add_columns(catalog, table, dataset) else "present"
 
 
-def _sort(table: Table, dataset: Dataset) -> None:
+def _create(catalog: Catalog, dataset: Dataset) -> None:
+    """Register a table whose metadata has the declared field ids: `create_table` would number the fields anew.
+
+    It is created unsorted and then given its order, or Spark could not sort it otherwise.
+    """
+    name = table_name(dataset.name)
+    schema, spec = iceberg.table_schema(dataset), iceberg.partition_spec(dataset)
+    location = _location(catalog, dataset)
+    metadata = TableMetadataV2(
+        location=location,
+        schemas=[schema],
+        last_column_id=schema.highest_field_id,
+        current_schema_id=schema.schema_id,
+        partition_specs=[spec],
+        default_spec_id=spec.spec_id,
+        last_partition_id=spec.last_assigned_field_id,
+        sort_orders=[UNSORTED_SORT_ORDER],
+        default_sort_order_id=UNSORTED_SORT_ORDER.order_id,
+        properties=PROPERTIES,
+        table_uuid=uuid.uuid4(),
+    )
+    path = load_location_provider(location, PROPERTIES).new_table_metadata_file_location()
+    ToOutputFile.table_metadata(metadata, load_file_io(catalog.properties, path).new_output(path))
+    table = catalog.register_table(name, path)
     with table.update_sort_order() as update:
         for column in dataset.sort:
             update.asc(column, transform=IdentityTransform())
 
 
-def _add_columns(table: Table, dataset: Dataset) -> bool:
+def _location(catalog: Catalog, dataset: Dataset) -> str:
+    return f"{catalog.properties['warehouse'].rstrip('/')}/{NAMESPACE}/{dataset.name}"
+
+
+def _add_columns(catalog: Catalog, table: Table, dataset: Dataset) -> bool:
     wanted = iceberg.table_schema(dataset)
     current = table.schema()
     known = {field.field_id: field for field in current.fields}
@@ -82,6 +113,10 @@ def _add_columns(table: Table, dataset: Dataset) -> bool:
             advice="a field that is added later cannot be required",
         )
     if missing:
-        with table.update_schema() as update:
-            update.union_by_name(wanted)
+        grown = Schema(*current.fields, *missing, schema_id=current.schema_id + 1)
+        catalog.commit_table(
+            table,
+            (AssertCurrentSchemaId(current_schema_id=current.schema_id),),
+            (AddSchemaUpdate(schema_=grown), SetCurrentSchemaUpdate(schema_id=-1)),
+        )
     return bool(missing)

@@ -6,6 +6,7 @@
     commits     attempts that landed, in lineage order; everything downstream reads this
     gaps        numbers that did not come within their grace, and how each ended
     losses      ranges that Kafka lost before they landed, accepted by a person
+    refused_schemas  schema ids that the registry does not know and an operator has refused
     leases      who drives an exchange as a process
 
 `attempts.state` is the sequence tracker after the batch; only the newest landed one of a stream is kept.
@@ -144,6 +145,15 @@ losses = Table(
     Column("first_offset", BigInteger, nullable=False),
     Column("next_offset", BigInteger, nullable=False),
     Column("cause", String, nullable=False),
+    Column("accepted_by", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("accepted_at", _Time, nullable=False, server_default=_NOW),
+)
+
+refused_schemas = Table(
+    "refused_schemas",
+    metadata,
+    Column("schema_id", BigInteger, primary_key=True, autoincrement=False),
     Column("accepted_by", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("accepted_at", _Time, nullable=False, server_default=_NOW),

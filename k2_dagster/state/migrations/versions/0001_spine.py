@@ -77,6 +77,13 @@ def _upgrade_positions() -> None:
         schema=SCHEMA,
     )
     op.create_table(
+        "refused_schemas",
+        sa.Column("schema_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        *_text("accepted_by", "reason"),
+        _time("accepted_at"),
+        schema=SCHEMA,
+    )
+    op.create_table(
         "leases",
         sa.Column("exchange", sa.String, primary_key=True),
         *_text("holder"),
@@ -146,5 +153,5 @@ def _upgrade_ledger() -> None:
 
 
 def downgrade() -> None:
-    for name in ("gaps", "commits", "attempts", "leases", "losses", "baselines", "topics"):
+    for name in ("gaps", "commits", "attempts", "leases", "refused_schemas", "losses", "baselines", "topics"):
         op.drop_table(name, schema=SCHEMA)

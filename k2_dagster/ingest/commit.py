@@ -1,0 +1,206 @@
+"""One outcome into the tables, in the order that makes any crash harmless (DESIGN D5, D6, D20).
+
+1. files        write the Parquet files; nothing refers to them yet
+2. quarantine   attempt, fenced append and settle of the refused messages: before the data, so that a message is
+                never nowhere
+3. attempt      what the data commit is about to say, with the tracker state after it
+4. append       the fenced append: the moment it becomes true
+5. settle       fold it into `commits` and the ledger
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+
+from k2_dagster import __version__
+from k2_dagster.ingest.batch import Outcome
+from k2_dagster.ingest.resume import QUARANTINE_TABLE, Position
+from k2_dagster.lake.append import Append, Landed, fenced_append
+from k2_dagster.lake.catalog import load_table
+from k2_dagster.lake.expiry import expire_snapshots
+from k2_dagster.lake.fence import position_key
+from k2_dagster.lake.parquet import data_path, write_data_file
+from k2_dagster.observability.points import reached
+from k2_dagster.schemas.datasets import TABLES
+from k2_dagster.schemas.quarantine import QUARANTINE
+from k2_dagster.state.attempts import Attempt, LandedCommit, Range, insert_attempt, settle
+from k2_dagster.state.database import Database
+
+# Commits of one stream between two looks at whether snapshots should be expired.
+COMMITS_BETWEEN_EXPIRIES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReport:
+    """What one commit of the loop did."""
+
+    exchange: str
+    dataset: str
+    commit_id: str
+    snapshot_id: int
+    rows: int
+    quarantined: int
+    counts: Mapping[str, Any]
+    days: Mapping[str, int]
+    commit_seconds: float
+    lag_messages: int
+
+
+class Committer:
+    """Commits the outcomes of one stream, in order, and keeps its position up to date."""
+
+    def __init__(
+        self, catalog: Catalog, database: Database, position: Position, rules_version: int, run_id: str, keep: int
+    ) -> None:
+        self.catalog = catalog
+        self.database = database
+        self.position = position
+        self.rules_version = rules_version
+        self.run_id = run_id
+        self.keep = keep
+        self._commits = 0
+        self._data: Table = load_table(catalog, position.table)
+        self._quarantine: Table = load_table(catalog, QUARANTINE_TABLE)
+
+    def commit(self, outcome: Outcome) -> CommitReport:
+        """Commit one outcome. Raises FenceMoved, CommitUnknown or another transient error: resume then."""
+        commit_id = str(uuid.uuid4())
+        files = self._write(outcome, commit_id)  # Step 1
+        quarantine_files = self._write_quarantine(outcome, commit_id)
+        reached("files.written")
+        if quarantine_files:  # Step 2
+            self._commit_quarantine(outcome, quarantine_files)
+        attempt = self._attempt(commit_id, outcome, files)
+        insert_attempt(self.database, attempt)  # Step 3
+        reached("state.written")
+        landed = self._append(attempt, files, self.position.expected)  # Step 4
+        self._settle(attempt, landed)  # Step 5
+        self.position.expected.update(_ends(outcome.ranges, self.position.expected))
+        for one in outcome.ranges:
+            self.position.starts[one.partition] = one.end
+        self.position.previous_id = commit_id
+        self._expire()
+        return self._report(attempt, landed)
+
+    def _write(self, outcome: Outcome, commit_id: str) -> list[DataFile]:
+        dataset = TABLES[self.position.dataset]
+        return [
+            write_data_file(self._data, dataset, rows, data_path(self._data, self.position.exchange, day, commit_id))
+            for day, rows in outcome.days.items()
+        ]
+
+    def _write_quarantine(self, outcome: Outcome, commit_id: str) -> list[DataFile]:
+        files = []
+        days = pc.strftime(outcome.quarantine["kafka_timestamp"], format="%Y-%m-%d")
+        for day in days.unique().to_pylist():
+            rows = outcome.quarantine.filter(pc.equal(days, day))
+            path = data_path(self._quarantine, self.position.exchange, day, f"{self.position.dataset}-{commit_id}")
+            files.append(write_data_file(self._quarantine, QUARANTINE, rows, path))
+        return files
+
+    def _commit_quarantine(self, outcome: Outcome, files: list[DataFile]) -> None:
+        position = self.position
+        attempt = Attempt(
+            id=str(uuid.uuid4()),
+            table_name=QUARANTINE_TABLE,
+            exchange=position.exchange,
+            dataset=position.dataset,
+            previous_id=position.quarantine_previous_id,
+            ranges=outcome.quarantine_ranges,
+            counts={
+                "consumed": outcome.counts["consumed"],
+                "rows": outcome.quarantine.num_rows,
+                "quarantined": outcome.quarantine.num_rows,
+                "reasons": outcome.counts["reasons"],
+                **_file_counts(files),
+            },
+            days=_day_counts(files, self._quarantine),
+            schema_ids=outcome.schema_ids,
+            rules_version=self.rules_version,
+            run_id=self.run_id,
+            code_version=__version__,
+        )
+        insert_attempt(self.database, attempt)
+        landed = self._append(attempt, files, position.quarantine_expected)
+        self._settle(attempt, landed)
+        position.quarantine_expected.update(_ends(outcome.quarantine_ranges, position.quarantine_expected))
+        position.quarantine_previous_id = attempt.id
+
+    def _attempt(self, commit_id: str, outcome: Outcome, files: list[DataFile]) -> Attempt:
+        return Attempt(
+            id=commit_id,
+            table_name=self.position.table,
+            exchange=self.position.exchange,
+            dataset=self.position.dataset,
+            previous_id=self.position.previous_id,
+            ranges=outcome.ranges,
+            counts={**outcome.counts, **_file_counts(files)},
+            days={day: rows.num_rows for day, rows in outcome.days.items()},
+            schema_ids=outcome.schema_ids,
+            rules_version=self.rules_version,
+            run_id=self.run_id,
+            code_version=__version__,
+            ledger=outcome.ledger,
+            state=outcome.state,
+        )
+
+    def _append(self, attempt: Attempt, files: list[DataFile], expected: Mapping[str, int | None]) -> Landed:
+        ends = _ends(attempt.ranges, expected)
+        append = Append(
+            table=attempt.table_name,
+            commit_id=attempt.id,
+            stream=self.position.stream,
+            starts={key: expected[key] for key in ends},
+            ends=ends,
+            files=files,
+        )
+        return fenced_append(self.catalog, self.database, append)
+
+    def _settle(self, attempt: Attempt, landed: Landed) -> None:
+        reached("settle.before")
+        commit = LandedCommit(attempt.id, landed.snapshot_id, landed.stamp, landed.seconds)
+        settle(self.database, attempt.table_name, [commit])
+        reached("settle.after")
+
+    def _expire(self) -> None:
+        self._commits += 1
+        if self._commits % COMMITS_BETWEEN_EXPIRIES == 0:
+            for table in (self.position.table, QUARANTINE_TABLE):
+                expire_snapshots(self.catalog, self.database, table, self.keep)
+
+    def _report(self, attempt: Attempt, landed: Landed) -> CommitReport:
+        position = self.position
+        lag = sum(max(0, end - position.starts[partition]) for partition, end in position.ends.items())
+        return CommitReport(
+            exchange=attempt.exchange,
+            dataset=attempt.dataset,
+            commit_id=attempt.id,
+            snapshot_id=landed.snapshot_id,
+            rows=int(attempt.counts["rows"]),
+            quarantined=int(attempt.counts["quarantined"]),
+            counts=attempt.counts,
+            days=attempt.days,
+            commit_seconds=landed.seconds,
+            lag_messages=lag,
+        )
+
+
+def _ends(ranges: Sequence[Range], expected: Mapping[str, int | None]) -> dict[str, int]:
+    """Positions after a commit. Quarantine may be ahead of the data after a crash, and must not fall back."""
+    keys = {position_key(one.topic_id, one.partition): one.end for one in ranges}
+    return {key: max(end, expected[key] or 0) for key, end in keys.items()}
+
+
+def _file_counts(files: list[DataFile]) -> dict[str, int]:
+    return {"files": len(files), "bytes": sum(one.file_size_in_bytes for one in files)}
+
+
+def _day_counts(files: list[DataFile], table: Table) -> dict[str, int]:
+    prefix = f"{table.location().rstrip('/')}/data/"
+    return {one.file_path.removeprefix(prefix).split("/day=", 1)[1].split("/", 1)[0]: one.record_count for one in files}

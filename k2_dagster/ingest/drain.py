@@ -1,0 +1,356 @@
+"""The drain loop: a topic into its table, in three overlapping stages with bounded queues (DESIGN D7, D8).
+
+    read      exact offsets from Kafka, up to `ingest_batch_rows` or `ingest_commit_interval_seconds`
+    judge     decode, validate, sequence, deduplicate: columns in, columns out
+    commit    files, quarantine, attempt, fenced append, settle
+
+One loop, two drivers: a Dagster run calls `drain_exchange` until caught up, `k2 ingest` calls it for ever. Any error
+throws the position away; the next call finds it again from the fence.
+"""
+
+import gc
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pyiceberg.catalog import Catalog
+
+from k2_dagster.errors import FenceMoved, RegistryUnavailable, SchemaUnknown
+from k2_dagster.ingest.batch import BatchJudge, Outcome
+from k2_dagster.ingest.commit import CommitReport, Committer
+from k2_dagster.ingest.decode import Decoder
+from k2_dagster.ingest.resume import Position, resume
+from k2_dagster.kafka.batch import RawBatch, Reader
+from k2_dagster.kafka.reader import open_reader
+from k2_dagster.kafka.registry import Registry
+from k2_dagster.lake.catalog import close_catalog, open_catalog
+from k2_dagster.observability.points import reached
+from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.profiles import Profiles
+from k2_dagster.settings import Settings
+from k2_dagster.state.database import Database
+from k2_dagster.state.migrate import require_current
+from k2_dagster.state.refused_schemas import refused_schema_ids
+
+logger = logging.getLogger(__name__)
+
+# Raw batches read ahead of the judge, and outcomes ahead of the commit: one each keeps all stages busy, and memory is
+# (1 + 1 + the ones in hand) batches.
+QUEUED_BATCHES = 1
+# A stage looks this often whether another one has ended.
+STAGE_POLL_SECONDS = 0.1
+# How long an unknown schema id, or a registry that does not answer, is waited for before the run gives up.
+SCHEMA_WAIT_SECONDS = 60.0
+SCHEMA_RETRY_SECONDS = 1.0
+# Another writer may win this often in a row before we stop competing with it.
+MAX_FENCE_MOVES = 5
+
+Item = TypeVar("Item")
+OnCommit = Callable[[CommitReport], None]
+
+
+@dataclass
+class DrainReport:
+    """What a drain did for one exchange."""
+
+    exchange: str
+    commits: int = 0
+    rows: int = 0
+    quarantined: int = 0
+    caught_up: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Connections:
+    """What every stream of a process shares."""
+
+    settings: Settings
+    profiles: Profiles
+    catalog: Catalog
+    database: Database
+    registry: Registry
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: Settings, profiles: Profiles) -> Iterator["Connections"]:
+        """Open catalog, control database and registry. Raises NotInitialized when `k2 init` has not been run."""
+        database = Database(settings)
+        try:
+            require_current(database)
+            catalog = open_catalog(settings)
+            try:
+                yield cls(settings, profiles, catalog, database, Registry(settings))
+            finally:
+                close_catalog(catalog)
+        finally:
+            database.close()
+
+
+class StreamDrain:
+    """Drains one dataset of one exchange. Keeps reader, tracker and position between calls."""
+
+    def __init__(self, connections: Connections, exchange: str, dataset: str, run_id: str) -> None:
+        self.connections = connections
+        self.exchange = exchange
+        self.dataset = dataset
+        self.run_id = run_id
+        self.position: Position | None = None
+        self._reader: Reader | None = None
+        self._judge: BatchJudge | None = None
+        self._committer: Committer | None = None
+
+    def drain(self, stop: threading.Event, deadline: float | None, on_commit: OnCommit) -> bool:
+        """Drain up to the end offsets seen now. Returns whether they were reached (False: stopped or out of time).
+
+        Raises terminal errors, and transient ones that outlast their bound.
+        """
+        for _ in range(MAX_FENCE_MOVES):
+            try:
+                return self._drain(stop, deadline, on_commit)
+            except FenceMoved as error:
+                logger.warning("another writer committed first", extra={"stream": self.name, "why": error.message})
+                self.close()
+            except BaseException:
+                self.close()
+                raise
+        raise FenceMoved(
+            f"{self.name}: another writer committed first {MAX_FENCE_MOVES} times", advice="stop one of them"
+        )
+
+    @property
+    def name(self) -> str:
+        """`exchange/dataset`."""
+        return f"{self.exchange}/{self.dataset}"
+
+    def close(self) -> None:
+        """Forget the position and give the reader's connections back."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = self._judge = self._committer = self.position = None
+
+    def _drain(self, stop: threading.Event, deadline: float | None, on_commit: OnCommit) -> bool:
+        position = self._open()
+        if _caught_up(position):
+            self._refresh(position)
+        if _caught_up(position):
+            return True
+        with _no_collections():
+            _Pipeline(self, position, stop, deadline, on_commit).run()
+        return _caught_up(position)
+
+    def _open(self) -> Position:
+        if self.position is not None:
+            return self.position
+        found = self.connections
+        profile = found.profiles.exchange(self.exchange)
+        position = resume(found.settings, found.catalog, found.database, self.exchange, self.dataset, profile)
+        refused = refused_schema_ids(found.database)
+        decoder = Decoder(WIRE_DATASETS[self.dataset], found.registry.schema, refused)
+        rules_version = found.profiles.rules_version
+        self._judge = BatchJudge(
+            self.exchange, profile, decoder, position.tracker, position.topic, rules_version, position.held
+        )
+        keep = found.settings.snapshots_kept
+        self._committer = Committer(found.catalog, found.database, position, rules_version, self.run_id, keep)
+        self._reader = open_reader(found.settings)
+        self._reader.assign(position.topic.name, position.starts)
+        self.position = position
+        return position
+
+    def _refresh(self, position: Position) -> None:
+        """New end offsets; a recreated or shortened topic shows itself here too."""
+        found = self.connections
+        profile = found.profiles.exchange(self.exchange)
+        fresh = resume(found.settings, found.catalog, found.database, self.exchange, self.dataset, profile)
+        if fresh.expected != position.expected:
+            raise FenceMoved(f"{self.name}: the fence moved while the stream was idle", advice="reload")
+        position.ends = fresh.ends
+
+    def read(self) -> RawBatch:
+        """Stage 1: the next messages."""
+        assert self._reader is not None
+        settings = self.connections.settings
+        return self._reader.read(settings.ingest_batch_rows, settings.ingest_commit_interval_seconds)
+
+    def judge(self, raw: RawBatch, starts: dict[int, int], stop: threading.Event) -> Outcome:
+        """Stage 2. Waits for a schema that the registry does not give, with a bound and a clear state."""
+        assert self._judge is not None
+        give_up = time.monotonic() + SCHEMA_WAIT_SECONDS
+        while True:
+            try:
+                return self._judge.judge(raw, starts)
+            except (SchemaUnknown, RegistryUnavailable) as error:
+                if time.monotonic() > give_up or stop.wait(SCHEMA_RETRY_SECONDS):
+                    raise
+                logger.warning("waiting for a schema", extra={"stream": self.name, "why": error.message})
+
+    def commit(self, outcome: Outcome) -> CommitReport:
+        """Stage 3."""
+        assert self._committer is not None
+        return self._committer.commit(outcome)
+
+
+class _Pipeline:
+    """The three stages of one drain call. The commit stage runs in the caller's thread and decides when to end."""
+
+    def __init__(
+        self,
+        stream: StreamDrain,
+        position: Position,
+        stop: threading.Event,
+        deadline: float | None,
+        on_commit: OnCommit,
+    ) -> None:
+        self.stream = stream
+        self.position = position
+        self.stop = stop
+        self.deadline = deadline
+        self.on_commit = on_commit
+        self.ended = threading.Event()
+        self.raw: queue.Queue[RawBatch] = queue.Queue(QUEUED_BATCHES)
+        self.outcomes: queue.Queue[Outcome] = queue.Queue(QUEUED_BATCHES)
+        self.errors: list[BaseException] = []
+
+    def run(self) -> None:
+        stages = [threading.Thread(target=self._guarded, args=(body,)) for body in (self._read, self._judge)]
+        for stage in stages:
+            stage.start()
+        try:
+            self._commit()
+        finally:
+            self.ended.set()
+            for stage in stages:
+                stage.join()
+        if self.errors:
+            raise self.errors[0]
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:  # noqa: BLE001  (handed to the caller's thread, which raises it)
+            self.errors.append(error)
+            self.ended.set()
+
+    def _read(self) -> None:
+        # the reader keeps running to the ends that were seen; what comes later is the next call's
+        positions = dict(self.position.starts)
+        while not self._over() and not _reached(positions, self.position.ends):
+            batch = self.stream.read()
+            if not len(batch) and all(positions[key] == at for key, at in batch.positions.items()):
+                continue
+            positions.update(batch.positions)
+            reached("batch.consumed")
+            self._put(self.raw, batch)
+
+    def _judge(self) -> None:
+        starts = dict(self.position.starts)
+        while (batch := self._take(self.raw)) is not None:
+            outcome = self.stream.judge(batch, starts, self.stop)
+            starts.update(batch.positions)
+            self._put(self.outcomes, outcome)
+
+    def _commit(self) -> None:
+        while not self._over() and not _caught_up(self.position):
+            outcome = self._take(self.outcomes)
+            if outcome is None:
+                return
+            self.on_commit(self.stream.commit(outcome))
+
+    def _over(self) -> bool:
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        return self.ended.is_set() or self.stop.is_set() or late
+
+    def _put(self, target: "queue.Queue[Item]", item: Item) -> None:
+        while not self.ended.is_set():
+            try:
+                target.put(item, timeout=STAGE_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return
+
+    def _take(self, source: "queue.Queue[Item]") -> Item | None:
+        while not self._over():
+            try:
+                return source.get(timeout=STAGE_POLL_SECONDS)
+            except queue.Empty:
+                continue
+        return None
+
+
+def drain_exchange(
+    settings: Settings,
+    profiles: Profiles,
+    exchange: str,
+    *,
+    datasets: Sequence[str] | None = None,
+    cap_seconds: float | None,
+    stop: threading.Event,
+    run_id: str = "",
+    on_commit: OnCommit | None = None,
+) -> DrainReport:
+    """Drain the datasets of an exchange until all are caught up with the ends seen, or the cap or stop comes.
+
+    A dataset that fails does not keep the others from draining; its error is raised at the end.
+    """
+    started = time.monotonic()
+    deadline = None if cap_seconds is None else started + cap_seconds
+    report = DrainReport(exchange)
+    counted = _Counting(report, on_commit)
+    errors: list[Exception] = []
+    with Connections.open(settings, profiles) as connections:
+        wanted = datasets if datasets is not None else profiles.exchange(exchange).datasets
+        streams = [StreamDrain(connections, exchange, dataset, run_id) for dataset in wanted]
+        done = []
+        for stream in streams:
+            try:
+                done.append(stream.drain(stop, deadline, counted))
+            except Exception as error:  # noqa: BLE001  (raised below, after the other datasets)
+                logger.error("dataset stopped", extra={"stream": stream.name, "why": str(error)})
+                errors.append(error)
+            finally:
+                stream.close()
+    report.caught_up = all(done) and not errors
+    report.seconds = time.monotonic() - started
+    if errors:
+        raise errors[0]
+    return report
+
+
+@dataclass
+class _Counting:
+    report: DrainReport
+    on_commit: OnCommit | None = None
+
+    def __call__(self, commit: CommitReport) -> None:
+        self.report.commits += 1
+        self.report.rows += commit.rows
+        self.report.quarantined += commit.quarantined
+        if self.on_commit is not None:
+            self.on_commit(commit)
+
+
+def _caught_up(position: Position) -> bool:
+    return _reached(position.starts, position.ends)
+
+
+def _reached(positions: dict[int, int], ends: dict[int, int]) -> bool:
+    return all(positions[partition] >= end for partition, end in ends.items())
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Cycle collection costs a third of the consumer's time: every message is an object that it would look at."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+        gc.collect()

@@ -1,0 +1,213 @@
+"""Where to go on: the fence, checked against Kafka, and the state that belongs to it (DESIGN D5, D6).
+
+1. settle     fold what has landed into the control database
+2. identify   the topic's id is the one that the fence was made with
+3. bound      every start lies between Kafka's earliest and end offsets
+4. restore    the tracker state of the attempt that the head names
+5. hold       what quarantine already holds beyond the data table's fence
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
+
+from k2_dagster.errors import LogShrunk, NotInitialized, RetentionOverrun, TopicRecreated
+from k2_dagster.ingest.batch import Held, Topic
+from k2_dagster.ingest.tracker import Terms, Tracker
+from k2_dagster.kafka.topics import describe, watermarks
+from k2_dagster.lake.catalog import load_table, translated_errors
+from k2_dagster.lake.fence import Fence, position_key, read_fence
+from k2_dagster.lake.settle import settle_lineage
+from k2_dagster.schemas.datasets import table_name
+from k2_dagster.schemas.profiles import ExchangeProfile
+from k2_dagster.schemas.topics import topic_name
+from k2_dagster.settings import Settings
+from k2_dagster.state.attempts import attempt_state
+from k2_dagster.state.database import Database
+from k2_dagster.state.positions import (
+    known_incarnations,
+    read_baselines,
+    read_losses,
+    record_baselines,
+    topic_epoch,
+)
+
+QUARANTINE_TABLE = table_name("quarantine")
+STOP_ADVICE = "`k2 ingest accept-loss` puts on record who accepts the loss and goes on behind it"
+
+
+@dataclass
+class Position:
+    """Where one stream (dataset of an exchange) is, and everything the loop needs to go on from there.
+
+    `starts` is where to read on; `expected` is what the data table's fence shows (None: nothing yet), which differs
+    from the start after an accepted loss. `quarantine_expected` is the same for the quarantine table.
+    """
+
+    exchange: str
+    dataset: str
+    topic: Topic
+    starts: dict[int, int]
+    ends: dict[int, int]
+    expected: dict[str, int | None]
+    quarantine_expected: dict[str, int | None]
+    previous_id: str | None
+    quarantine_previous_id: str | None
+    tracker: Tracker
+    held: Held = field(default_factory=Held)
+
+    @property
+    def stream(self) -> str:
+        """Key of the stream in a fence's heads."""
+        return f"{self.exchange}/{self.dataset}"
+
+    @property
+    def table(self) -> str:
+        """The data table's name."""
+        return table_name(self.dataset)
+
+
+def resume(
+    settings: Settings,
+    catalog: Catalog,
+    database: Database,
+    exchange: str,
+    dataset: str,
+    profile: ExchangeProfile,
+) -> Position:
+    """Find the position of a stream.
+
+    Raises NotInitialized (no topic or table), TopicRecreated, RetentionOverrun, LogShrunk, FenceDisagrees, or a
+    transient error.
+    """
+    topic = topic_name(dataset, exchange)
+    data, quarantine = load_table(catalog, table_name(dataset)), load_table(catalog, QUARANTINE_TABLE)
+    for table in (data, quarantine):  # Step 1
+        settle_lineage(database, ".".join(table.name()), table.metadata)
+    fence, quarantine_fence = read_fence(data.metadata), read_fence(quarantine.metadata)
+    state = describe(settings, [topic]).get(topic)  # Step 2
+    if state is None:
+        raise NotInitialized(f"topic {topic} does not exist", advice="run `k2 init`")
+    _check_incarnation(database, fence, table_name(dataset), topic, state.topic_id)
+    epoch = topic_epoch(database, topic, state.topic_id, state.partitions)
+    marks = watermarks(settings, topic, state.partitions)  # Step 3
+    starts = _starts(database, fence, table_name(dataset), topic, state.topic_id, marks)
+    baselines = read_baselines(database, table_name(dataset), state.topic_id)
+    strict = frozenset(partition for partition, offset in baselines.items() if offset == 0)
+    keys = {partition: position_key(state.topic_id, partition) for partition in starts}
+    stream = f"{exchange}/{dataset}"
+    return Position(
+        exchange=exchange,
+        dataset=dataset,
+        topic=Topic(topic, state.topic_id, epoch, strict),
+        starts=starts,
+        ends={partition: end for partition, (_, end) in marks.items()},
+        expected={key: fence.vector.get(key) for key in keys.values()},
+        quarantine_expected={key: quarantine_fence.vector.get(key) for key in keys.values()},
+        previous_id=fence.heads.get(stream),
+        quarantine_previous_id=quarantine_fence.heads.get(stream),
+        tracker=_tracker(database, fence.heads.get(stream), profile),  # Step 4
+        held=_held(quarantine, quarantine_fence, topic, epoch, keys, starts),  # Step 5
+    )
+
+
+def _check_incarnation(database: Database, fence: Fence, table: str, topic: str, topic_id: str) -> None:
+    known = known_incarnations(database, topic)
+    if topic_id in known or not known:
+        return
+    older = [one for one in known if any(key.startswith(f"{one}:") for key in fence.vector)]
+    for one in older:
+        if not any(loss["cause"] == "topic_recreated" for loss in read_losses(database, table, one)):
+            ranges = {key: offset for key, offset in fence.vector.items() if key.startswith(f"{one}:")}
+            raise TopicRecreated(
+                f"{topic} has id {topic_id}; {table} was filled from id {one} up to {_show(ranges)}",
+                advice=f"what the old topic held beyond that is gone. {STOP_ADVICE}",
+                topic=topic,
+                topic_id=topic_id,
+                old_topic_id=one,
+                ranges=ranges,
+            )
+
+
+def _starts(
+    database: Database,
+    fence: Fence,
+    table: str,
+    topic: str,
+    topic_id: str,
+    marks: Mapping[int, tuple[int, int]],
+) -> dict[int, int]:
+    baselines = read_baselines(database, table, topic_id)
+    fresh = {
+        partition: earliest
+        for partition, (earliest, _) in marks.items()
+        if fence.vector.get(position_key(topic_id, partition)) is None and partition not in baselines
+    }
+    record_baselines(database, table, topic_id, fresh, "first read: the earliest retained offset")
+    accepted = {
+        (loss["partition"], loss["first_offset"]): int(loss["next_offset"])
+        for loss in read_losses(database, table, topic_id)
+    }
+    starts = {}
+    for partition, (earliest, end) in marks.items():
+        at = fence.vector.get(position_key(topic_id, partition))
+        start = at if at is not None else {**fresh, **baselines}[partition]
+        start = accepted.get((partition, start), start)
+        if start < earliest:
+            raise RetentionOverrun(
+                f"{topic} partition {partition}: offsets {start} to {earliest - 1} are no longer in Kafka "
+                f"and in no table",
+                advice=STOP_ADVICE,
+                topic=topic,
+                topic_id=topic_id,
+                partition=partition,
+                first_offset=start,
+                next_offset=earliest,
+            )
+        if start > end:
+            raise LogShrunk(
+                f"{topic} partition {partition} ends at {end}, {table} holds it up to {start}: offsets {end} to "
+                f"{start - 1} will be given to other messages",
+                advice=STOP_ADVICE,
+                topic=topic,
+                topic_id=topic_id,
+                partition=partition,
+                first_offset=start,
+                next_offset=end,
+            )
+        starts[partition] = start
+    return starts
+
+
+def _tracker(database: Database, head: str | None, profile: ExchangeProfile) -> Tracker:
+    terms = Terms(
+        grace_messages=profile.gap_grace_messages,
+        grace_ms=int(profile.gap_grace_seconds * 1000),
+        horizon_days=profile.closed_session_days,
+    )
+    state = attempt_state(database, head) if head is not None else None
+    return Tracker(terms) if state is None else Tracker.load(state, terms)
+
+
+def _held(
+    quarantine: Table, fence: Fence, topic: str, epoch: int, keys: Mapping[int, str], starts: Mapping[int, int]
+) -> Held:
+    reasons: dict[int, dict[int, str]] = {}
+    for partition, key in keys.items():
+        if fence.vector.get(key, 0) <= starts[partition]:
+            continue
+        with translated_errors():
+            found = quarantine.scan(
+                row_filter=f"topic = '{topic}' and topic_epoch = {epoch} and kafka_partition = {partition} "
+                f"and kafka_offset >= {starts[partition]}",
+                selected_fields=("kafka_offset", "reason"),
+            ).to_arrow()
+        offsets, named = found["kafka_offset"].to_pylist(), found["reason"].to_pylist()
+        reasons[partition] = dict(zip(offsets, named, strict=True))
+    return Held(reasons)
+
+
+def _show(ranges: Mapping[str, int]) -> str:
+    return ", ".join(f"partition {key.rsplit(':', 1)[1]} offset {offset}" for key, offset in sorted(ranges.items()))
