@@ -24,7 +24,7 @@ _KNOWN = {
     "crypto": ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "BNBUSDT", "ADAUSDT", "LTCUSDT"),
     "futures": ("NK225Z6", "TOPIXZ6", "JGBZ6", "GOLDZ6", "OILZ6"),
 }
-_PATTERN = {"equities": "Q{}", "crypto": "{}USDT", "futures": "{}H7"}
+_PATTERN = {"equities": "Q{}", "crypto": "K{}USDT", "futures": "{}H7"}
 
 
 @dataclass(frozen=True)
