@@ -47,11 +47,12 @@ class Reader(Protocol):
         """
         ...
 
-    def read(self, max_messages: int, timeout_seconds: float) -> RawBatch:
+    def read(self, max_messages: int, timeout_seconds: float, until: Mapping[int, int] | None = None) -> RawBatch:
         """The next messages; perhaps none. Positions may move without a message.
 
-        Returns with `max_messages`, with `BATCH_BYTES` of payload, when the time is over, or, having read something,
-        as soon as it has read every partition to its end.
+        Returns with `max_messages`, with `BATCH_BYTES` of payload, when the time is over, or early: when the positions
+        have reached `until`; where that is not given, as soon as every partition has been read to its end and something
+        was read. On a busy topic the latter cuts small batches: give `until`, or pace the calls.
 
         Raises RetentionOverrun or LogShrunk (the offset to read is no longer, or not any more, in the log), InputLost
         (the topic is gone), ReaderStalled, KafkaUnavailable, ConfigurationError (refused). Messages that were read

@@ -58,12 +58,12 @@ class ExactReader:
         if starts:
             self._client = self._make_client(self._settings, topic, starts)
 
-    def read(self, max_messages: int, timeout_seconds: float) -> RawBatch:
+    def read(self, max_messages: int, timeout_seconds: float, until: Mapping[int, int] | None = None) -> RawBatch:
         """See `Reader`."""
         chunks: list[Chunk] = []
         if self._error is None:
             try:
-                self._gather(chunks, max_messages, time.monotonic() + timeout_seconds)
+                self._gather(chunks, max_messages, time.monotonic() + timeout_seconds, until)
             except K2Error as error:
                 self._error = error
                 self.close()
@@ -77,7 +77,7 @@ class ExactReader:
             client, self._client = self._client, None
             client.close()
 
-    def _gather(self, chunks: list[Chunk], max_messages: int, deadline: float) -> None:
+    def _gather(self, chunks: list[Chunk], max_messages: int, deadline: float, until: Mapping[int, int] | None) -> None:
         """Append chunks with messages until the batch is complete."""
         left, bytes_left = max_messages, BATCH_BYTES
         while self._client is not None and left > 0 and bytes_left > 0:
@@ -91,8 +91,14 @@ class ExactReader:
             self._note(chunk)
             now = time.monotonic()
             self._watch(now - began)
-            if now >= deadline or ((len(chunk) or chunk.events) and self._progress.everywhere_at_end):
+            if now >= deadline or self._is_enough(chunk, until):
                 return
+
+    def _is_enough(self, chunk: Chunk, until: Mapping[int, int] | None) -> bool:
+        """Whether to hand over what there is before the time is over."""
+        if until is not None:
+            return all(self._progress.positions[partition] >= end for partition, end in until.items())
+        return bool(len(chunk) or chunk.events) and self._progress.everywhere_at_end
 
     def _note(self, chunk: Chunk) -> None:
         """Move positions, and react to what the client says beside messages."""

@@ -209,6 +209,21 @@ def test_reading_ends_early_where_all_partitions_are_read(
     assert monotonic() - began < READ_SECONDS / 2
 
 
+def test_reading_until_given_positions_ends_there(
+    reader: Reader, kafka_settings: Settings, make_topic: MakeTopic
+) -> None:
+    topic = make_topic(2)
+    produce(kafka_settings, topic, numbers(10))
+    reader.assign(topic, {0: 0, 1: 0})
+    began = monotonic()
+    assert reader.read(100, READ_SECONDS, {0: 10, 1: 0}).positions == {0: 10, 1: 0}
+    assert monotonic() - began < READ_SECONDS / 2
+    # At the end of both partitions, but not yet where it is told to go
+    began = monotonic()
+    assert len(reader.read(100, 1.0, {0: 11, 1: 0})) == 0
+    assert monotonic() - began >= 1.0
+
+
 def test_an_offset_older_than_retention_is_an_overrun(
     reader: Reader, kafka_settings: Settings, make_topic: MakeTopic, admin: AdminClient
 ) -> None:

@@ -1,0 +1,94 @@
+"""Where topics end, many at a time and again and again: one client is kept, and a broken topic spoils no other's answer."""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from k2_dagster.errors import K2Error, NotInitialized
+from k2_dagster.kafka.clients import client_config, translate
+from k2_dagster.settings import Settings
+
+# A look that takes longer than this is worth less than the next one: callers come again within seconds.
+REQUEST_TIMEOUT_SECONDS = 5.0
+# Beyond the broker's own answer a future needs a moment to be handed over; only a client that hangs takes longer.
+FUTURE_TIMEOUT_SECONDS = REQUEST_TIMEOUT_SECONDS + 2.0
+
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicEnd:
+    """A topic's incarnation and, per partition, the offset after its last committed message."""
+
+    topic: str
+    topic_id: str
+    ends: Mapping[int, int]
+
+
+class TopicEnds:
+    """Asks for the ends of topics. Thread-safe; connects at the first question and keeps its connection."""
+
+    def __init__(self, settings: Settings) -> None:
+        try:
+            self._admin = AdminClient(client_config(settings))
+        except KafkaException as error:
+            raise translate(error, "start an admin client") from error
+
+    def read(self, topics: Iterable[str]) -> dict[str, TopicEnd | K2Error]:
+        """The end of each topic, or what is wrong with it (missing, without a leader, brokers away). Never raises
+        for a topic. Two requests, however many topics there are."""
+        out: dict[str, TopicEnd | K2Error] = {}
+        described: dict[str, Any] = {}
+        for topic, found in self._describe(sorted(set(topics))).items():
+            if isinstance(found, K2Error):
+                out[topic] = found
+            else:
+                described[topic] = found
+        places = [(topic, number) for topic, found in described.items() for number in range(len(found.partitions))]
+        offsets = self.offsets(places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        for topic, found in described.items():
+            ends = {number: offsets[topic, number] for number in range(len(found.partitions))}
+            failed = next((one for one in ends.values() if isinstance(one, K2Error)), None)
+            whole = {number: one for number, one in ends.items() if isinstance(one, int)}
+            out[topic] = failed or TopicEnd(topic, str(found.topic_id), whole)
+        return out
+
+    def earliest(self, places: Iterable[Place]) -> dict[Place, int | K2Error]:
+        """The first retained offset of each (topic, partition), or what is wrong with it."""
+        return self.offsets(places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+    def offsets(self, places: Iterable[Place], spec: OffsetSpec) -> dict[Place, int | K2Error]:
+        """One batched ListOffsets request."""
+        wanted = {TopicPartition(*place): spec for place in places}
+        if not wanted:
+            return {}
+        futures = self._admin.list_offsets(
+            wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_SECONDS
+        )
+        return {
+            (place.topic, place.partition): _outcome(
+                future, f"list the offsets of {place.topic}", lambda one: one.offset
+            )
+            for place, future in futures.items()
+        }
+
+    def _describe(self, topics: list[str]) -> dict[str, Any]:
+        if not topics:
+            return {}
+        futures = self._admin.describe_topics(TopicCollection(topics), request_timeout=REQUEST_TIMEOUT_SECONDS)
+        return {name: _outcome(future, f"describe topic {name}") for name, future in futures.items()}
+
+
+def _outcome(future: "Future[Any]", action: str, read: Any = lambda one: one) -> Any:
+    try:
+        return read(future.result(FUTURE_TIMEOUT_SECONDS))
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return NotInitialized(f"could not {action}: it does not exist", advice="run `k2 init`")
+        return translate(error, action)
+    except TimeoutError:
+        return translate(KafkaError(KafkaError._TIMED_OUT), action)  # noqa: SLF001  (librdkafka's public error code)
