@@ -10,7 +10,8 @@ import fastavro
 import pyarrow as pa
 import pytest
 from confluent_kafka import murmur2
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from k2_dagster.errors import ConfigurationError, DeliveryFailed, NotInitialized, PartitionCountChanged
 from k2_dagster.feeds import publisher as publisher_module
