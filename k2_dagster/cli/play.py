@@ -5,7 +5,6 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -58,7 +57,7 @@ def play_command(files: tuple[Path, ...], speed: float | None, exchange: str | N
             settings, profiles, captures, speed=speed, stop=stop, on_progress=lambda one: _progress(one, as_json)
         )
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in reports], indent=2))
+        click.echo(json.dumps([one.as_document() for one in reports], indent=2))
     else:
         _show(reports)
     if stop.is_set():

@@ -1,7 +1,15 @@
+import json
+import uuid
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from k2_dagster.cli.play import Speed, play_command
+from k2_dagster.feeds.capture.binance_csv import TRADE_HEADER
+from k2_dagster.kafka.topics import ensure_topics
+from k2_dagster.schemas.profiles import PACKAGED_PROFILES, load_profiles
+from k2_dagster.settings import Settings, as_environment
 
 
 @pytest.mark.parametrize(("text", "factor"), [("original", 1.0), ("10", 10.0), ("0.5", 0.5), ("flat-out", None)])
@@ -20,3 +28,26 @@ def test_files_must_be_there() -> None:
     result = CliRunner().invoke(play_command, ["/nowhere"])
     assert result.exit_code == 2
     assert "does not exist" in result.output
+
+
+@pytest.mark.stack
+def test_a_capture_is_played_and_reported(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"b_{uuid.uuid4().hex[:10]}"
+    profiles = tmp_path / "profiles.toml"
+    text = PACKAGED_PROFILES.read_text()
+    profiles.write_text(
+        text.replace("exchanges.binance.", f"exchanges.{name}.").replace("exchanges.binance]", f"exchanges.{name}]")
+    )
+    ensure_topics(settings, load_profiles(profiles), [name])
+    for key, value in (as_environment(settings) | {"K2_PROFILES": str(profiles)}).items():
+        monkeypatch.setenv(key, value)
+    capture = tmp_path / "x.csv"
+    capture.write_bytes(
+        TRADE_HEADER + b"\n1741046401272286,x@trade,trade,1741046401271969,1741046401271497,X,7,0.2312,2,1,True\ntorn\n"
+    )
+    result = CliRunner().invoke(play_command, [str(capture), "--exchange", name, "--json"], catch_exceptions=False)
+    (report,) = json.loads(result.output)
+    assert (report["exchange"], report["inputs"], report["rows"], report["refused"]) == (name, 2, {"ticks": 1}, 1)
+    shown = CliRunner().invoke(play_command, [str(capture), "--exchange", name], catch_exceptions=False)
+    assert f"binance_trade_csv -> {name}: 1 ticks" in shown.output
+    assert "refused and published for quarantine: 1; first: 3: trade:" in shown.output

@@ -36,7 +36,8 @@ def scaled(texts: Sequence[str | None] | pa.Array, field: str) -> pa.Int64Array:
 def scaled_integers(units: NDArray[np.int64], factor: int, field: str) -> pa.Int64Array:
     """Integers in units of 1/`factor` (a divisor of 10^8), times 10^8. Raises CaptureInvalid when one overflows."""
     multiplier = 10**PRICE_SCALE // factor
-    if len(units) and np.abs(units).max() > np.iinfo(np.int64).max // multiplier:
+    limit = np.iinfo(np.int64).max // multiplier
+    if np.any((units > limit) | (units < -limit)):
         raise _inexact(field, "a value times 10^8 does not fit 64 bits")
     return pa.array(units * multiplier, pa.int64())
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from k2_dagster.errors import CaptureInvalid
 from k2_dagster.feeds.capture.source import Source
+from k2_dagster.schemas.common import LATEST_MICROS
 
 # Byte order and nanoseconds per unit of a classic capture's times, by its first four bytes.
 _CLASSIC = {
@@ -133,6 +134,8 @@ class _Pcapng(_Reader):
         return packets, position
 
     def _interface(self, body: bytes) -> None:
+        if len(body) < 8:
+            raise self._lost("an interface block without its header")
         self._check_link(struct.unpack_from(self._order + "H", body)[0])
         position, unit = 8, (1_000, 1)
         while position + 4 <= len(body):
@@ -149,7 +152,10 @@ class _Pcapng(_Reader):
         if interface >= len(self._units):
             raise self._lost(f"interface {interface} is not declared")
         multiply, divide = self._units[interface]
-        return self._packet((high << 32 | low) * multiply // divide, body[20 : 20 + captured])
+        nanos = (high << 32 | low) * multiply // divide
+        if nanos > LATEST_MICROS * 1000:
+            raise self._lost("a packet time after the year 2100")
+        return self._packet(nanos, body[20 : 20 + captured])
 
 
 def _unit(resolution: int) -> tuple[int, int]:

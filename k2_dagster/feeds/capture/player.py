@@ -41,6 +41,10 @@ class PlayReport:
     seconds: float = 0.0
     stopped: bool = False
 
+    def as_document(self) -> dict[str, object]:
+        """The report as JSON has it."""
+        return {**vars(self), "rows": dict(self.rows), "skipped": dict(self.skipped)}
+
     def count(self, block: Block) -> None:
         """Add what a block holds besides its rows."""
         self.inputs += block.inputs

@@ -44,6 +44,8 @@ def test_integers_of_a_venue_scale() -> None:
     assert scaled_integers(np.array([494_100]), 10_000, "bid").to_pylist() == [4_941_000_000]
     with pytest.raises(CaptureInvalid, match="64 bits"):
         scaled_integers(np.array([2**60]), 10_000, "bid")
+    with pytest.raises(CaptureInvalid, match="64 bits"):
+        scaled_integers(np.array([-(2**63)]), 10_000, "bid")
 
 
 def test_seconds_in_text_keep_every_digit() -> None:

@@ -114,6 +114,26 @@ def test_another_protocol_is_named(sample_data: Path, tmp_path: Path) -> None:
         read_whole(path)
 
 
+@pytest.mark.parametrize("first", [-1, 2**63 - 1])
+def test_a_packet_whose_number_is_none_is_refused(sample_data: Path, tmp_path: Path, first: int) -> None:
+    header, packets = _packets(sample_data)
+    damaged = bytearray(packets[1])
+    struct.pack_into("<q", damaged, 16 + 42 + 24, first)
+    path = tmp_path / "x.pcap"
+    path.write_bytes(header + packets[0] + bytes(damaged) + packets[2])
+    assert [place for place, _, _, _ in read_whole(path).refusals] == [2]
+
+
+@pytest.mark.parametrize(
+    "block", [b"\1\0\0\0\x0c\0\0\0\x0c\0\0\0", b"\6\0\0\0\x0c\0\0\0\x0c\0\0\0", b"\6\0\0\0\xff\0\0\0\x0c\0\0\0"]
+)
+def test_a_pcapng_whose_structure_is_lost_is_refused(sample_data: Path, tmp_path: Path, block: bytes) -> None:
+    path = tmp_path / "x.pcapng"
+    path.write_bytes(_as_pcapng(_packets(sample_data)[1][:5], resolution=6) + block)
+    with pytest.raises(CaptureInvalid, match="after packet 5"):
+        read_whole(path)
+
+
 def _as_pcapng(packets: list[bytes], *, resolution: int) -> bytes:
     def block(kind: int, body: bytes) -> bytes:
         body += b"\0" * (-len(body) % 4)
