@@ -28,6 +28,7 @@ from k2_dagster.ingest.resume import Position, resume
 from k2_dagster.kafka.batch import RawBatch, Reader
 from k2_dagster.kafka.reader import open_reader
 from k2_dagster.kafka.registry import Registry
+from k2_dagster.kafka.topics import describe, watermarks
 from k2_dagster.lake.catalog import close_catalog, open_catalog
 from k2_dagster.observability.points import reached
 from k2_dagster.schemas.datasets import WIRE_DATASETS
@@ -164,13 +165,13 @@ class StreamDrain:
         return position
 
     def _refresh(self, position: Position) -> None:
-        """New end offsets; a recreated or shortened topic shows itself here too."""
-        found = self.connections
-        profile = found.profiles.exchange(self.exchange)
-        fresh = resume(found.settings, found.catalog, found.database, self.exchange, self.dataset, profile)
-        if fresh.expected != position.expected:
-            raise FenceMoved(f"{self.name}: the fence moved while the stream was idle", advice="reload")
-        position.ends = fresh.ends
+        """New end offsets. A topic that is another one now is for `resume` to judge."""
+        settings = self.connections.settings
+        state = describe(settings, [position.topic.name]).get(position.topic.name)
+        if state is None or state.topic_id != position.topic.topic_id:
+            raise FenceMoved(f"{self.name}: the topic is another one now", advice="resume says what that means")
+        marks = watermarks(settings, position.topic.name, state.partitions)
+        position.ends = {partition: end for partition, (_, end) in marks.items()}
 
     def read(self) -> RawBatch:
         """Stage 1: the next messages."""

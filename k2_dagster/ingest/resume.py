@@ -28,6 +28,7 @@ from k2_dagster.state.attempts import attempt_state
 from k2_dagster.state.database import Database
 from k2_dagster.state.positions import (
     known_incarnations,
+    pending_losses,
     read_baselines,
     read_losses,
     record_baselines,
@@ -146,10 +147,7 @@ def _starts(
         if fence.vector.get(position_key(topic_id, partition)) is None and partition not in baselines
     }
     record_baselines(database, table, topic_id, fresh, "first read: the earliest retained offset")
-    accepted = {
-        (loss["partition"], loss["first_offset"]): int(loss["next_offset"])
-        for loss in read_losses(database, table, topic_id)
-    }
+    accepted = pending_losses(database, table, topic_id)
     starts = {}
     for partition, (earliest, end) in marks.items():
         at = fence.vector.get(position_key(topic_id, partition))

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
 from k2_dagster.errors import PartitionCountChanged
 from k2_dagster.state.database import Database
-from k2_dagster.state.tables import baselines, losses, topics
+from k2_dagster.state.tables import baselines, commits, losses, topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +98,31 @@ def read_losses(database: Database, table_name: str, topic_id: str) -> list[dict
     with database.begin() as connection:
         query = select(losses).where(losses.c.table_name == table_name, losses.c.topic_id == topic_id)
         return [dict(row) for row in connection.execute(query.order_by(losses.c.id)).mappings()]
+
+
+def pending_losses(database: Database, table_name: str, topic_id: str) -> dict[tuple[int, int], int]:
+    """Accepted losses that no commit has gone behind yet: (partition, first offset) -> offset to go on from.
+
+    An applied one must not be applied again: after a log shrank, its first offset is reached a second time.
+    """
+    out = {}
+    for loss in read_losses(database, table_name, topic_id):
+        behind = [{"topic_id": topic_id, "partition": loss["partition"], "start": loss["next_offset"]}]
+        query = select(commits.c.id).where(
+            commits.c.table_name == table_name,
+            commits.c.ranges.contains(behind),
+            commits.c.settled_at > loss["accepted_at"],
+        )
+        with database.begin() as connection:
+            applied = connection.execute(query.limit(1)).one_or_none() is not None
+        if not applied:
+            out[loss["partition"], loss["first_offset"]] = int(loss["next_offset"])
+    return out
+
+
+def begin_epoch(database: Database, topic: str, topic_id: str) -> int:
+    """A new epoch for the same topic: its log shrank, so offsets that have rows will be given to other messages."""
+    with database.begin() as connection:
+        newest = connection.execute(select(func.max(topics.c.epoch)).where(topics.c.topic == topic)).scalar_one()
+        connection.execute(update(topics).where(topics.c.topic_id == topic_id).values(epoch=newest + 1))
+    return int(newest) + 1

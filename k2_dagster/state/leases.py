@@ -1,0 +1,77 @@
+"""Who drives an exchange as a process: a lease row with a heartbeat, by the database's clock.
+
+A lease keeps Dagster's sensor away and tells people who is at work. It is no lock: two drivers at once waste work and
+the fence keeps them from doubling a row.
+"""
+
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from k2_dagster.errors import LeaseHeld
+from k2_dagster.state.database import Database
+from k2_dagster.state.tables import leases
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One lease. `age_seconds` since its last heartbeat, by the database's clock."""
+
+    exchange: str
+    holder: str
+    acquired_at: datetime
+    age_seconds: float
+
+
+def new_holder() -> str:
+    """A name for this process that no other has: host, process id, and something random."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+def acquire_lease(database: Database, exchange: str, holder: str, stale_seconds: float) -> None:
+    """Take the lease if it is free, stale or ours. Raises LeaseHeld naming the holder."""
+    now = func.clock_timestamp()
+    fresh = insert(leases).values(exchange=exchange, holder=holder, acquired_at=now, heartbeat_at=now)
+    stale = leases.c.heartbeat_at < now - text(f"interval '{float(stale_seconds)} seconds'")
+    taken = fresh.on_conflict_do_update(
+        index_elements=[leases.c.exchange],
+        set_={"holder": holder, "acquired_at": now, "heartbeat_at": now},
+        where=stale | (leases.c.holder == holder),
+    ).returning(leases.c.holder)
+    with database.begin() as connection:
+        if connection.execute(taken).one_or_none() is not None:
+            return
+        owner = connection.execute(select(leases.c.holder).where(leases.c.exchange == exchange)).scalar()
+    raise LeaseHeld(
+        f"{exchange} is driven by {owner}",
+        advice=f"stop it, or wait: a lease without a heartbeat for {stale_seconds:g} s may be taken over",
+        exchange=exchange,
+        holder=owner,
+    )
+
+
+def renew_lease(database: Database, exchange: str, holder: str) -> None:
+    """A heartbeat. Raises LeaseHeld when somebody took the lease over."""
+    query = update(leases).where(leases.c.exchange == exchange, leases.c.holder == holder)
+    with database.begin() as connection:
+        if connection.execute(query.values(heartbeat_at=func.clock_timestamp())).rowcount == 0:
+            raise LeaseHeld(f"the lease of {exchange} was taken over", advice="this process stops driving it")
+
+
+def release_lease(database: Database, exchange: str, holder: str) -> None:
+    """Give the lease back, if it is still ours."""
+    with database.begin() as connection:
+        connection.execute(delete(leases).where(leases.c.exchange == exchange, leases.c.holder == holder))
+
+
+def read_leases(database: Database) -> dict[str, Lease]:
+    """Every lease by exchange, stale ones too."""
+    age = func.extract("epoch", func.clock_timestamp() - leases.c.heartbeat_at).label("age")
+    with database.begin() as connection:
+        rows = connection.execute(select(leases.c.exchange, leases.c.holder, leases.c.acquired_at, age)).all()
+    return {row.exchange: Lease(row.exchange, row.holder, row.acquired_at, float(row.age)) for row in rows}
