@@ -110,6 +110,16 @@ class Settings(BaseSettings):
 
     query_memory_megabytes: Count = Field(2_048, description="DuckDB memory limit", json_schema_extra=_unit("MB"))
     query_threads: Count = Field(2, description="DuckDB threads", json_schema_extra=_unit("threads"))
+    query_temp_megabytes: Count = Field(
+        10_240,
+        description="Most disk that one query may spill to, under the home folder",
+        json_schema_extra=_unit("MB"),
+    )
+    query_cache_megabytes: Count = Field(
+        10_240,
+        description="Most disk for local copies of data files from object storage, under the home folder",
+        json_schema_extra=_unit("MB"),
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written (standard error)")

@@ -1,0 +1,81 @@
+"""The answer to a query while it streams out of DuckDB."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+import duckdb
+import pyarrow as pa
+
+from k2_dagster.errors import K2Error, QueryRefused, WarehouseUnavailable
+from k2_dagster.query.plan import TablePlan
+
+
+class Answer:
+    """A running query. Read it once, by iterating over its record batches or with `read_all`, and close it."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        reader: pa.RecordBatchReader,
+        plans: tuple[TablePlan, ...],
+        release: Callable[[], None],
+    ) -> None:
+        self.plans = plans
+        self._connection = connection
+        self._reader = reader
+        self._release = release
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the answer."""
+        return self._reader.schema
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        with translated_errors():
+            yield from self._reader
+
+    def read_all(self) -> pa.Table:
+        """What is left, as one table."""
+        with translated_errors():
+            return self._reader.read_all()
+
+    def interrupt(self) -> None:
+        """Stop the query, from any thread: whoever reads the answer gets QueryRefused."""
+        self._connection.interrupt()
+
+    def close(self) -> None:
+        """Give memory, temporary files and local copies back."""
+        self._reader.close()
+        self._connection.close()
+        self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """DuckDB's errors as ours: a file that cannot be read, or a statement that cannot be answered."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _translate(str(error)) from error
+    except (OSError, pa.ArrowInvalid) as error:
+        # What goes wrong while an answer streams arrives through Arrow, as text
+        raise _translate(str(error)) from error
+
+
+def _translate(text: str) -> K2Error:
+    if text.startswith(("IO Error", "HTTP Error")):
+        return WarehouseUnavailable(text, advice="`k2 doctor` tries the warehouse; a query may be asked again")
+    if text.startswith("Out of Memory Error"):
+        advice = "ask for less at once, or raise K2_QUERY_MEMORY_MEGABYTES or K2_QUERY_TEMP_MEGABYTES"
+        return QueryRefused(text, advice=advice)
+    return QueryRefused(text)
