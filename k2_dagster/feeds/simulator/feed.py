@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from k2_dagster.errors import ConfigurationError
+from k2_dagster.feeds.channels import Grace
 from k2_dagster.feeds.numbering import Numbering
 from k2_dagster.feeds.simulator.faults import Fault, FaultPlan, checked, data_datasets
 from k2_dagster.feeds.simulator.injector import Injector
@@ -121,9 +122,8 @@ class SimulatedFeed:
         self.publisher_session = f"sim-{parameters.seed}-{self.run}"
         self.streams = {name: self._stream(profile, name) for name in datasets}
         names = self._instruments.names
-        self._injectors = {
-            name: Injector(stream, names, profile.gap_grace_messages) for name, stream in self.streams.items()
-        }
+        grace = Grace(profile.gap_grace_messages, profile.gap_grace_seconds)
+        self._injectors = {name: Injector(stream, names, grace) for name, stream in self.streams.items()}
         self._numbering = {name: Numbering() for name in datasets}
         self._profile = profile
         for fault in parameters.plan.faults:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from k2_dagster.feeds.channels import MICROS_PER_SECOND, Grace
 from k2_dagster.feeds.simulator.faults import Fault, FaultType
 from k2_dagster.feeds.simulator.plan import Injected, Plan
 from k2_dagster.feeds.simulator.truth import DAMAGES, FaultRecord
@@ -44,11 +45,12 @@ class _Held:
 class Injector:
     """The faults of one stream, in the order of their triggers (message numbers)."""
 
-    def __init__(self, stream: VenueStream, names: list[str], grace_messages: int) -> None:
+    def __init__(self, stream: VenueStream, names: list[str], grace: Grace) -> None:
         self._stream = stream
         self._codes = {name: place for place, name in enumerate(names)}
-        self._guard = grace_messages + 1
-        self._hold = LATE_HOLD_GRACES * max(grace_messages, 1)
+        self._guard = grace.messages + 1
+        self._hold = LATE_HOLD_GRACES * max(grace.messages, 1)
+        self._grace_micros = int(grace.seconds * MICROS_PER_SECOND)
         self._waiting: list[_Waiting] = []
         self._held: list[_Held] = []
         units = CHANNELS if stream.domain is Domain.CHANNEL else len(names)
@@ -149,7 +151,7 @@ class Injector:
             start = max(start, int(np.searchsorted(plan.numbers[places], waiting.trigger)))
         missing = fault.count - (len(waiting.record.messages) if waiting.record is not None else 0)
         taken = places[start : start + missing]
-        if not len(taken) or (fault.type is FaultType.REORDER and len(taken) < missing):
+        if not len(taken) or (fault.type is FaultType.REORDER and not self._can_reorder(plan.micros[taken], missing)):
             return
         if waiting.record is None:
             waiting.record = self._record(fault, int(plan.micros[taken[0]]))
@@ -167,6 +169,10 @@ class Injector:
             self._release_or_hold(_Held(waiting, self._hold), places[start + len(taken) :], plan, records)
         else:
             records.append(waiting.record)
+
+    def _can_reorder(self, micros: Int64s, count: int) -> bool:
+        """All at once, and well within the grace in time: else the hole would be a gap before it is filled."""
+        return len(micros) == count and int(micros[-1] - micros[0]) <= self._grace_micros // 2
 
     def _affect(self, waiting: _Waiting, plan: Plan, taken: Int64s) -> None:
         match waiting.fault.type:

@@ -62,7 +62,7 @@ def make_instruments(profile: ExchangeProfile, count: int, rng: np.random.Genera
 
 
 def _letters(place: int) -> str:
-    """0 -> `AAA`, 1 -> `AAB`: distinct, and never one of the known names of its class."""
+    """0 -> `AAA`, 1 -> `AAB`: distinct for every place."""
     text = ""
     for _ in range(3):
         place, letter = divmod(place, 26)

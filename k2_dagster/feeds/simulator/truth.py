@@ -10,7 +10,7 @@ from k2_dagster.schemas.profiles import Domain
 DAMAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("truncated", ("undecodable", "trailing_bytes")),
     ("flipped", ("undecodable", "trailing_bytes")),
-    ("foreign_schema", ("schema_not_for_topic",)),
+    ("foreign_schema", ("schema_not_for_topic", "undecodable", "trailing_bytes")),
     ("unframed", ("not_framed",)),
 )
 
@@ -85,9 +85,9 @@ def must_report(kind: FaultType, domain: Domain, messages: list[dict[str, Any]])
             return {"gaps": 1, "by": venue, "late": count} if venue else {}
         case FaultType.CORRUPT:
             reasons = {reason for one in messages for reason in one["reasons"]}
-            return {"quarantined": count, "reasons": sorted(reasons)}
+            return {"quarantined": count, "reasons": sorted(reasons), "gaps": 0}
         case FaultType.OUT_OF_RANGE:
-            return {"quarantined": count, "reasons": ["rule_violated"]}
+            return {"quarantined": count, "reasons": ["rule_violated"], "gaps": 0}
         case FaultType.SESSION_RESET:
             return {"sessions": 1, "gaps": 0}
         case FaultType.SCHEMA_CHANGE:

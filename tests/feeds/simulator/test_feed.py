@@ -211,6 +211,14 @@ def test_reordered_messages_are_all_there_in_the_opposite_order() -> None:
     assert missing_numbers(rows) == set()
 
 
+def test_messages_are_not_reordered_when_they_are_too_far_apart_for_the_grace() -> None:
+    # A rare symbol's messages are minutes apart here, and the grace is five seconds.
+    blocks, feed = run_feed({"ticks": "dense"}, faults=("reorder:2@5s/ticks/KAAAUSDT",), rate=0.2, messages=30_000_000)
+    assert truths(blocks) == []
+    assert [str(fault) for fault in feed.unplanted] == ["reorder:2@5s/ticks/KAAAUSDT"]
+    assert missing_numbers(rows_of(blocks, "ticks")) == set()
+
+
 def test_late_messages_come_after_the_grace_and_nothing_is_missing() -> None:
     blocks, _ = run_feed({"ticks": "dense"}, faults=("late:3@5s",))
     (truth,) = truths(blocks)
