@@ -172,7 +172,8 @@ def _field_at(schema: Any, place: str) -> str:
 
 
 def _is_reported(field: str, reported: list[Problem]) -> bool:
-    return any(field == one.field or one.field.startswith(f"{field}.") for one in reported)
+    """Whether our rule has said so already: the checker often names only the record that a field is in."""
+    return any(not field or field == one.field or one.field.startswith((f"{field}.", f"{field}[")) for one in reported)
 
 
 def _join(path: str, name: str) -> str:
