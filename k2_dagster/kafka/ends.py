@@ -1,4 +1,4 @@
-"""Where topics end, many at a time and again and again: one client is kept, and a broken topic spoils no other's answer."""
+"""Where topics end, many at a time and again and again: one client is kept, and a broken topic hides no other."""
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -69,11 +69,10 @@ class TopicEnds:
         futures = self._admin.list_offsets(
             wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_SECONDS
         )
+        answers = {place: _outcome(future, f"list the offsets of {place.topic}") for place, future in futures.items()}
         return {
-            (place.topic, place.partition): _outcome(
-                future, f"list the offsets of {place.topic}", lambda one: one.offset
-            )
-            for place, future in futures.items()
+            (place.topic, place.partition): answer if isinstance(answer, K2Error) else int(answer.offset)
+            for place, answer in answers.items()
         }
 
     def _describe(self, topics: list[str]) -> dict[str, Any]:
@@ -83,9 +82,9 @@ class TopicEnds:
         return {name: _outcome(future, f"describe topic {name}") for name, future in futures.items()}
 
 
-def _outcome(future: "Future[Any]", action: str, read: Any = lambda one: one) -> Any:
+def _outcome(future: "Future[Any]", action: str) -> Any:
     try:
-        return read(future.result(FUTURE_TIMEOUT_SECONDS))
+        return future.result(FUTURE_TIMEOUT_SECONDS)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return NotInitialized(f"could not {action}: it does not exist", advice="run `k2 init`")

@@ -1,0 +1,52 @@
+"""Draining as a Dagster step does it: stopped by a termination at a commit boundary, told about commit by commit."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from k2_dagster.assets.failures import as_failures
+from k2_dagster.ingest.commit import CommitReport
+from k2_dagster.ingest.drain import DrainReport, drain_exchange
+from k2_dagster.resources.interrupts import interrupts_as_stop
+from k2_dagster.resources.platform import Platform
+
+
+def drain(
+    platform: Platform,
+    exchange: str,
+    datasets: Sequence[str] | None,
+    cap_seconds: float,
+    run_id: str,
+    log: dg.DagsterLogManager,
+) -> DrainReport:
+    """Drain an exchange (some or all of its datasets) until caught up or out of time.
+
+    Raises dagster.Failure for an error of ours, and DagsterExecutionInterruptedError at a commit boundary after the
+    run was terminated.
+    """
+    with as_failures(), interrupts_as_stop() as stop:
+        report = drain_exchange(
+            platform.settings,
+            platform.profiles,
+            exchange,
+            datasets=datasets,
+            cap_seconds=cap_seconds,
+            stop=stop,
+            run_id=run_id,
+            on_commit=lambda commit: _tell(log, commit),
+        )
+        state = "stopped" if stop.is_set() else "caught up" if report.caught_up else "out of time"
+        log.info(
+            "%s: %s after %.1f s, %d commits, %d rows, %d quarantined",
+            *(exchange, state, report.seconds, report.commits, report.rows, report.quarantined),
+        )
+    return report
+
+
+def _tell(log: dg.DagsterLogManager, commit: CommitReport) -> None:
+    # Debug: at a commit a second, a line each in Dagster's event log would be 90 MB a day per stream
+    log.debug(
+        "%s/%s: commit %s, %d rows, %d quarantined, %.0f ms, %d behind",
+        *(commit.exchange, commit.dataset, commit.commit_id, commit.rows, commit.quarantined),
+        *(commit.commit_seconds * 1000, commit.lag_messages),
+    )
