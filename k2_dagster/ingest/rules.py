@@ -18,7 +18,15 @@ from k2_dagster.ingest.columns import Codes, combine, encode
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
-from k2_dagster.schemas.validation import describe, number_rules, number_schema, text_rules, text_schema
+from k2_dagster.schemas.validation import (
+    LEVEL_RULES,
+    describe,
+    level_schema,
+    number_rules,
+    number_schema,
+    text_rules,
+    text_schema,
+)
 
 Int64s = npt.NDArray[np.int64]
 
@@ -79,6 +87,8 @@ class Validator:
         self._numbers = number_schema(dataset)
         self._number_rules = number_rules(dataset)
         self._texts = [(field, rule, text_schema(field, rule)) for field, rule in text_rules(dataset)]
+        self._sides = [one for one in dataset.wire_fields if one.type is FieldType.LEVELS]
+        self._levels = level_schema()
         self._required = [one for one in dataset.wire_fields if one.required]
 
     def check(self, wire: pa.RecordBatch, places: Int64s, record_ms: Int64s) -> Validated:
@@ -91,6 +101,7 @@ class Validator:
         }
         self._check_required(wire, found)
         self._check_numbers(wire, found)
+        self._check_levels(wire, found)
         self._check_texts(codes, found)
         self._check_exchange(codes["exchange"], found)
         stream_rows, streams = self._check_streams(wire, codes, found)
@@ -124,6 +135,29 @@ class Validator:
                 found.break_rule(rule, 1)
                 detail = _violation(field, rule, columns[column][row].as_py())
                 found.refuse(int(row), "rule_violated", detail, identity=column in _IDENTITY)
+
+    def _check_levels(self, wire: pa.RecordBatch, found: _Findings) -> None:
+        for field in self._sides:
+            side = wire.column(field.name)
+            lengths = side.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+            levels = pa.RecordBatch.from_struct_array(side.flatten())
+            if not levels.num_rows:
+                continue
+            row_of = np.repeat(np.arange(len(lengths)), lengths)
+            for name in LEVEL_RULES:
+                for at in np.flatnonzero(levels.column(name).is_null().to_numpy(zero_copy_only=False)):
+                    detail = f"{field.name} has a level without {name}"
+                    found.refuse(int(row_of[at]), "missing_field", detail, identity=False)
+            try:
+                self._levels.validate(
+                    pl.from_arrow(pa.table({name: levels.column(name) for name in LEVEL_RULES})), lazy=True
+                )
+            except SchemaErrors as error:
+                for column, at in error.failure_cases.select("column", "index").iter_rows():
+                    rule, value = LEVEL_RULES[column], levels.column(column)[at].as_py()
+                    found.break_rule(rule, 1)
+                    detail = f"{field.name} has a level with {column} {value}, rule {rule.name}; {describe(rule)}"
+                    found.refuse(int(row_of[at]), "rule_violated", detail, identity=False)
 
     def _check_texts(self, codes: dict[str, Codes], found: _Findings) -> None:
         for field, rule, schema in self._texts:

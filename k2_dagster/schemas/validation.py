@@ -9,6 +9,7 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
+from k2_dagster.schemas.book import LEVEL_PRICE_RULE, LEVEL_SIZE_RULE
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
 
 _NUMBERS = (FieldType.LONG, FieldType.INT, FieldType.TIMESTAMP, FieldType.PRICE, FieldType.SIZE)
@@ -46,6 +47,23 @@ def text_schema(field: Field, rule: Rule) -> pa.DataFrameSchema:
         else pa.Check.str_matches(rule.pattern or "", name=rule.name, error=rule.name)
     )
     return pa.DataFrameSchema({field.name: pa.Column(pl.String, checks=check, nullable=True)})
+
+
+def level_schema() -> pa.DataFrameSchema:
+    """The levels of a book side, flattened: `price` and `size` as Int64 columns."""
+    return pa.DataFrameSchema(
+        {
+            name: pa.Column(
+                pl.Int64,
+                checks=pa.Check.in_range(rule.minimum, rule.maximum, name=rule.name, error=rule.name),
+                nullable=True,
+            )
+            for name, rule in LEVEL_RULES.items()
+        }
+    )
+
+
+LEVEL_RULES = {"price": LEVEL_PRICE_RULE, "size": LEVEL_SIZE_RULE}
 
 
 def describe(rule: Rule) -> str:
