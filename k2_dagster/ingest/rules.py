@@ -150,7 +150,8 @@ class Validator:
                     found.refuse(int(row_of[at]), "missing_field", detail, identity=False)
             try:
                 self._levels.validate(
-                    pl.from_arrow(pa.table({name: levels.column(name) for name in LEVEL_RULES})), lazy=True
+                    pl.DataFrame(pl.from_arrow(pa.table({name: levels.column(name) for name in LEVEL_RULES}))),
+                    lazy=True,
                 )
             except SchemaErrors as error:
                 for column, at in error.failure_cases.select("column", "index").iter_rows():

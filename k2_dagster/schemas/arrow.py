@@ -50,28 +50,25 @@ def _headers(field_id: int) -> pa.DataType:
     return pa.list_(_identified("element", header, nested_id(field_id, 0), nullable=False))
 
 
+_SIMPLE = {
+    FieldType.STRING: pa.string(),
+    FieldType.LONG: pa.int64(),
+    FieldType.INT: pa.int32(),
+    FieldType.TIMESTAMP: TIMESTAMP,
+    FieldType.PRICE: PRICE,
+    FieldType.SIZE: SIZE,
+    FieldType.BINARY: pa.binary(),
+}
+
+
 def _table_type(field_type: FieldType, field_id: int) -> pa.DataType:
-    match field_type:
-        case FieldType.STRING:
-            return pa.string()
-        case FieldType.LONG:
-            return pa.int64()
-        case FieldType.INT:
-            return pa.int32()
-        case FieldType.TIMESTAMP:
-            return TIMESTAMP
-        case FieldType.PRICE:
-            return PRICE
-        case FieldType.SIZE:
-            return SIZE
-        case FieldType.BINARY:
-            return pa.binary()
-        case FieldType.STRINGS:
-            return pa.list_(_identified("element", pa.string(), nested_id(field_id, 0), nullable=False))
-        case FieldType.LEVELS:
-            return _levels(field_id, PRICE, SIZE)
-        case FieldType.HEADERS:
-            return _headers(field_id)
+    if field_type is FieldType.STRINGS:
+        return pa.list_(_identified("element", pa.string(), nested_id(field_id, 0), nullable=False))
+    if field_type is FieldType.LEVELS:
+        return _levels(field_id, PRICE, SIZE)
+    if field_type is FieldType.HEADERS:
+        return _headers(field_id)
+    return _SIMPLE[field_type]
 
 
 def table_schema(dataset: Dataset) -> pa.Schema:

@@ -61,28 +61,25 @@ def _headers(field_id: int) -> ListType:
     )
 
 
+_SIMPLE: dict[FieldType, IcebergType] = {
+    FieldType.STRING: StringType(),
+    FieldType.LONG: LongType(),
+    FieldType.INT: IntegerType(),
+    FieldType.TIMESTAMP: TimestamptzType(),
+    FieldType.PRICE: _PRICE,
+    FieldType.SIZE: _SIZE,
+    FieldType.BINARY: BinaryType(),
+}
+
+
 def _type(one: Field) -> IcebergType:
-    match one.type:
-        case FieldType.STRING:
-            return StringType()
-        case FieldType.LONG:
-            return LongType()
-        case FieldType.INT:
-            return IntegerType()
-        case FieldType.TIMESTAMP:
-            return TimestamptzType()
-        case FieldType.PRICE:
-            return _PRICE
-        case FieldType.SIZE:
-            return _SIZE
-        case FieldType.BINARY:
-            return BinaryType()
-        case FieldType.STRINGS:
-            return _list(one.id, StringType())
-        case FieldType.LEVELS:
-            return _levels(one.id)
-        case FieldType.HEADERS:
-            return _headers(one.id)
+    if one.type is FieldType.STRINGS:
+        return _list(one.id, StringType())
+    if one.type is FieldType.LEVELS:
+        return _levels(one.id)
+    if one.type is FieldType.HEADERS:
+        return _headers(one.id)
+    return _SIMPLE[one.type]
 
 
 def table_schema(dataset: Dataset) -> Schema:
