@@ -1,0 +1,127 @@
+"""Exchange profiles: what is packaged, and errors that name file, key, value and what would be valid."""
+
+from pathlib import Path
+
+import pytest
+
+from k2_dagster.errors import ConfigurationError
+from k2_dagster.schemas.datasets import RULES_VERSION
+from k2_dagster.schemas.profiles import (
+    PROFILE_VERSIONS,
+    Domain,
+    ExchangeProfile,
+    Profiles,
+    StreamProfile,
+    load_profiles,
+)
+
+GOOD = """
+version = 3
+
+[exchanges.here]
+title = "Here"
+asset_class = "crypto"
+calendar = "24/7"
+timezone = "UTC"
+entitlement_class = "public"
+partitions = 4
+on_critical_gap = "halt"
+
+[exchanges.here.streams.trade]
+dataset = "ticks"
+domain = "dense"
+"""
+
+
+def load(tmp_path: Path, text: str) -> Profiles:
+    path = tmp_path / "exchanges.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_profiles(path)
+
+
+def test_the_packaged_profiles_are_valid_and_speak_all_domains() -> None:
+    profiles = load_profiles()
+    domains = {stream.domain for one in profiles.exchanges.values() for stream in one.streams.values()}
+    assert domains == set(Domain)
+    simulated = [one for name, one in profiles.exchanges.items() if name.startswith("sim_")]
+    assert {stream.domain for one in simulated for stream in one.streams.values()} == set(Domain)
+
+
+def test_defaults_and_derived_values(tmp_path: Path) -> None:
+    profiles = load(tmp_path, GOOD)
+    here = profiles.exchange("here")
+    assert (here.gap_page_at, here.gap_halt_above, here.gap_grace_messages) == (10, 100, 20)
+    assert here.datasets == ("ticks", "control")
+    assert here.stream("ticks", "trade") is not None
+    assert here.stream("quotes", "trade") is None
+    assert here.stream("ticks", "nothing") is None
+    control = here.stream("control", "anything")
+    assert control is not None
+    assert control.domain is Domain.NONE
+    assert profiles.rules_version == RULES_VERSION * PROFILE_VERSIONS + 3
+
+
+def test_which_domains_ingest_judges_alone() -> None:
+    assert {one.value for one in Domain if one.judged_by_ingest} == {"dense", "range", "linked"}
+
+
+BAD = {
+    "an unknown domain": (
+        'domain = "dense"',
+        'domain = "thick"',
+        ["exchanges.here.streams.trade.domain", "thick", "range"],
+    ),
+    "an unknown dataset": (
+        'dataset = "ticks"',
+        'dataset = "trades"',
+        ["streams.trade.dataset", "trades", "valid datasets"],
+    ),
+    "an unknown key": ("partitions = 4", "partitions = 4\npartition = 4", ["exchanges.here.partition", "Extra inputs"]),
+    "a missing key": ('title = "Here"', "", ["exchanges.here.title", "Field required"]),
+    "no partitions": ("partitions = 4", "partitions = 0", ["exchanges.here.partitions", "0", "greater than 0"]),
+    "too many partitions": ("partitions = 4", "partitions = 100000", ["exchanges.here.partitions", "1024"]),
+    "an unknown zone": ('"UTC"', '"Mars/Base"', ["exchanges.here.timezone", "Mars/Base", "IANA"]),
+    "opens without closes": (
+        'timezone = "UTC"',
+        'timezone = "UTC"\nopens = "09:30"',
+        ["exchanges.here", "belong together"],
+    ),
+    "a clock time": ('timezone = "UTC"', 'timezone = "UTC"\nopens = "9h"', ["exchanges.here.opens", "9h"]),
+    "thresholds in disorder": (
+        "partitions = 4",
+        "partitions = 4\ngap_halt_above = 10",
+        ["gap_halt_above (10)", "gap_page_at (10)"],
+    ),
+    "an unknown answer to a gap": ('"halt"', '"ignore"', ["on_critical_gap", "ignore", "mark_stale"]),
+    "an exchange name for no topic": ("exchanges.here", 'exchanges."No Topic"', ["exchanges.No Topic", "pattern"]),
+    "a version of zero": ("version = 3", "version = 0", ["version", "0"]),
+}
+
+
+@pytest.mark.parametrize(("good", "bad", "said"), BAD.values(), ids=list(BAD))
+def test_an_error_names_file_key_value_and_what_is_valid(tmp_path: Path, good: str, bad: str, said: list[str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, GOOD.replace(good, bad))
+    assert all(part in str(caught.value) for part in [*said, str(tmp_path / "exchanges.toml"), "docs/exchanges.md"])
+
+
+def test_what_is_not_toml_names_the_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"not TOML.*line 2"):
+        load(tmp_path, "version = 1\nversion = 2\n")
+
+
+def test_a_file_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="K2_PROFILES"):
+        load_profiles(tmp_path / "none.toml")
+
+
+def test_an_unknown_exchange_lists_the_known(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="valid: here"):
+        load(tmp_path, GOOD).exchange("there")
+
+
+def test_the_page_explains_every_key_and_domain() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "exchanges.md").read_text(encoding="utf-8")
+    keys = [*ExchangeProfile.model_fields, *StreamProfile.model_fields, "version"]
+    assert [key for key in keys if f"`{key}`" not in page] == []
+    assert [one.value for one in Domain if f"`{one.value}`" not in page] == []
