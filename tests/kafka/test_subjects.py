@@ -1,0 +1,134 @@
+"""Declared schemas against a real registry and against files."""
+
+import json
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k2_dagster.errors import ConfigurationError, SchemaIncompatible
+from k2_dagster.kafka.registry import Registry
+from k2_dagster.kafka.subjects import check_files, check_registered, declared_schemas, register_all, write_files
+from k2_dagster.schemas.avro import avro_schema
+from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.json_schema import json_schema
+from k2_dagster.schemas.profiles import Profiles, load_profiles
+from k2_dagster.settings import Settings
+
+# Apicurio tells the kind by `$schema`
+JSON_TEXT = '{"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}'
+
+
+@pytest.fixture
+def exchange() -> str:
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def profiles(exchange: str) -> Profiles:
+    """One exchange, that no other test has."""
+    packaged = load_profiles()
+    return packaged.model_copy(update={"exchanges": {exchange: packaged.exchange("sim_crypto")}})
+
+
+def older_ticks(**price: Any) -> str:
+    """The ticks schema without its last field, and a changed price."""
+    schema = avro_schema(WIRE_DATASETS["ticks"])
+    schema["fields"].pop()
+    next(field for field in schema["fields"] if field["name"] == "price")["type"].update(price)
+    return json.dumps(schema)
+
+
+@pytest.mark.stack
+def test_register_all_registers_then_confirms(kafka_settings: Settings, profiles: Profiles, exchange: str) -> None:
+    first = register_all(kafka_settings, profiles, [exchange])
+    assert [(one.subject, one.action) for one in first] == [
+        (f"market.{dataset}.{exchange}-value", "registered") for dataset in WIRE_DATASETS
+    ]
+    again = register_all(kafka_settings, profiles, [exchange])
+    assert [(one.subject, one.schema_id, one.action) for one in again] == [
+        (one.subject, one.schema_id, "confirmed") for one in first
+    ]
+    with closing(Registry(kafka_settings)) as registry:
+        assert {one.state for one in check_registered(registry, profiles, [exchange])} == {"same"}
+        # BACKWARD is on: a required field without a default is refused by the registry itself
+        schema = avro_schema(WIRE_DATASETS["ticks"])
+        schema["fields"].append({"name": "new", "type": "long"})
+        with pytest.raises(SchemaIncompatible):
+            registry.register(first[0].subject, json.dumps(schema))
+
+
+@pytest.mark.stack
+def test_a_compatible_change_becomes_a_new_version(kafka_settings: Settings, profiles: Profiles, exchange: str) -> None:
+    with closing(Registry(kafka_settings)) as registry:
+        old = registry.register(f"market.ticks.{exchange}-value", older_ticks())
+        states = {one.subject: one.state for one in check_registered(registry, profiles, [exchange])}
+        assert states[f"market.ticks.{exchange}-value"] == "compatible"
+        assert states[f"market.quotes.{exchange}-value"] == "new"
+    outcome = register_all(kafka_settings, profiles, [exchange])[0]
+    assert outcome.action == "new version"
+    assert outcome.schema_id != old
+
+
+@pytest.mark.stack
+def test_an_incompatible_change_registers_nothing_at_all(
+    kafka_settings: Settings, profiles: Profiles, exchange: str
+) -> None:
+    with closing(Registry(kafka_settings)) as registry:
+        registry.register(f"market.ticks.{exchange}-value", older_ticks(scale=4))
+        with pytest.raises(SchemaIncompatible, match="-value: price: its scale was 4, is 8"):
+            register_all(kafka_settings, profiles, [exchange])
+        assert registry.latest(f"market.quotes.{exchange}-value") is None
+
+
+@pytest.mark.stack
+def test_json_subjects_are_checked_where_a_publisher_uses_them(
+    kafka_settings: Settings, profiles: Profiles, exchange: str
+) -> None:
+    schema = json_schema(WIRE_DATASETS["quotes"])
+    schema["properties"]["bid_price"]["scale"] = 2
+    subject = f"market.quotes.{exchange}-value-json"
+    with closing(Registry(kafka_settings)) as registry:
+        registry.register(subject, json.dumps(schema), "JSON")
+        checks = {one.subject: one for one in check_registered(registry, profiles, [exchange])}
+    assert [(one.field, one.what) for one in checks[subject].problems] == [("bid_price", "its scale was 2, is 8")]
+    assert f"market.ticks.{exchange}-value-json" not in checks
+
+
+@pytest.mark.stack
+def test_a_subject_of_another_kind_is_incompatible(kafka_settings: Settings, profiles: Profiles, exchange: str) -> None:
+    with closing(Registry(kafka_settings)) as registry:
+        registry.register(f"market.book.{exchange}-value", JSON_TEXT, "JSON")
+        checks = {one.subject: one for one in check_registered(registry, profiles, [exchange])}
+    assert checks[f"market.book.{exchange}-value"].state == "incompatible"
+
+
+def test_every_topic_has_both_forms_declared(profiles: Profiles, exchange: str) -> None:
+    declared = declared_schemas(profiles, [exchange])
+    assert sorted({(one.kind) for one in declared}) == ["AVRO", "JSON"]
+    assert len(declared) == 2 * len(WIRE_DATASETS)
+
+
+def test_files_are_compared_by_dataset(tmp_path: Path) -> None:
+    assert [path.name for path in write_files(tmp_path)] == [f"{name}.avsc" for name in WIRE_DATASETS]
+    assert {one.state for one in check_files(tmp_path)} == {"same"}
+    (tmp_path / "ticks.avsc").write_text(older_ticks(unit="cents"), encoding="utf-8")
+    (tmp_path / "book.avsc").unlink()
+    checks = {one.subject: one for one in check_files(tmp_path)}
+    assert {name: one.state for name, one in checks.items()} == {
+        "ticks": "incompatible",
+        "quotes": "same",
+        "book": "new",
+        "control": "same",
+    }
+    assert [one.field for one in checks["ticks"].problems] == ["price"]
+
+
+def test_a_folder_without_schemas_or_with_strange_ones_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no \.avsc file"):
+        check_files(tmp_path)
+    (tmp_path / "trades.avsc").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"trades\.avsc"):
+        check_files(tmp_path)
