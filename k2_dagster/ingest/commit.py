@@ -26,10 +26,11 @@ from k2_dagster.lake.catalog import load_table
 from k2_dagster.lake.expiry import expire_snapshots
 from k2_dagster.lake.fence import position_key
 from k2_dagster.lake.parquet import data_path, write_data_file
+from k2_dagster.lake.settle import settle_lineage
 from k2_dagster.observability.points import reached
 from k2_dagster.schemas.datasets import TABLES
 from k2_dagster.schemas.quarantine import QUARANTINE
-from k2_dagster.state.attempts import Attempt, LandedCommit, Range, insert_attempt, settle
+from k2_dagster.state.attempts import Attempt, LandedCommit, Range, collect_lost, insert_attempt, settle
 from k2_dagster.state.database import Database
 
 # Commits of one stream between two looks at whether snapshots should be expired.
@@ -172,7 +173,9 @@ class Committer:
         self._commits += 1
         if self._commits % COMMITS_BETWEEN_EXPIRIES == 0:
             for table in (self.position.table, QUARANTINE_TABLE):
+                settle_lineage(self.database, table, load_table(self.catalog, table).metadata)
                 expire_snapshots(self.catalog, self.database, table, self.keep)
+                collect_lost(self.database, table)
 
     def _report(self, attempt: Attempt, landed: Landed) -> CommitReport:
         position = self.position

@@ -198,7 +198,11 @@ class StreamDrain:
 
 
 class _Pipeline:
-    """The three stages of one drain call. The commit stage runs in the caller's thread and decides when to end."""
+    """The three stages of one drain call; the commit stage runs in the caller's thread.
+
+    The reader decides when to end (caught up, stop, deadline). What it has read by then still goes through the other
+    stages, so that reader, tracker and fence agree when the call returns.
+    """
 
     def __init__(
         self,
@@ -213,19 +217,22 @@ class _Pipeline:
         self.stop = stop
         self.deadline = deadline
         self.on_commit = on_commit
-        self.ended = threading.Event()
-        self.raw: queue.Queue[RawBatch] = queue.Queue(QUEUED_BATCHES)
-        self.outcomes: queue.Queue[Outcome] = queue.Queue(QUEUED_BATCHES)
+        self.failed = threading.Event()
+        self.raw: queue.Queue[RawBatch | None] = queue.Queue(QUEUED_BATCHES)
+        self.outcomes: queue.Queue[Outcome | None] = queue.Queue(QUEUED_BATCHES)
         self.errors: list[BaseException] = []
 
     def run(self) -> None:
+        """Raises the first error of any stage."""
         stages = [threading.Thread(target=self._guarded, args=(body,)) for body in (self._read, self._judge)]
         for stage in stages:
             stage.start()
         try:
             self._commit()
+        except BaseException:
+            self.failed.set()
+            raise
         finally:
-            self.ended.set()
             for stage in stages:
                 stage.join()
         if self.errors:
@@ -236,18 +243,18 @@ class _Pipeline:
             body()
         except BaseException as error:  # noqa: BLE001  (handed to the caller's thread, which raises it)
             self.errors.append(error)
-            self.ended.set()
+            self.failed.set()
 
     def _read(self) -> None:
-        # the reader keeps running to the ends that were seen; what comes later is the next call's
         positions = dict(self.position.starts)
-        while not self._over() and not _reached(positions, self.position.ends):
+        while not self._asked_to_end() and not _reached(positions, self.position.ends):
             batch = self.stream.read()
             if not len(batch) and all(positions[key] == at for key, at in batch.positions.items()):
                 continue
             positions.update(batch.positions)
             reached("batch.consumed")
             self._put(self.raw, batch)
+        self._put(self.raw, None)
 
     def _judge(self) -> None:
         starts = dict(self.position.starts)
@@ -255,28 +262,26 @@ class _Pipeline:
             outcome = self.stream.judge(batch, starts, self.stop)
             starts.update(batch.positions)
             self._put(self.outcomes, outcome)
+        self._put(self.outcomes, None)
 
     def _commit(self) -> None:
-        while not self._over() and not _caught_up(self.position):
-            outcome = self._take(self.outcomes)
-            if outcome is None:
-                return
+        while (outcome := self._take(self.outcomes)) is not None:
             self.on_commit(self.stream.commit(outcome))
 
-    def _over(self) -> bool:
+    def _asked_to_end(self) -> bool:
         late = self.deadline is not None and time.monotonic() > self.deadline
-        return self.ended.is_set() or self.stop.is_set() or late
+        return late or self.failed.is_set() or self.stop.is_set()
 
-    def _put(self, target: "queue.Queue[Item]", item: Item) -> None:
-        while not self.ended.is_set():
+    def _put(self, target: "queue.Queue[Item | None]", item: Item | None) -> None:
+        while not self.failed.is_set():
             try:
                 target.put(item, timeout=STAGE_POLL_SECONDS)
             except queue.Full:
                 continue
             return
 
-    def _take(self, source: "queue.Queue[Item]") -> Item | None:
-        while not self._over():
+    def _take(self, source: "queue.Queue[Item | None]") -> Item | None:
+        while not self.failed.is_set():
             try:
                 return source.get(timeout=STAGE_POLL_SECONDS)
             except queue.Empty:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, text, update
+from sqlalchemy import Connection, delete, insert, select, text
 
 from k2_dagster.errors import TerminalError
 from k2_dagster.state.database import Database
@@ -117,12 +117,27 @@ def settle(database: Database, table_name: str, landed: Sequence[LandedCommit]) 
 
 
 def collect_lost(database: Database, table_name: str) -> int:
-    """Delete attempts that never landed and are older than LOST_ATTEMPT_HOURS; returns how many."""
+    """Delete attempts that lost their race LOST_ATTEMPT_HOURS ago; returns how many. Settle the lineage first.
+
+    An attempt can land only while its predecessor is the head of its stream, so one whose predecessor is not the
+    newest settled commit any more never will.
+    """
+    newest = (
+        select(commits.c.id)
+        .where(
+            commits.c.table_name == attempts.c.table_name,
+            commits.c.exchange == attempts.c.exchange,
+            commits.c.dataset == attempts.c.dataset,
+        )
+        .order_by(commits.c.position.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    old = text(f"attempts.created_at < now() - interval '{LOST_ATTEMPT_HOURS} hours'")
+    lost = (attempts.c.table_name == table_name) & attempts.c.previous_id.is_distinct_from(newest)
+    settled = select(commits.c.id).where(commits.c.id == attempts.c.id).exists()
     with database.begin() as connection:
-        settled = select(commits.c.id).where(commits.c.id == attempts.c.id).exists()
-        old = text(f"created_at < now() - interval '{LOST_ATTEMPT_HOURS} hours'")
-        result = connection.execute(delete(attempts).where(attempts.c.table_name == table_name, ~settled, old))
-        return int(result.rowcount)
+        return int(connection.execute(delete(attempts).where(lost, ~settled, old)).rowcount)
 
 
 _COPIED = (
@@ -137,16 +152,6 @@ _COPIED = (
     "rules_version",
     "run_id",
     "code_version",
-)
-_FORGET_STATE = (
-    update(attempts)
-    .where(
-        attempts.c.table_name == bindparam("of_table"),
-        attempts.c.exchange == bindparam("of_exchange"),
-        attempts.c.dataset == bindparam("of_dataset"),
-        attempts.c.id == bindparam("superseded"),
-    )
-    .values(state=None)
 )
 
 
@@ -168,5 +173,5 @@ def _settle_one(connection: Connection, landed: LandedCommit) -> None:
     )
     fold_changes(connection, attempt, [LedgerChange(**change) for change in attempt.ledger])
     if attempt.previous_id is not None:
-        of = {"of_table": attempt.table_name, "of_exchange": attempt.exchange, "of_dataset": attempt.dataset}
-        connection.execute(_FORGET_STATE, {**of, "superseded": attempt.previous_id})
+        # settled before this one, and nothing resumes from it any more: `commits` has what is worth keeping
+        connection.execute(delete(attempts).where(attempts.c.id == attempt.previous_id))

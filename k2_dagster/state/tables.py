@@ -9,7 +9,7 @@
     refused_schemas  schema ids that the registry does not know and an operator has refused
     leases      who drives an exchange as a process
 
-`attempts.state` is the sequence tracker after the batch; only the newest landed one of a stream is kept.
+`attempts.state` is the sequence tracker after the batch. Of a stream's landed attempts only the newest is kept.
 """
 
 from sqlalchemy import (

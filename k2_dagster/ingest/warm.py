@@ -1,0 +1,48 @@
+"""Compile the kernels once, into numba's cache on disk, so that the first run does not pay for it.
+
+`python -m k2_dagster.ingest.warm`; `make setup` calls it.
+"""
+
+import numpy as np
+import pyarrow as pa
+
+from k2_dagster.ingest import kernel
+from k2_dagster.ingest.avro_layout import encoded_lengths, parse
+from k2_dagster.ingest.columns import Codes
+from k2_dagster.ingest.numbering import Numbering
+from k2_dagster.ingest.sorting import file_order
+
+
+def main() -> None:
+    """Call every kernel with the types that ingest calls it with."""
+    numbering = Numbering()
+    for _ in range(2):  # the second time with open holes, which the queue is rebuilt from
+        _judge(numbering)
+    zeros = np.zeros(2, dtype=np.int64)
+    file_order(Codes(np.zeros(2, dtype=np.int32), ["A"]), zeros, zeros)
+    layout = parse('{"type": "record", "name": "Warm", "fields": [{"name": "number", "type": "long"}]}')
+    encoded_lengths(layout, pa.array([{"number": 1}], layout.arrow))
+
+
+def _judge(numbering: Numbering) -> None:
+    key = numbering.key_index((0, "A"), start=kernel.NEVER, sparse=False)
+    symbol = numbering.symbol_index((0, "A"))
+    sequence = np.array([1, 5], dtype=np.int64)
+    numbering.judge(
+        kernel.Rows(
+            np.array([key, key], dtype=np.int32),
+            sequence,
+            sequence - 1,
+            np.array([kernel.GOOD, kernel.GOOD], dtype=np.int8),
+            np.array([symbol, symbol], dtype=np.int32),
+            np.zeros(2, dtype=np.int32),
+            sequence,
+            sequence,
+        ),
+        grace_messages=20,
+        grace_ms=5_000,
+    )
+
+
+if __name__ == "__main__":
+    main()
