@@ -11,6 +11,7 @@ from k2_dagster.assets.columns import COLUMN_SCHEMA, column_schema
 from k2_dagster.assets.draining import drain
 from k2_dagster.assets.partitions import EXCHANGE, is_open, split, table_partitions
 from k2_dagster.assets.topics import OWNERS, topic_key
+from k2_dagster.assets.unstable import knowingly_unstable
 from k2_dagster.resources.platform import Platform
 from k2_dagster.schemas.datasets import TABLES, WIRE_DATASETS, table_name
 from k2_dagster.schemas.declaration import Dataset
@@ -21,7 +22,8 @@ GROUP = "market_data"
 
 def table_assets(profiles: Profiles) -> list[dg.AssetsDefinition]:
     """One asset per table."""
-    return [_table_asset(dataset, profiles) for dataset in TABLES.values()]
+    with knowingly_unstable():
+        return [_table_asset(dataset, profiles) for dataset in TABLES.values()]
 
 
 def topics_of(dataset: str) -> tuple[str, ...]:

@@ -1,0 +1,196 @@
+"""The lag sensor: Kafka's ends beside the fences, and a drain run where messages wait (DESIGN D7).
+
+An exchange is drained when `drain_min_rows` messages wait, or when messages have waited for `freshness_target_seconds`
+(counted from the tick that first saw them, kept in the cursor), and no unfinished run carries its `k2/stream` tag.
+There is no run key: a key once used is skipped for ever, also after a failed run. After a failure the next run waits,
+longer each time. Exchanges that a living `k2 ingest` process holds are left alone.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from sqlalchemy import func, select
+
+from k2_dagster.errors import K2Error
+from k2_dagster.ingest.lag import LagReport
+from k2_dagster.jobs import INGEST_LANE, STREAM_TAG, drain_job, drain_run_config
+from k2_dagster.resources.platform import Platform
+from k2_dagster.resources.pruning import LANE_TAG
+from k2_dagster.settings import Settings
+from k2_dagster.state.tables import leases
+
+# Dagster's loop is 5 s; an interval of 5 would alternate 5 and 10, one below gives a steady 5.
+MINIMUM_INTERVAL_SECONDS = 1
+# Wait after a failed run: doubled with each failure within the window, up to the longest.
+FIRST_RETRY_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 300.0
+FAILURE_WINDOW = timedelta(minutes=15)
+# Failed runs looked at in a tick; more than this in the window and every exchange waits the longest anyway.
+FAILURES_READ = 200
+# Unfinished drains: one per exchange at most, and those that the queue holds back.
+UNFINISHED_READ = 1_000
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failed drains of one exchange within the window."""
+
+    count: int
+    last_ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the cursor holds, by exchange: since when messages wait, and when we last launched a run (epoch seconds)."""
+
+    waiting_since: Mapping[str, float] = field(default_factory=dict)
+    launched_at: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, cursor: str | None) -> "Memory":
+        """From a cursor; an empty one knows nothing."""
+        return cls(**json.loads(cursor)) if cursor else cls()
+
+    def dump(self) -> str:
+        """As a cursor."""
+        return json.dumps({"waiting_since": self.waiting_since, "launched_at": self.launched_at})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Exchanges to drain, and the next tick's memory."""
+
+    launch: list[str]
+    memory: Memory
+
+
+def decide(
+    lags: Mapping[str, int],
+    occupied: set[str],
+    failures: Mapping[str, Failures],
+    memory: Memory,
+    now: float,
+    settings: Settings,
+) -> Decision:
+    """Which exchanges to drain now. `lags` are messages that wait, by exchange; `occupied` have a run or a lease."""
+    launch: list[str] = []
+    waiting: dict[str, float] = {}
+    for exchange, messages in sorted(lags.items()):
+        if messages <= 0 or exchange in occupied:
+            continue
+        since = waiting[exchange] = memory.waiting_since.get(exchange, now)
+        failed = failures.get(exchange)
+        if failed is not None and now < failed.last_ended + retry_seconds(failed.count):
+            continue
+        ours_failed = failed is not None and failed.last_ended >= memory.launched_at.get(exchange, now)
+        long_enough = now - since >= settings.freshness_target_seconds
+        if messages >= settings.drain_min_rows or long_enough or ours_failed:
+            launch.append(exchange)
+            del waiting[exchange]
+    launched = {**memory.launched_at, **dict.fromkeys(launch, now)}
+    return Decision(launch, Memory(waiting, launched))
+
+
+def retry_seconds(failures: int) -> float:
+    """Wait after so many failed runs."""
+    return min(FIRST_RETRY_SECONDS * 2.0 ** (failures - 1), LONGEST_RETRY_SECONDS)
+
+
+@dg.sensor(
+    name="lag",
+    job=drain_job,
+    minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Launches a drain run for each exchange whose topics are ahead of the tables.",
+)
+def lag_sensor(context: dg.SensorEvaluationContext, k2: dg.ResourceParam[Platform]) -> dg.SensorResult:
+    """One tick. Raises the first error only when not a single stream could be looked at."""
+    started = time.monotonic()
+    now = datetime.now(UTC)
+    report = k2.lag.read(sorted(k2.profiles.exchanges))
+    for topic, error in report.errors.items():
+        context.log.error("%s: %s", topic, error)
+    if report.errors and not report.lags:
+        raise next(iter(report.errors.values()))
+    occupied = unfinished_streams(context.instance) | leased_exchanges(k2)
+    failures = failed_streams(context.instance, now)
+    memory = Memory.load(context.cursor)
+    decision = decide(by_exchange(report), occupied, failures, memory, now.timestamp(), k2.settings)
+    context.log.info("looked at %d streams in %.0f ms", len(report.lags), (time.monotonic() - started) * 1000)
+    return dg.SensorResult(
+        run_requests=[_request(exchange) for exchange in decision.launch] or None,
+        skip_reason=None if decision.launch else skip_reason(report, occupied),
+        cursor=decision.memory.dump(),
+    )
+
+
+def by_exchange(report: LagReport) -> dict[str, int]:
+    """Messages that wait, by exchange, over all datasets that could be looked at."""
+    out: dict[str, int] = {}
+    for one in report.lags:
+        out[one.exchange] = out.get(one.exchange, 0) + one.lag_messages
+    return out
+
+
+def skip_reason(report: LagReport, occupied: set[str]) -> str:
+    """Why nothing was launched, with every topic that could not be looked at."""
+    behind = {exchange: messages for exchange, messages in by_exchange(report).items() if messages}
+    text = "nothing waits"
+    if behind:
+        words = [f"{name} {count}{' (being drained)' if name in occupied else ''}" for name, count in behind.items()]
+        text = f"waiting: {', '.join(words)}"
+    broken = [f"{topic}: {first_line(error)}" for topic, error in report.errors.items()]
+    return f"{text}. {len(broken)} topics not looked at: {'; '.join(broken)}" if broken else text
+
+
+def first_line(error: K2Error) -> str:
+    """The message without its advice."""
+    return error.message.splitlines()[0]
+
+
+def unfinished_streams(instance: dg.DagsterInstance) -> set[str]:
+    """Exchanges with a drain run that has not ended."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={LANE_TAG: INGEST_LANE}), limit=UNFINISHED_READ)
+    return {run.tags[STREAM_TAG] for run in runs if STREAM_TAG in run.tags}
+
+
+def failed_streams(instance: dg.DagsterInstance, now: datetime) -> dict[str, Failures]:
+    """Failed drains within the window, by exchange."""
+    failed = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.FAILURE], tags={LANE_TAG: INGEST_LANE}, updated_after=now - FAILURE_WINDOW
+    )
+    out: dict[str, Failures] = {}
+    for record in instance.get_run_records(failed, limit=FAILURES_READ):
+        exchange = record.dagster_run.tags.get(STREAM_TAG)
+        if exchange is not None:
+            ended = record.end_time or record.update_timestamp.timestamp()
+            before = out.get(exchange, Failures(0, 0.0))
+            out[exchange] = Failures(before.count + 1, max(before.last_ended, ended))
+    return out
+
+
+def leased_exchanges(k2: Platform) -> set[str]:
+    """Exchanges that a living process drains. A lease without a heartbeat for `lease_stale_seconds` does not count."""
+    stale = timedelta(seconds=k2.settings.lease_stale_seconds)
+    with k2.database.begin() as connection:
+        query = select(leases.c.exchange).where(leases.c.heartbeat_at > func.now() - stale)
+        return set(connection.execute(query).scalars())
+
+
+def _request(exchange: str) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_config=drain_run_config(exchange),
+        tags={STREAM_TAG: exchange, LANE_TAG: INGEST_LANE},
+    )
