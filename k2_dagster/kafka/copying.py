@@ -46,10 +46,12 @@ _pointer: Any = intrinsic(_type_pointer)
 def kernels() -> Kernels:
     """Compiled for the loaded library. Raises ConfigurationError when that is not the one that we know."""
     loaded = library()
+    return Kernels(_measure(loaded), _copy(loaded))
+
+
+def _measure(loaded: ctypes.CDLL) -> Any:
     timestamp = ctypes.CFUNCTYPE(c_int64, c_size_t, c_size_t)(address(loaded.rd_kafka_message_timestamp))
     headers = ctypes.CFUNCTYPE(c_int, c_size_t, c_size_t)(address(loaded.rd_kafka_message_headers))
-    destroy = ctypes.CFUNCTYPE(None, c_size_t)(address(loaded.rd_kafka_message_destroy))
-    move = ctypes.CFUNCTYPE(c_void_p, c_size_t, c_size_t, c_size_t)(address(ctypes.memmove))
 
     @numba.njit(nogil=True)
     def measure(  # type: ignore[no-untyped-def]
@@ -83,6 +85,13 @@ def kernels() -> Kernels:
             row += 1
         return row
 
+    return measure
+
+
+def _copy(loaded: ctypes.CDLL) -> Any:
+    destroy = ctypes.CFUNCTYPE(None, c_size_t)(address(loaded.rd_kafka_message_destroy))
+    move = ctypes.CFUNCTYPE(c_void_p, c_size_t, c_size_t, c_size_t)(address(ctypes.memmove))
+
     @numba.njit(nogil=True)
     def copy(messages, key_data, key_ends, value_data, value_ends):  # type: ignore[no-untyped-def]
         row = 0
@@ -96,4 +105,4 @@ def kernels() -> Kernels:
                 row += 1
             destroy(message)
 
-    return Kernels(measure, copy)
+    return copy
