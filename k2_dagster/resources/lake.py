@@ -41,7 +41,6 @@ def duckdb_resource(settings: Settings) -> DuckDBResource:
             "memory_limit": f"{settings.query_memory_megabytes}MB",
             "threads": settings.query_threads,
             "temp_directory": str(Path(tempfile.gettempdir()) / "k2-duckdb"),
-            "TimeZone": "UTC",
         },
     )
 

@@ -1,0 +1,112 @@
+"""Exchanges that only one test knows, on the real stack: initialised, published to, drained."""
+
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from k2_dagster.cli.init import initialize
+from k2_dagster.feeds.simulator.faults import FaultPlan, parse_fault
+from k2_dagster.feeds.simulator.feed import FeedParameters
+from k2_dagster.feeds.simulator.simulation import Simulation
+from k2_dagster.ingest.drain import DrainReport, drain_exchange
+from k2_dagster.resources.platform import Platform
+from k2_dagster.schemas.profiles import load_profiles
+from k2_dagster.settings import Settings
+
+RATE = 1_000.0
+# Long before midnight, most of the time: a test that needs one day asks for events that end now.
+EXCHANGE = """
+[exchanges.{name}]
+title = "Test"
+asset_class = "crypto"
+calendar = "24/7"
+timezone = "UTC"
+entitlement_class = "test"
+partitions = {partitions}
+on_critical_gap = "mark_stale"
+gap_grace_messages = 5
+gap_grace_seconds = 0.0
+[exchanges.{name}.streams.trade]
+dataset = "ticks"
+domain = "dense"
+[exchanges.{name}.streams.quote]
+dataset = "quotes"
+domain = "monotone"
+[exchanges.{name}.streams.book]
+dataset = "book"
+domain = "range"
+"""
+
+
+@dataclass
+class Market:
+    """Exchanges of one test, with the platform that Dagster's rooms get."""
+
+    settings: Settings
+    platform: Platform
+    exchanges: list[str]
+
+    @property
+    def exchange(self) -> str:
+        """The only exchange."""
+        (one,) = self.exchanges
+        return one
+
+    @property
+    def today(self) -> str:
+        """The open day, UTC."""
+        return time.strftime("%Y-%m-%d", time.gmtime())
+
+    def publish(
+        self, exchange: str, messages: int = 2_000, *, faults: Sequence[str] = (), seed: int = 7, symbols: int = 5
+    ) -> int:
+        """Publish simulated messages whose event time ends now. Returns how many were published."""
+        seconds = messages / RATE
+        parameters = FeedParameters(
+            exchange, symbols, RATE, seed, time.time_ns() // 1000 - int(seconds * 1e6), seconds,
+            plan=FaultPlan(tuple(parse_fault(text) for text in faults), seed=seed),
+        )  # fmt: skip
+        simulation = Simulation(
+            self.settings, self.platform.profiles, parameters, flat_out=True, stop=threading.Event()
+        )  # fmt: skip
+        return sum(simulation.run().published.values())
+
+    def drain(self, exchange: str, run_id: str = "") -> DrainReport:
+        """Drain until caught up, in this process."""
+        return drain_exchange(
+            self.settings, self.platform.profiles, exchange, cap_seconds=60, stop=threading.Event(), run_id=run_id
+        )
+
+
+def make_market(settings: Settings, folder: Path, exchanges: int = 1, partitions: int = 2) -> Market:
+    """Fresh exchanges with topics, subjects, tables and control schema. Close `platform` when done."""
+    names = [f"x{uuid.uuid4().hex[:10]}" for _ in range(exchanges)]
+    path = folder / "exchanges.toml"
+    text = "".join(EXCHANGE.format(name=name, partitions=partitions) for name in names)
+    path.write_text(f"version = 1\n{text}")
+    own = settings.model_copy(update={"profiles": path})
+    profiles = load_profiles(path)
+    initialize(own, profiles, tuple(names))
+    return Market(own, Platform(own, profiles), names)
+
+
+def dagster_yaml(folder: Path, settings: Settings) -> str:
+    """The repository's dagster.yaml in a folder of its own, for `DagsterInstance.from_config`; the caller has
+    K2_DAGSTER_URI in its environment."""
+    assert settings.dagster_uri is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    source = Path(__file__).parent.parent / "deploy" / "dagster" / "dagster.yaml"
+    (folder / "dagster.yaml").write_text(source.read_text())
+    return str(folder)
+
+
+def evaluations(instance: dg.DagsterInstance, run_id: str) -> dict[str, dg.AssetCheckEvaluation]:
+    """Check evaluations that a run logged, by check name."""
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    found = [one.dagster_event.event_specific_data for one in entries if one.dagster_event is not None]
+    return {one.check_name: one for one in found if isinstance(one, dg.AssetCheckEvaluation)}
