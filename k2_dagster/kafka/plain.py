@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, Message, TopicPartition
 
 from k2_dagster.kafka.batch import NO_EVENTS, NOTHING, Chunk, Event, Headers
 from k2_dagster.kafka.clients import consumer_config, translate
@@ -16,6 +16,8 @@ from k2_dagster.settings import Settings
 # Messages per call: the objects of a larger chunk leave the processor's cache before they are read (measured: 20,000
 # is a third slower), a smaller one pays the call too often.
 CHUNK_MESSAGES = 2_000
+# Reading a time costs as much as reading a value. Producers' batches under load are larger than this.
+TIME_PIECE_MESSAGES = 250
 
 
 class PlainClient:
@@ -65,11 +67,12 @@ def _known(place: int | None) -> int:
 
 def _chunk(messages: list[Message], events: Sequence[Event]) -> Chunk:
     partition = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
+    runs = _runs(partition)
     headers = list(map(Message.headers, messages))
     return Chunk(
         partition,
-        _offsets(messages, partition),
-        np.array([at for _, at in map(Message.timestamp, messages)], np.int64),
+        _offsets(messages, runs),
+        _timestamps(messages, runs),
         pa.array(list(map(Message.key, messages)), pa.binary()),
         pa.array(list(map(Message.value, messages)), pa.binary()),
         {row: cast(Headers, found) for row, found in enumerate(headers) if found} if any(headers) else {},
@@ -77,20 +80,40 @@ def _chunk(messages: list[Message], events: Sequence[Event]) -> Chunk:
     )
 
 
-def _offsets(messages: list[Message], partition: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Offsets, read only at the ends of each run of one partition where that proves the rest.
+def _runs(partition: npt.NDArray[np.int32]) -> list[tuple[int, int]]:
+    """Where each run of messages of one partition begins and ends."""
+    begins = np.flatnonzero(np.diff(partition, prepend=-1))
+    return list(zip(begins.tolist(), [*begins[1:].tolist(), len(partition)], strict=False))
+
+
+def _offsets(messages: list[Message], runs: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    """Offsets, read only at the ends of each run where that proves the rest.
 
     Offsets in a partition rise, so a run whose last minus first is its length minus one has no hole.
     """
-    if not messages:
-        return np.empty(0, np.int64)
-    begins = np.flatnonzero(np.diff(partition, prepend=-1))
-    ends = np.append(begins[1:], len(messages))
     offsets = np.empty(len(messages), np.int64)
-    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+    for begin, end in runs:
         first, last = _known(messages[begin].offset()), _known(messages[end - 1].offset())
         if last - first == end - 1 - begin:
             offsets[begin:end] = np.arange(first, last + 1)
         else:
             offsets[begin:end] = [_known(message.offset()) for message in messages[begin:end]]
     return offsets
+
+
+def _timestamps(messages: list[Message], runs: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    """Record times in milliseconds, read only at the ends of a piece where they are equal.
+
+    Where the broker stamps them (LogAppendTime) all messages of a producer's batch have one time, and time in a
+    partition does not go back.
+    """
+    times = np.empty(len(messages), np.int64)
+    for run_begin, run_end in runs:
+        for begin in range(run_begin, run_end, TIME_PIECE_MESSAGES):
+            end = min(begin + TIME_PIECE_MESSAGES, run_end)
+            kind, first = messages[begin].timestamp()
+            if kind == TIMESTAMP_LOG_APPEND_TIME and messages[end - 1].timestamp()[1] == first:
+                times[begin:end] = first
+            else:
+                times[begin:end] = [at for _, at in map(Message.timestamp, messages[begin:end])]
+    return times
