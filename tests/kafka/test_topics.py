@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
+from k2_dagster.devstack.process import wait_until
 from k2_dagster.errors import ConfigurationError, NotInitialized, PartitionCountChanged
 from k2_dagster.kafka.clients import producer_config
 from k2_dagster.kafka.topics import all_watermarks, describe, ensure_topics, watermarks
@@ -16,6 +17,7 @@ from k2_dagster.settings import Settings
 pytestmark = pytest.mark.stack
 
 MakeTopic = Callable[[int], str]
+MARKER_SECONDS = 20.0
 
 
 def profiles_of(exchange: str, partitions: int) -> Profiles:
@@ -112,4 +114,5 @@ def test_the_end_stays_before_an_open_transaction(kafka_settings: Settings, make
     producer.flush(10)
     assert watermarks(kafka_settings, topic, 1) == {0: (0, 0)}
     producer.commit_transaction(30)
-    assert watermarks(kafka_settings, topic, 1) == {0: (0, 2)}
+    # The coordinator writes the marker after it has confirmed the commit
+    assert wait_until(lambda: watermarks(kafka_settings, topic, 1) == {0: (0, 2)}, MARKER_SECONDS)
