@@ -1,0 +1,308 @@
+"""Kills ingest at every dangerous point, and the parts it stands on, while producers run; then counts everything.
+
+    python -m proofs.chaos --kills 300 --seed 1 [--s3]
+
+Afterwards every message is in exactly one place, and tables and gap ledger equal those of a second lake that was filled
+from the same topics without a disturbance. Two deterministic cases follow: a zombie that wakes up behind another
+writer, and a commit whose answer is lost.
+"""
+
+import itertools
+import platform
+import queue
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from k2_dagster.devstack.stack import Stack
+from k2_dagster.devstack.state import load_state
+from k2_dagster.errors import K2Error
+from k2_dagster.observability.points import POINTS
+from proofs.accounting import account
+from proofs.chaos_feeds import Feeds, profiles_text
+from proofs.common import Lake, Proof, conclude, new_lake, new_token, proof_stack, say, scratch_folder
+from proofs.comparing import compare_lakes
+from proofs.herd import Herd, Worker, herd
+
+# Small and frequent commits, so that a life of a second passes every point.
+QUICK_COMMITS = {"K2_INGEST_BATCH_ROWS": "2000", "K2_INGEST_COMMIT_INTERVAL_SECONDS": "0.2"}
+# A worker that did not reach its point by then is killed from outside.
+LIFE_SECONDS = 8.0
+# Lives of workers that are killed at no point but at a time: from before their first connection to a few commits.
+OUTSIDE_SECONDS = (0.05, 2.5)
+REACHES = (1, 4)
+# Worker kills between two kills of a part of the stack, and how long the part stays away.
+KILLS_BETWEEN_OUTAGES = 12
+OUTAGE_SECONDS = (0.1, 2.0)
+# After a transient error: no hot loop while a part is away.
+PAUSE_AFTER_ERROR_SECONDS = 0.3
+POLL_SECONDS = 0.05
+# Bounds on the whole: the slowest step is a Kafka that starts again on two busy cores.
+SECONDS_PER_KILL = 20.0
+DRAIN_TIMEOUT_SECONDS = 300.0
+# From this many kills on, each point and part must have had its turn.
+COVERING_KILLS = 40
+
+
+@dataclass
+class Tally:
+    """What happened on the way."""
+
+    by_point: Counter[str] = field(default_factory=Counter)
+    parts: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    lives: int = 0
+    overlaps: int = 0
+
+    @property
+    def kills(self) -> int:
+        """Workers killed."""
+        return self.by_point.total()
+
+
+class Ring:
+    """Ingest of one exchange: one worker after another, sometimes two at once, each meant to die."""
+
+    def __init__(self, workers: Herd, lake: Lake, exchange: str, chance: random.Random, tally: Tally) -> None:
+        self.exchange = exchange
+        self._workers, self._lake, self._chance, self._tally = workers, lake, chance, tally
+        self._points = _shuffled_for_ever(POINTS, chance)
+        self._alive: dict[Worker, float] = {}
+        self._not_before = 0.0
+
+    def begin(self) -> None:
+        """Start the next round unless one is on."""
+        if self._alive or time.monotonic() < self._not_before:
+            return
+        both = self._chance.random() < 0.2
+        self._tally.overlaps += both
+        for _ in range(1 + both):
+            at_point = self._chance.random() < 0.75
+            driver = "process" if self._chance.random() < 0.7 else "run"
+            fields = {"action": "kill", "point": next(self._points), "reach": self._chance.randint(*REACHES)}
+            worker = self._workers.start(
+                self.exchange, self._lake.environment, driver=driver, **(fields if at_point else {})
+            )
+            self._alive[worker] = time.monotonic() + (
+                LIFE_SECONDS if at_point else self._chance.uniform(*OUTSIDE_SECONDS)
+            )
+            self._tally.lives += 1
+
+    def look(self, *, last: bool = False) -> list[str]:
+        """Kill whose time has come, note who died, return what must not happen."""
+        out = []
+        for worker, until in list(self._alive.items()):
+            if worker.ended.is_set():
+                del self._alive[worker]
+                out += self._note(worker)
+            elif last or time.monotonic() > until:
+                worker.send(signal.SIGKILL)
+        return out
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody lives."""
+        return not self._alive
+
+    def _note(self, worker: Worker) -> list[str]:
+        if worker.signal == signal.SIGKILL:
+            self._tally.by_point["from outside" if worker.killed_from_outside else worker.job.point] += 1
+            return []
+        report = worker.report
+        self._not_before = time.monotonic() + PAUSE_AFTER_ERROR_SECONDS
+        if report is None:
+            return [f"a worker of {self.exchange} died of signal {worker.signal}, status {worker.status}"]
+        self._tally.errors[report.error or "none"] += 1
+        if report.transient:
+            return []
+        return [f"a worker of {self.exchange} ended with {report.error or 'no error'}: {report.text}"]
+
+
+class Outages:
+    """Kills one part of the stack at a time and brings it back."""
+
+    def __init__(self, stack: Stack, chance: random.Random, tally: Tally) -> None:
+        self._stack, self._chance, self._tally = stack, chance, tally
+        state = load_state(stack.home)
+        forgetful = state is not None and state.s3_program == "moto"
+        parts = [one for one in stack.part_names() if not (one == "s3" and forgetful)]
+        self.parts = tuple(parts)
+        self._order = _shuffled_for_ever(self.parts, chance)
+        self._thread: threading.Thread | None = None
+        self.errors: list[str] = []
+
+    def begin(self) -> None:
+        """Kill the next part, unless one is away."""
+        if self._thread is None or not self._thread.is_alive():
+            part, seconds = next(self._order), self._chance.uniform(*OUTAGE_SECONDS)
+            say(f"kill -9 {part}, back after {seconds:.1f} s")
+            self._thread = threading.Thread(target=self._run, args=(part, seconds))
+            self._thread.start()
+
+    def end(self) -> None:
+        """Wait until the part is back."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, part: str, seconds: float) -> None:
+        try:
+            self._stack.kill(part)
+            self._tally.parts[part] += 1
+            time.sleep(seconds)
+            self._stack.start(part)
+        except K2Error as error:
+            self.errors.append(f"{part} did not come back: {error}")
+
+
+def _shuffled_for_ever(values: tuple[str, ...], chance: random.Random) -> Iterator[str]:
+    """Every value once, in any order, again and again."""
+    while True:
+        yield from chance.sample(values, len(values))
+
+
+def rage(kills: int, rings: list[Ring], outages: Outages, workers: Herd, tally: Tally, proof: Proof) -> None:
+    """Kill until the number is reached."""
+    deadline = time.monotonic() + kills * SECONDS_PER_KILL
+    next_outage, said = KILLS_BETWEEN_OUTAGES // 2, 0
+    while tally.kills < kills and not proof.findings:
+        _look(rings, proof)
+        for ring in rings:
+            ring.begin()
+        if tally.kills >= next_outage:
+            outages.begin()
+            next_outage += KILLS_BETWEEN_OUTAGES
+        if tally.kills >= said + 10:
+            said = tally.kills
+            say(f"{tally.kills} of {kills} kills, {tally.parts.total()} outages, errors {dict(tally.errors)}")
+        if time.monotonic() > deadline:
+            proof.object_to(f"only {tally.kills} of {kills} kills in {kills * SECONDS_PER_KILL:.0f} s")
+        _await_news(workers)
+    outages.end()
+    while not all(ring.empty for ring in rings):
+        _look(rings, proof, last=True)
+        _await_news(workers)
+    for error in outages.errors:
+        proof.object_to(error)
+
+
+def _look(rings: list[Ring], proof: Proof, *, last: bool = False) -> None:
+    for ring in rings:
+        for trouble in ring.look(last=last):
+            proof.object_to(trouble)
+
+
+def _await_news(workers: Herd) -> None:
+    try:
+        workers.news.get(timeout=POLL_SECONDS)
+    except queue.Empty:
+        return
+
+
+def drain_to_the_end(workers: Herd, lake: Lake, exchanges: list[str], proof: Proof) -> None:
+    """An undisturbed worker per exchange, until all is in the tables."""
+    started = [workers.start(one, lake.environment, driver="once") for one in exchanges]
+    for worker in started:
+        if not worker.ended.wait(DRAIN_TIMEOUT_SECONDS):
+            proof.object_to(f"{worker.job.exchange} was not drained in {DRAIN_TIMEOUT_SECONDS:.0f} s")
+            worker.send(signal.SIGKILL)
+            continue
+        report = worker.report
+        if report is None or report.error:
+            proof.object_to(f"the undisturbed drain of {worker.job.exchange} failed: {report}")
+
+
+def settle_accounts(workers: Herd, stack: Stack, lake: Lake, exchanges: list[str], folder: Path, proof: Proof) -> None:
+    """Drain, count every message, and compare with an undisturbed second lake."""
+    drain_to_the_end(workers, lake, exchanges, proof)
+    accounting = account(lake, exchanges)
+    proof.counts |= accounting.counts()
+    for example in accounting.examples:
+        proof.object_to(example)
+    say(f"accounts: {accounting.counts()}")
+    text = lake.settings.profiles.read_text() if lake.settings.profiles else None
+    other = new_lake(stack, folder, text, exchanges)
+    drain_to_the_end(workers, other, exchanges, proof)
+    differences = compare_lakes(lake, other, exchanges)
+    proof.counts["differences_to_undisturbed"] = len(differences)
+    for difference in differences:
+        proof.object_to(difference)
+
+
+def run(stack: Stack, folder: Path, kills: int, seed: int, rate: float) -> Proof:
+    """The whole proof on a running stack."""
+    proof, tally, chance, token = Proof("chaos"), Tally(), random.Random(seed), new_token()
+    domains = {
+        f"chaos_a_{token}": ("dense", "channel", "range"),
+        f"chaos_b_{token}": ("none", "monotone", "linked"),
+    }
+    exchanges = list(domains)
+    lake = new_lake(stack, folder, profiles_text(domains), exchanges, **QUICK_COMMITS)
+    feeds = Feeds(lake, exchanges, rate, seed)
+    outages = Outages(stack, chance, tally)
+    with herd(folder / "workers") as workers:
+        feeds.start()
+        try:
+            rings = [Ring(workers, lake, one, random.Random(chance.random()), tally) for one in exchanges]
+            rage(kills, rings, outages, workers, tally, proof)
+        finally:
+            published = feeds.stop()
+        for error in feeds.errors:
+            proof.object_to(error)
+        say(f"{tally.kills} kills done, {sum(published.values())} messages published; now to the end")
+        settle_accounts(workers, stack, lake, exchanges, folder, proof)
+    proof.expect("messages in the topics", proof.counts["messages"], sum(published.values()))
+    proof.counts |= {
+        "kills": tally.kills,
+        "kills_by_point": dict(sorted(tally.by_point.items())),
+        "parts_killed": dict(sorted(tally.parts.items())),
+        "workers": tally.lives,
+        "overlapping_writers": tally.overlaps,
+        "errors_that_workers_ended_with": dict(tally.errors),
+    }
+    _check_coverage(tally, outages, kills, proof)
+    state = load_state(stack.home)
+    proof.conditions |= {
+        "seed": seed,
+        "messages_per_second": rate * len(exchanges),
+        "faults": "random, all but schema changes",
+        "warehouse": state.s3_program if state is not None and state.s3 else "folder",
+        "machine": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    return proof
+
+
+def _check_coverage(tally: Tally, outages: Outages, kills: int, proof: Proof) -> None:
+    if kills < COVERING_KILLS:
+        return
+    for point in itertools.chain(POINTS, ("from outside",)):
+        if not tally.by_point[point]:
+            proof.object_to(f"no worker was killed at {point}")
+    for part in outages.parts:
+        if not tally.parts[part]:
+            proof.object_to(f"{part} was never killed")
+
+
+@click.command()
+@click.option("--kills", default=40, show_default=True, help="Workers to kill.")
+@click.option("--seed", default=1, show_default=True, help="Of every choice; the machine's timing stays its own.")
+@click.option("--rate", default=400.0, show_default=True, help="Messages per second and exchange.")
+@click.option("--s3", is_flag=True, help="Warehouse on a real S3 process, which is killed too.")
+@click.option("--home", type=click.Path(path_type=Path), help="Use the stack of this folder and leave it running.")
+def main(kills: int, seed: int, rate: float, s3: bool, home: Path | None) -> None:
+    """Prove that nothing is lost and nothing doubled, whatever dies."""
+    with proof_stack(home, s3=s3 if home is None else None) as stack, scratch_folder() as folder:
+        proof = run(stack, folder, kills, seed, rate)
+    sys.exit(conclude(proof))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Two lakes filled from the same topics: the same rows, the same refusals, the same gap ledger."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import select
+
+from k2_dagster.state.database import Database
+from k2_dagster.state.tables import gaps
+from proofs.accounting import table_rows
+from proofs.common import Lake
+
+_ORDER = [("kafka_partition", "ascending"), ("kafka_offset", "ascending")]
+# When a batch was built is no part of the answer. Of a duplicate, its first's offset is told only if both came in one
+# batch, and the bytes are left out only then.
+_OF_THE_RUN = ("ingest_timestamp",)
+_OF_THE_BATCH = ("ingest_timestamp", "first_offset", "value", "headers")
+# Row numbers and commits differ from run to run.
+_OF_THE_LEDGER = ("id", "commit_id", "changed_at")
+SHOWN = 3
+
+
+def compare_lakes(one: Lake, other: Lake, exchanges: Sequence[str]) -> list[str]:
+    """Every difference, in words; empty when they are equal."""
+    out = []
+    for exchange in exchanges:
+        for dataset in (*one.profiles.exchange(exchange).datasets, "quarantine"):
+            left, right = (_sorted(lake, dataset, exchange) for lake in (one, other))
+            out += _differences(f"{exchange}/{dataset}", left, right)
+        left_gaps, right_gaps = (ledger(lake, exchange) for lake in (one, other))
+        for place, name in ((left_gaps - right_gaps, "first"), (right_gaps - left_gaps, "second")):
+            out += [f"{exchange}: only in the {name} ledger: {gap}" for gap in sorted(place)[:SHOWN]]
+    return out
+
+
+def ledger(lake: Lake, exchange: str) -> set[tuple[str, ...]]:
+    """The gap ledger of an exchange, as texts, without what differs from run to run."""
+    database = Database(lake.settings)
+    try:
+        with database.begin() as connection:
+            rows = connection.execute(select(gaps).where(gaps.c.exchange == exchange)).mappings().all()
+    finally:
+        database.close()
+    return {tuple(f"{key}={value}" for key, value in row.items() if key not in _OF_THE_LEDGER) for row in rows}
+
+
+def _sorted(lake: Lake, dataset: str, exchange: str) -> pa.Table:
+    rows = table_rows(lake, dataset, exchange)
+    rows = rows.drop_columns(list(_OF_THE_BATCH if dataset == "quarantine" else _OF_THE_RUN))
+    order = [("topic", "ascending"), *_ORDER] if dataset == "quarantine" else _ORDER
+    return rows.sort_by(order).combine_chunks()
+
+
+def _differences(name: str, left: pa.Table, right: pa.Table) -> list[str]:
+    if len(left) != len(right):
+        return [f"{name}: {len(left)} rows, {len(right)} in the undisturbed lake"]
+    out = []
+    for column in left.column_names:
+        if not left[column].equals(right[column]):
+            at = next(row for row in range(len(left)) if left[column][row] != right[column][row])
+            place = {key: left[key][at].as_py() for key in ("kafka_partition", "kafka_offset")}
+            out.append(f"{name}.{column} differs at {place}: {left[column][at]} and {right[column][at]}")
+    return out
+
+
+def count_where(table: pa.Table, column: str, value: object) -> int:
+    """Rows that have this value."""
+    return int(pc.sum(pc.equal(table[column], pa.scalar(value))).as_py() or 0)
