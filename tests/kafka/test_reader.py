@@ -26,6 +26,8 @@ pytestmark = pytest.mark.stack
 
 MakeTopic = Callable[[int], str]
 READ_SECONDS = 30.0
+# A killed broker replays its log and waits until the controller has given up its former self.
+RESTART_SECONDS = 120.0
 
 
 @pytest.fixture(params=["plain", "native"])
@@ -49,10 +51,12 @@ def produce(settings: Settings, topic: str, values: list[bytes | None], partitio
     assert producer.flush(READ_SECONDS) == 0
 
 
-def read_until(reader: Reader, ends: Mapping[int, int], max_messages: int = 100_000) -> RawBatch:
+def read_until(
+    reader: Reader, ends: Mapping[int, int], max_messages: int = 100_000, seconds: float = READ_SECONDS
+) -> RawBatch:
     """Everything until the positions have reached the ends, as one batch."""
     chunks: list[Chunk] = []
-    deadline = monotonic() + READ_SECONDS
+    deadline = monotonic() + seconds
     while monotonic() < deadline:
         batch = reader.read(max_messages, 1.0)
         chunks.append(
@@ -279,7 +283,7 @@ def test_a_killed_broker_costs_no_message_and_repeats_none(
     restart = Thread(target=stack.start, args=("kafka-1",))
     restart.start()
     try:
-        after = read_until(reader, {0: count, 1: count})
+        after = read_until(reader, {0: count, 1: count}, seconds=RESTART_SECONDS)
     finally:
         restart.join()
     for partition in range(2):
