@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from k2_dagster.errors import K2Error, QueryRefused, WarehouseUnavailable
 from k2_dagster.query.plan import TablePlan
+from k2_dagster.schemas.datasets import table_name
 
 
 class Answer:
@@ -67,6 +68,11 @@ def translated_errors() -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise _translate(str(error)) from error
+    except RuntimeError as error:
+        # How DuckDB's Python client reports Ctrl-C
+        if "interrupted" not in str(error):
+            raise
+        raise KeyboardInterrupt from error
     except (OSError, pa.ArrowInvalid) as error:
         # What goes wrong while an answer streams arrives through Arrow, as text
         raise _translate(str(error)) from error
@@ -78,4 +84,6 @@ def _translate(text: str) -> K2Error:
     if text.startswith("Out of Memory Error"):
         advice = "ask for less at once, or raise K2_QUERY_MEMORY_MEGABYTES or K2_QUERY_TEMP_MEGABYTES"
         return QueryRefused(text, advice=advice)
+    if text.startswith("Catalog Error: Table"):
+        return QueryRefused(text, advice=f"tables are named with their schema, as {table_name('ticks')}")
     return QueryRefused(text)

@@ -10,7 +10,8 @@ from typing import Any
 
 import duckdb
 
-from k2_dagster.query.filters import Kind, Node
+from k2_dagster.query.filters import Node
+from k2_dagster.query.predicates import Kind
 
 # Neither volatile nor dependent on anything but their arguments and the transaction's start.
 _FUNCTIONS = {

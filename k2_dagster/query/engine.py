@@ -79,8 +79,6 @@ class QueryEngine:
                 paths = self._local_paths(table, plan, stack)  # Step 4
                 connection.execute(view_sql(_short(plan.table), table.schema(), paths))  # Step 5
             relation = connection.sql(sql, params=dict(parameters) or None)  # Step 6
-            if relation is None:
-                raise QueryRefused("the statement gives no rows", advice="ask with SELECT")
             reader = relation.to_arrow_reader(batch_rows)
             return Answer(connection, reader, plans, stack.pop_all().close)
 

@@ -7,28 +7,14 @@ mentioned several times gets the disjunction of what each mention allows.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pyiceberg.expressions import (
-    AlwaysTrue,
-    And,
-    BooleanExpression,
-    EqualTo,
-    GreaterThan,
-    GreaterThanOrEqual,
-    In,
-    LessThan,
-    LessThanOrEqual,
-    Or,
-)
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, In, Or
 
+from k2_dagster.query.predicates import Column, Kind, joined, predicate
 from k2_dagster.schemas.datasets import NAMESPACE
 
 Node = Mapping[str, Any]
-Kind = Literal["text", "time", "day"]
-
-MICROS_PER_DAY = 86_400_000_000
-
 # Table functions that cannot reach a table of ours behind the syntax tree's back, as query('SELECT ...') does.
 _HARMLESS_TABLE_FUNCTIONS = {"unnest", "range", "generate_series", "read_parquet", "read_csv", "read_csv_auto"}
 
@@ -40,23 +26,6 @@ _OPERATORS = {
     "COMPARE_GREATERTHANOREQUALTO": ">=",
 }
 _MIRRORED = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_PREDICATES: Mapping[str, Any] = {
-    "=": EqualTo,
-    "<": LessThan,
-    "<=": LessThanOrEqual,
-    ">": GreaterThan,
-    ">=": GreaterThanOrEqual,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """What a name of a view stands for: a text or time column of the table, or the UTC day of a time column."""
-
-    name: str
-    kind: Kind
-
-
 # The value of a constant expression for a column of this kind (text; UTC microseconds; days since 1970), or None when
 # comparing with it is not understood.
 Evaluate = Callable[[Node, Kind], str | int | None]
@@ -155,17 +124,17 @@ class _Scope:
         match node.get("type"):
             case "CONJUNCTION_AND":
                 known = [found for child in node["children"] if (found := self.weaken(child)) is not None]
-                return _joined(And, known)
+                return joined(And, known)
             case "CONJUNCTION_OR":
                 branches = [self.weaken(child) for child in node["children"]]
                 known = [found for found in branches if found is not None]
-                return _joined(Or, known) if len(known) == len(branches) else None
+                return joined(Or, known) if len(known) == len(branches) else None
             case "COMPARE_IN":
                 return self._among(node["children"][0], node["children"][1:])
             case "COMPARE_BETWEEN":
                 ends = ((">=", node["lower"]), ("<=", node["upper"]))
                 compared = [self._compare(node["input"], operator, end) for operator, end in ends]
-                return _joined(And, [found for found in compared if found is not None])
+                return joined(And, [found for found in compared if found is not None])
             case operator if operator in _OPERATORS:
                 sign = _OPERATORS[operator]
                 straight = self._compare(node["left"], sign, node["right"])
@@ -192,7 +161,7 @@ class _Scope:
             return None
         if column.kind == "text":
             return In(column.name, known)  # type: ignore[call-arg]  # the library hides its own constructor
-        return _joined(Or, [predicate(column, "=", value) for value in known])
+        return joined(Or, [predicate(column, "=", value) for value in known])
 
     def _column(self, node: Node) -> Column | None:
         if node.get("type") == "OPERATOR_CAST" and not node.get("try_cast"):
@@ -205,34 +174,3 @@ class _Scope:
         if (len(names) == 1 and self.alone) or (len(names) == 2 and names[0] == self.alias):
             return self.columns.get(names[-1])
         return None
-
-
-def predicate(column: Column, operator: str, value: str | int) -> BooleanExpression:
-    """`column operator value` on the table's own column; a day becomes the microseconds that it spans."""
-    if column.kind != "day":
-        return _bound(column, operator, value)
-    first = int(value) * MICROS_PER_DAY
-    after = first + MICROS_PER_DAY
-    match operator:
-        case "=":
-            return And(_bound(column, ">=", first), _bound(column, "<", after))
-        case ">":
-            return _bound(column, ">=", after)
-        case "<=":
-            return _bound(column, "<", after)
-        case _:
-            return _bound(column, operator, first)
-
-
-def _bound(column: Column, operator: str, value: str | int) -> BooleanExpression:
-    found: BooleanExpression = _PREDICATES[operator](column.name, value)
-    return found
-
-
-def _joined(how: type[And] | type[Or], parts: Sequence[BooleanExpression]) -> BooleanExpression | None:
-    if not parts:
-        return None
-    joined = parts[0]
-    for part in parts[1:]:
-        joined = how(joined, part)
-    return joined

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from k2_dagster.errors import QueryRefused
 from k2_dagster.lake.catalog import translated_errors
+from k2_dagster.query.predicates import filter_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def plan_table(table: Table, row_filter: BooleanExpression) -> TablePlan:
     name = ".".join(table.name())
     snapshot = table.current_snapshot()
     if snapshot is None:
-        return TablePlan(name, None, _text(row_filter), (), 0, 0, 0)
+        return TablePlan(name, None, filter_text(row_filter), (), 0, 0, 0)
     with translated_errors():
         try:
             tasks = list(table.scan(row_filter=row_filter, snapshot_id=snapshot.snapshot_id).plan_files())
@@ -69,7 +70,7 @@ def plan_table(table: Table, row_filter: BooleanExpression) -> TablePlan:
     return TablePlan(
         name,
         snapshot.snapshot_id,
-        _text(row_filter),
+        filter_text(row_filter),
         files,
         _total(snapshot, "total-data-files"),
         _total(snapshot, "total-records"),
@@ -79,7 +80,3 @@ def plan_table(table: Table, row_filter: BooleanExpression) -> TablePlan:
 
 def _total(snapshot: Snapshot, key: str) -> int:
     return int((snapshot.summary and snapshot.summary.get(key)) or 0)
-
-
-def _text(row_filter: BooleanExpression) -> str:
-    return "" if isinstance(row_filter, AlwaysTrue) else str(row_filter)

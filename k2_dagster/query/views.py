@@ -29,7 +29,7 @@ from pyiceberg.types import (
 )
 
 from k2_dagster.errors import QueryRefused
-from k2_dagster.query.filters import Column
+from k2_dagster.query.predicates import Column
 from k2_dagster.schemas.datasets import NAMESPACE, TABLES
 
 _SIMPLE_TYPES: dict[type[IcebergType], str] = {

@@ -1,0 +1,106 @@
+"""Writing a streamed answer as a table, CSV, JSON or Parquet.
+
+Exactness before convenience: decimals are text in JSON and CSV, times are ISO 8601 in UTC, bytes are base64.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import BinaryIO
+
+import click
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from k2_dagster.cli.common import PIPE_WIDTH_CHARACTERS, json_value, text_value
+
+# A person reads no more than this, and a table must be in memory to be aligned.
+TABLE_ROWS = 1_000
+
+Batches = Iterable[pa.RecordBatch]
+
+
+def write_table(schema: pa.Schema, batches: Batches, output: BinaryIO) -> int:
+    """Aligned text; rows beyond TABLE_ROWS are not read, and the last line says so."""
+    table = Table(*map(escape, schema.names), box=None, header_style="bold", pad_edge=False)
+    rows: Iterator[dict[str, object]] = chain.from_iterable(batch.to_pylist() for batch in batches)
+    shown = 0
+    for row in rows:
+        if shown == TABLE_ROWS:
+            click.echo(f"only the first {TABLE_ROWS:,} rows are shown; --format csv gives all", err=True)
+            break
+        table.add_row(*(Text(text_value(row[name])) for name in schema.names))
+        shown += 1
+    terminal = Console()
+    text = io.StringIO()
+    Console(file=text, width=terminal.width if terminal.is_terminal else PIPE_WIDTH_CHARACTERS).print(table)
+    output.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()).encode())
+    return shown
+
+
+def write_csv(schema: pa.Schema, batches: Batches, output: BinaryIO) -> int:
+    """With a header; nested values as JSON."""
+    flat = pa.schema([pa.field(field.name, _csv_type(field.type)) for field in schema])
+    rows = 0
+    with pa_csv.CSVWriter(output, flat, write_options=pa_csv.WriteOptions(quoting_style="needed")) as writer:
+        for batch in batches:
+            writer.write_batch(pa.RecordBatch.from_arrays([_flattened(one) for one in batch.columns], schema=flat))
+            rows += batch.num_rows
+    return rows
+
+
+def write_json(schema: pa.Schema, batches: Batches, output: BinaryIO) -> int:  # noqa: ARG001  (one signature for all)
+    """An array of objects, one per line."""
+    rows = 0
+    output.write(b"[")
+    for row in chain.from_iterable(batch.to_pylist() for batch in batches):
+        line = json.dumps(row, default=json_value, ensure_ascii=False)
+        output.write(f"{',' if rows else ''}\n{line}".encode())
+        rows += 1
+    output.write(b"\n]\n")
+    return rows
+
+
+def write_parquet(schema: pa.Schema, batches: Batches, output: BinaryIO) -> int:
+    """A row group per batch, zstd."""
+    rows = 0
+    with pq.ParquetWriter(output, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows
+
+
+WRITERS: dict[str, Callable[[pa.Schema, Batches, BinaryIO], int]] = {
+    "table": write_table,
+    "csv": write_csv,
+    "json": write_json,
+    "parquet": write_parquet,
+}
+
+
+def _csv_type(of_type: pa.DataType) -> pa.DataType:
+    return pa.string() if _needs_text(of_type) else of_type
+
+
+def _needs_text(of_type: pa.DataType) -> bool:
+    return bool(pa.types.is_nested(of_type) or pa.types.is_binary(of_type) or pa.types.is_timestamp(of_type))
+
+
+def _flattened(column: pa.Array) -> pa.Array:
+    if pa.types.is_timestamp(column.type):
+        return pa.compute.strftime(column, format="%Y-%m-%dT%H:%M:%SZ" if column.type.tz else "%Y-%m-%dT%H:%M:%S")
+    if not _needs_text(column.type):
+        return column
+    values = ((None if one is None else one if isinstance(one, bytes) else _json(one)) for one in column.to_pylist())
+    return pa.array([json_value(one) if isinstance(one, bytes) else one for one in values], pa.string())
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=json_value, ensure_ascii=False)

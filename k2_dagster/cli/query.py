@@ -1,0 +1,92 @@
+"""`k2 query`."""
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from k2_dagster.cli.common import emit, settings
+from k2_dagster.cli.formats import WRITERS
+from k2_dagster.query.answer import Answer
+from k2_dagster.query.engine import QueryEngine
+from k2_dagster.query.plan import TablePlan
+
+
+@click.command()
+@click.argument("sql")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(WRITERS)),
+    default="table",
+    show_default=True,
+    help="How rows are written.",
+)
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Into this file.")
+@click.option("--explain", is_flag=True, help="Say which files would be read, and read none. --format json or table.")
+def query(sql: str, form: str, output: Path | None, explain: bool) -> None:
+    """Ask the tables in SQL; `-` reads the statement from standard input.
+
+    Tables: market_data.ticks, quotes, book, control and quarantine, with every column, and `timestamp` and `date` (UTC)
+    beside them; on ticks also `volume`. The history is asked, up to each table's last commit. The SQL is trusted: it
+    runs with your rights on this machine.
+    """
+    statement = sys.stdin.read() if sql == "-" else sql
+    if form == "parquet" and output is None and sys.stdout.isatty() and not explain:
+        raise click.UsageError("Parquet is not for a terminal: give --output FILE")
+    with QueryEngine(settings()) as engine:
+        if explain:
+            _explain(engine.explain(statement), as_json=form == "json")
+            return
+        with engine.open(statement) as answer, _target(output) as target:
+            rows = _interruptible(answer, lambda: WRITERS[form](answer.schema, answer, target))
+    if output is not None:
+        click.echo(f"{rows:,} rows in {output}", err=True)
+
+
+def _explain(plans: tuple[TablePlan, ...], *, as_json: bool) -> None:
+    rows = [
+        {
+            "table": plan.table,
+            "files": len(plan.files),
+            "of_files": plan.total_files,
+            "rows": plan.rows,
+            "of_rows": plan.total_rows,
+            "bytes": plan.size_bytes,
+            "of_bytes": plan.total_bytes,
+            "snapshot": None if plan.snapshot_id is None else str(plan.snapshot_id),
+            "planned_by": plan.filter,
+        }
+        for plan in plans
+    ]
+    emit(rows, as_json)
+
+
+def _interruptible(answer: Answer, write: Callable[[], int]) -> int:
+    """Write in a thread: while an answer streams, DuckDB does not look for Ctrl-C, but this thread hears it."""
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            return writing.result()
+        except KeyboardInterrupt:
+            answer.interrupt()
+            raise
+
+
+@contextmanager
+def _target(output: Path | None) -> Iterator[BinaryIO]:
+    """Standard output, or a file that has its name only when it is complete."""
+    if output is None:
+        yield sys.stdout.buffer
+        return
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
