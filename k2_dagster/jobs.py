@@ -148,7 +148,7 @@ def run_checks(
             "partition": one.partition,
             "check": one.check_name,
             "passed": one.passed,
-            "severity": one.severity.value,
+            "severity": None if one.passed else one.severity.value,
             "summary": one.description,
             "metadata": {name: value.value for name, value in one.metadata.items() if name != "what_to_do"},
         }

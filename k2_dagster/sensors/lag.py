@@ -1,15 +1,15 @@
 """The lag sensor: Kafka's ends beside the fences, and a drain run where messages wait (DESIGN D7).
 
-An exchange is drained when `drain_min_rows` messages wait, or when messages have waited for `freshness_target_seconds`
-(counted from the tick that first saw them, kept in the cursor), and no unfinished run carries its `k2/stream` tag.
-There is no run key: a key once used is skipped for ever, also after a failed run. After a failure the next run waits,
-longer each time. Exchanges that a living `k2 ingest` process holds are left alone.
+An exchange is drained when `drain_min_rows` messages wait, or when messages may have waited for
+`freshness_target_seconds` (counted from the last tick that did not see them, kept in the cursor), and no unfinished run
+carries its `k2/stream` tag. There is no run key: a key once used is skipped for ever, also after a failed run. After a
+failure the next run waits, longer each time. Exchanges that a living `k2 ingest` process holds are left alone.
 """
 
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -53,10 +53,12 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the cursor holds, by exchange: since when messages wait, and when we last launched a run (epoch seconds)."""
+    """What the cursor holds (epoch seconds): by exchange, since when messages may have waited and when we last launched
+    a run; and when the last tick was."""
 
     waiting_since: Mapping[str, float] = field(default_factory=dict)
     launched_at: Mapping[str, float] = field(default_factory=dict)
+    ticked_at: float | None = None
 
     @classmethod
     def load(cls, cursor: str | None) -> "Memory":
@@ -65,7 +67,7 @@ class Memory:
 
     def dump(self) -> str:
         """As a cursor."""
-        return json.dumps({"waiting_since": self.waiting_since, "launched_at": self.launched_at})
+        return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,10 @@ def decide(
     for exchange, messages in sorted(lags.items()):
         if messages <= 0 or exchange in occupied:
             continue
-        since = waiting[exchange] = memory.waiting_since.get(exchange, now)
+        # messages first seen now may be as old as the last look
+        since = waiting[exchange] = memory.waiting_since.get(
+            exchange, now if memory.ticked_at is None else memory.ticked_at
+        )
         failed = failures.get(exchange)
         if failed is not None and now < failed.last_ended + retry_seconds(failed.count):
             continue
@@ -100,7 +105,7 @@ def decide(
             launch.append(exchange)
             del waiting[exchange]
     launched = {**memory.launched_at, **dict.fromkeys(launch, now)}
-    return Decision(launch, Memory(waiting, launched))
+    return Decision(launch, Memory(waiting, launched, now))
 
 
 def retry_seconds(failures: int) -> float:
