@@ -149,10 +149,13 @@ def _unlink(keys, holes, hole, before):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _drop_oldest(keys, holes, key):  # type: ignore[no-untyped-def]
+def _drop_oldest(events, row, keys, holes, key):  # type: ignore[no-untyped-def]
+    """Forget the lowest hole of a key. One that still waits for its grace is reported now, or nobody ever knew."""
     before, at = NONE, keys.head[key]
     while holes.next[at] != NONE:
         before, at = at, holes.next[at]
+    if holes.reported[at] == 0:
+        _report(events, row, keys, holes, at)
     keys.floor[key] = max(keys.floor[key], holes.last[at])
     _unlink(keys, holes, at, before)
 
@@ -182,11 +185,11 @@ def _enqueue(queue, partition, key, opened_offset, opened_ms):  # type: ignore[n
 
 
 @numba.njit(cache=True)
-def _open(rows, row, now, keys, holes, queue, symbol_bad):  # type: ignore[no-untyped-def]
+def _open(rows, row, now, keys, holes, queue, events, symbol_bad):  # type: ignore[no-untyped-def]
     """A hole before a good row, or in place of a refused one."""
     key, refused = rows.key[row], rows.flag[row] == REFUSED
     if keys.holes[key] >= MAX_HOLES_PER_KEY:
-        _drop_oldest(keys, holes, key)
+        _drop_oldest(events, row, keys, holes, key)
     hole = _take(keys, holes, key)
     first = keys.last[key] + 1
     last = rows.sequence[row] if refused else rows.previous[row]
@@ -210,10 +213,13 @@ def _open(rows, row, now, keys, holes, queue, symbol_bad):  # type: ignore[no-un
 
 
 @numba.njit(cache=True)
-def _split(keys, holes, hole, before, low, high):  # type: ignore[no-untyped-def]
+def _split(events, row, keys, holes, hole, before, low, high):  # type: ignore[no-untyped-def]
     """Take low..high out of the middle of a hole: the numbers above become a hole of their own, listed before it."""
     key = holes.key[hole]
     if keys.holes[key] >= MAX_HOLES_PER_KEY:
+        if holes.reported[hole] == 0:
+            _report(events, row, keys, holes, hole)
+            _emit(events, row, FILL, holes, hole, low, high)
         keys.floor[key] = max(keys.floor[key], low - 1)
         holes.first[hole] = high + 1
         return
@@ -256,7 +262,7 @@ def _fill(rows, row, keys, holes, events):  # type: ignore[no-untyped-def]
             hole = following
             continue
         if low > first and high < last:
-            _split(keys, holes, hole, before, low, high)
+            _split(events, row, keys, holes, hole, before, low, high)
         elif low > first:
             holes.last[hole] = low - 1
         else:
@@ -294,7 +300,7 @@ def _judge_row(rows, row, now, keys, holes, queue, events, symbol_bad):  # type:
     if flag == REFUSED:
         if last != NEVER and previous == last and sequence > last:
             keys.messages[key] += 1
-            _open(rows, row, now, keys, holes, queue, symbol_bad)
+            _open(rows, row, now, keys, holes, queue, events, symbol_bad)
             keys.last[key] = sequence
         elif sequence > last:
             symbol_bad[rows.symbol[row]] += 1
@@ -303,29 +309,42 @@ def _judge_row(rows, row, now, keys, holes, queue, events, symbol_bad):  # type:
     if sequence <= last:
         return _fill(rows, row, keys, holes, events)
     if last != NEVER and previous > last:
-        _open(rows, row, now, keys, holes, queue, symbol_bad)
+        _open(rows, row, now, keys, holes, queue, events, symbol_bad)
     keys.last[key] = sequence
     keys.bad_seen[key] = symbol_bad[rows.symbol[row]]
     return IN_ORDER
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def judge(  # type: ignore[no-untyped-def]
     rows, keys, holes, queue, events, symbol_bad, partition_time_ms, grace_messages, grace_ms, verdicts
 ):
     """Judge every row: fills `verdicts` (int8) and `events`, and moves the state on."""
-    for row in range(len(rows.key)):
-        partition, flag = rows.partition[row], rows.flag[row]
-        now = max(partition_time_ms[partition], rows.time_ms[row])
+    # Rows in order, nearly all, are judged on these names alone: a call that takes the tuples counts a reference to
+    # each of their arrays, which costs more than all the rest.
+    row_key, row_flag, row_symbol, row_partition = rows.key, rows.flag, rows.symbol, rows.partition
+    row_sequence, row_previous, row_time_ms = rows.sequence, rows.previous, rows.time_ms
+    key_last, key_messages, key_bad_seen, key_waiting = keys.last, keys.messages, keys.bad_seen, keys.waiting
+    queue_head, queue_opened_ms = queue.head, queue.opened_ms
+    for row in range(len(row_key)):
+        partition, flag = row_partition[row], row_flag[row]
+        now = max(partition_time_ms[partition], row_time_ms[row])
         partition_time_ms[partition] = now
         verdicts[row] = IN_ORDER
         if flag == UNREADABLE:
-            if rows.symbol[row] >= 0:
-                symbol_bad[rows.symbol[row]] += 1
+            if row_symbol[row] >= 0:
+                symbol_bad[row_symbol[row]] += 1
         elif flag != SKIPPED:
-            verdicts[row] = _judge_row(rows, row, now, keys, holes, queue, events, symbol_bad)
-            if keys.waiting[rows.key[row]] > 0:
-                _report_counted(row, rows.key[row], keys, holes, events, grace_messages)
-        at = queue.head[partition]
-        if at != NONE and now >= queue.opened_ms[at] + grace_ms:
+            key, sequence = row_key[row], row_sequence[row]
+            last = key_last[key]
+            if flag == GOOD and sequence > last and (last == NEVER or row_previous[row] <= last):
+                key_messages[key] += 1
+                key_last[key] = sequence
+                key_bad_seen[key] = symbol_bad[row_symbol[row]]
+            else:
+                verdicts[row] = _judge_row(rows, row, now, keys, holes, queue, events, symbol_bad)
+            if key_waiting[key] > 0:
+                _report_counted(row, key, keys, holes, events, grace_messages)
+        at = queue_head[partition]
+        if at != NONE and now >= queue_opened_ms[at] + grace_ms:
             _report_overdue(row, partition, now, keys, holes, queue, events, grace_ms)

@@ -1,0 +1,224 @@
+"""The compiled judge against plain sets of numbers, under every split of the rows into batches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k2_dagster.ingest import kernel
+from k2_dagster.ingest.numbering import Numbering
+from tests.ingest.oracle import Event, Oracle, Row
+
+DENSE, RANGE, LINKED = "dense", "range", "linked"
+# (partition, symbol, domain, number before the first): four sequences, two of them of one symbol
+KEYS = ((0, "A", DENSE, kernel.NEVER), (0, "A", RANGE, kernel.NEVER), (0, "B", LINKED, 0), (1, "A", DENSE, 0))
+FLAGS = (kernel.GOOD,) * 12 + (kernel.REFUSED, kernel.REFUSED, kernel.UNREADABLE, kernel.SKIPPED)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Row]:
+    """Messages of some keys, mostly going on where their key was, with holes, repeats, returns and damage."""
+    nexts = [1] * len(KEYS)
+    now = 1_000
+    rows = []
+    for offset in range(draw(st.integers(1, 60))):
+        place = draw(st.integers(0, len(KEYS) - 1))
+        partition, symbol, domain, start = KEYS[place]
+        sequence = max(1, nexts[place] + draw(st.sampled_from((0,) * 6 + (1, 2, 5, -1, -2, -3, -8))))
+        width = 1 if domain == DENSE else draw(st.integers(1, 4))
+        flag = draw(st.sampled_from(FLAGS))
+        if flag == kernel.GOOD:
+            nexts[place] = max(nexts[place], sequence + width)
+        now += draw(st.sampled_from((0, 0, 1, 3, 10, -5)))
+        last = sequence + width - 1
+        key = (partition, domain, symbol)
+        named = (partition, symbol) if flag != kernel.UNREADABLE or draw(st.booleans()) else None
+        rows.append(Row(key, last, sequence - 1, flag, named, partition, offset, now, domain == LINKED, start))
+    return rows
+
+
+def judge(
+    numbering: Numbering, rows: Sequence[Row], grace_messages: int, grace_ms: int
+) -> tuple[list[int], list[Event]]:
+    keys = [
+        numbering.key_index(row.key, start=row.start, sparse=row.sparse)
+        if row.flag in (kernel.GOOD, kernel.REFUSED)
+        else kernel.NONE
+        for row in rows
+    ]
+    symbols = [kernel.NONE if row.symbol is None else numbering.symbol_index(row.symbol) for row in rows]
+
+    def column(values: list[Any], dtype: type) -> Any:
+        return np.array(values, dtype=dtype)
+
+    judged = numbering.judge(
+        kernel.Rows(
+            column(keys, np.int32),
+            column([row.sequence for row in rows], np.int64),
+            column([row.previous for row in rows], np.int64),
+            column([row.flag for row in rows], np.int8),
+            column(symbols, np.int32),
+            column([row.partition for row in rows], np.int32),
+            column([row.offset for row in rows], np.int64),
+            column([row.time_ms for row in rows], np.int64),
+        ),
+        grace_messages=grace_messages,
+        grace_ms=grace_ms,
+    )
+    events = [
+        (rows[one.row].offset, one.kind, one.key, one.first, one.last, one.origin, one.opened_offset)
+        for one in judged.events
+    ]
+    return judged.verdicts.tolist(), events
+
+
+def judge_split(
+    rows: list[Row], cuts: set[int], grace_messages: int, grace_ms: int
+) -> tuple[Numbering, list[int], list[Event]]:
+    """Judge the rows in batches that end at the cuts, with the state going through bytes in between."""
+    numbering = Numbering()
+    verdicts: list[int] = []
+    events: list[Event] = []
+    ends = [*sorted(cut for cut in cuts if 0 < cut < len(rows)), len(rows)]
+    for start, end in zip([0, *ends], ends, strict=False):
+        numbering = Numbering.load(numbering.dump())
+        more_verdicts, more_events = judge(numbering, rows[start:end], grace_messages, grace_ms)
+        verdicts += more_verdicts
+        events += more_events
+    return numbering, verdicts, events
+
+
+def missing(numbering: Numbering) -> set[tuple[Any, int, bool]]:
+    return {
+        (key, number, bool(explained))
+        for key, first, last, explained in numbering.open_holes()
+        for number in range(first, last + 1)
+    }
+
+
+@settings(max_examples=400, deadline=None)
+@given(histories(), st.sampled_from((0, 1, 3, 20)), st.sampled_from((0, 4, 15, 10_000)), st.sets(st.integers(1, 59)))
+def test_any_split_agrees_with_plain_sets(rows: list[Row], grace_messages: int, grace_ms: int, cuts: set[int]) -> None:
+    oracle = Oracle(grace_messages, grace_ms)
+    for row in rows:
+        oracle.judge(row)
+    whole, verdicts, events = judge_split(rows, set(), grace_messages, grace_ms)
+    assert verdicts == oracle.verdicts
+    assert events == oracle.events
+    assert missing(whole) == oracle.open_numbers()
+    parts, split_verdicts, split_events = judge_split(rows, cuts, grace_messages, grace_ms)
+    assert (split_verdicts, split_events) == (verdicts, events)
+    assert parts.dump() == whole.dump()
+
+
+def dense(sequences: Sequence[int], *, start: int = kernel.NEVER) -> list[Row]:
+    """Good messages of one dense key, one a millisecond."""
+    key = (0, "A")
+    return [
+        Row(key, number, number - 1, kernel.GOOD, (0, "A"), 0, offset, offset, start=start)
+        for offset, number in enumerate(sequences)
+    ]
+
+
+FAR_MS = 10**9
+
+
+def test_swapped_neighbours_are_late_and_nobody_hears_of_it() -> None:
+    swapped = [number for pair in range(1, 41, 2) for number in (pair + 1, pair)]
+    _, verdicts, events = judge_split(dense(swapped, start=0), set(), 20, FAR_MS)
+    assert verdicts == [kernel.IN_ORDER, kernel.LATE] * 20
+    assert events == []
+
+
+def test_a_hole_becomes_a_gap_after_the_grace_in_messages() -> None:
+    rows = dense([1, 5, *range(6, 12)])
+    _, _, events = judge_split(rows, set(), 3, FAR_MS)
+    assert events == [(4, kernel.REPORT, (0, "A"), 2, 4, 2, 1)]
+
+
+def test_a_hole_becomes_a_gap_when_another_symbol_of_the_partition_shows_that_time_has_passed() -> None:
+    rows = [*dense([1, 5]), Row((0, "B"), 1, 0, kernel.GOOD, (0, "B"), 0, 2, 5_001)]
+    _, _, events = judge_split(rows, {2}, 1_000, 5_000)
+    assert events == [(2, kernel.REPORT, (0, "A"), 2, 4, 2, 1)]
+
+
+def test_time_of_another_partition_proves_nothing() -> None:
+    rows = [*dense([1, 5]), Row((1, "B"), 1, 0, kernel.GOOD, (1, "B"), 1, 0, 50_000)]
+    _, _, events = judge_split(rows, set(), 1_000, 5_000)
+    assert events == []
+
+
+def test_a_reported_gap_is_filled_in_pieces() -> None:
+    rows = dense([1, 10, 11, 5, 4, 5])
+    numbering, verdicts, events = judge_split(rows, {3, 4}, 1, FAR_MS)
+    assert verdicts == [kernel.IN_ORDER] * 3 + [kernel.LATE, kernel.LATE, kernel.DUPLICATE]
+    assert [event[1:5] for event in events] == [
+        (kernel.REPORT, (0, "A"), 2, 9),
+        (kernel.FILL, (0, "A"), 5, 5),
+        (kernel.FILL, (0, "A"), 4, 4),
+    ]
+    assert {event[5] for event in events} == {2}
+    assert sorted(number for _, number, _ in missing(numbering)) == [2, 3, 6, 7, 8, 9]
+
+
+def test_a_first_message_opens_no_hole_unless_the_beginning_is_known() -> None:
+    assert judge_split(dense([7]), set(), 0, 0)[2] == []
+    assert judge_split(dense([7], start=0), set(), 0, 0)[2] == [(0, kernel.REPORT, (0, "A"), 1, 6, 1, 0)]
+
+
+def test_the_holes_of_a_key_are_bounded_and_what_is_forgotten_was_reported_and_is_beyond_the_horizon() -> None:
+    holes = kernel.MAX_HOLES_PER_KEY + 50
+    odd = list(range(1, 2 * holes + 2, 2))  # a hole of one before each but the first
+    rows = dense([*odd, 2, 102, 2 * holes, 1])
+    splits = [judge_split(rows, cuts, 10**6, FAR_MS) for cuts in (set(), {100, 290, 301}, set(range(len(rows))))]
+    numbering, verdicts, events = splits[0]
+    assert verdicts[-4:] == [kernel.HORIZON, kernel.LATE, kernel.LATE, kernel.HORIZON]
+    assert [(kind, first) for _, kind, _, first, *_ in events] == [(kernel.REPORT, 2 * one) for one in range(1, 51)]
+    assert len(numbering.open_holes()) == kernel.MAX_HOLES_PER_KEY - 2
+    for other in splits[1:]:
+        assert other[1:] == splits[0][1:]
+        assert other[0].dump() == numbering.dump()
+
+
+def test_a_split_beyond_the_bound_reports_the_hole_and_its_fill_and_forgets_the_lower_part() -> None:
+    holes = kernel.MAX_HOLES_PER_KEY
+    wide = [1, 11, *range(13, 13 + 2 * (holes - 1), 2)]  # 2..10, then single holes up to the bound
+    numbering, verdicts, events = judge_split(dense([*wide, 5, 3, 8]), {20}, 10**6, FAR_MS)
+    assert verdicts[-3:] == [kernel.LATE, kernel.HORIZON, kernel.LATE]
+    assert [event[1:6] for event in events] == [
+        (kernel.REPORT, (0, "A"), 2, 10, 2),
+        (kernel.FILL, (0, "A"), 5, 5, 2),
+        (kernel.FILL, (0, "A"), 8, 8, 2),
+    ]
+    assert len(numbering.open_holes()) <= holes
+
+
+def test_forgetting_keys_keeps_the_holes_of_the_others() -> None:
+    numbering = Numbering()
+    rows = [
+        Row((0, name), number, number - 1, kernel.GOOD, (0, name), 0, offset, 0)
+        for offset, (name, number) in enumerate([("A", 1), ("B", 1), ("C", 1), ("A", 3), ("B", 3), ("C", 3)])
+    ]
+    judge(numbering, rows, 100, FAR_MS)
+    numbering.forget({1})
+    assert missing(numbering) == {((0, "A"), 2, False), ((0, "C"), 2, False)}
+    _, events = judge(numbering, [Row((0, "C"), 4, 3, kernel.GOOD, (0, "C"), 0, 6, FAR_MS)], 100, FAR_MS)
+    assert [event[2] for event in events] == [(0, "A"), (0, "C")]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2_000])
+def test_state_survives_bytes(count: int) -> None:
+    numbering = Numbering()
+    rows = [
+        Row((0, name, None), 2 * number, 2 * number - 1, kernel.GOOD, (0, name), 0, offset, offset)
+        for offset, (name, number) in enumerate((f"S{one % 1500}", 1 + one // 1500) for one in range(count))
+    ]
+    if rows:
+        judge(numbering, rows, 5, 5)
+    again = Numbering.load(numbering.dump())
+    assert again.dump() == numbering.dump()
+    assert again.keys == numbering.keys
+    assert again.open_holes() == numbering.open_holes()
