@@ -20,9 +20,9 @@ MIGRATION_LOCK = 0x4B32_0001
 def upgrade(database: Database) -> tuple[str | None, str]:
     """Migrate to the newest revision. Returns (revision before, revision now); equal when there was nothing to do."""
     with database.begin() as connection:
-        connection.execute(text(f"create schema if not exists {SCHEMA}"))
-    with database.begin() as connection:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        # under the lock: two of these at once would collide in PostgreSQL's own catalog in spite of "if not exists"
+        connection.execute(text(f"create schema if not exists {SCHEMA}"))
         before = _revision(connection)
         command.upgrade(_config(connection), "head")
         return before, _revision(connection) or ""
