@@ -14,9 +14,10 @@ MAX_MOVES_PER_ROW = 32
 
 def file_order(symbol: Codes, time: Int64s, sequence: Int64s) -> Int64s:
     """Row order by symbol, time and sequence; equal rows keep theirs."""
-    names = np.array(["" if one is None else one for one in symbol.values])
+    # as a list: an array of texts is as wide as its longest, and a refused message may have a very long one
+    names = ["" if one is None else one for one in symbol.values]
     rank = np.empty(len(names), dtype=np.int32)
-    rank[np.argsort(names, kind="stable")] = np.arange(len(names), dtype=np.int32)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names), dtype=np.int32)
     ranks = rank[symbol.indices]
     order, done = _order(ranks, len(names), time, sequence, MAX_MOVES_PER_ROW * max(len(time), 1))
     if done:
