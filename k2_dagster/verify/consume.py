@@ -1,0 +1,153 @@
+"""The verification's own consumer: one partition at a time, exact offsets, committed messages only."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from k2_dagster.errors import KafkaUnavailable, LogShrunk, ReaderStalled
+from k2_dagster.kafka.clients import client_config, translate
+from k2_dagster.kafka.topics import watermarks
+from k2_dagster.settings import Settings
+
+Int64s = npt.NDArray[np.int64]
+# Offsets whose comparison is held in memory at once: 8 bytes each for three sets, and the values that are compared.
+CHUNK_OFFSETS = 500_000
+# Messages per call: more of them leave the processor's cache before they are looked at.
+CONSUME_MESSAGES = 2_000
+POLL_SECONDS = 1.0
+# A partition that has messages and delivers none for this long is stuck, or its brokers are away.
+SILENCE_SECONDS = 60.0
+REQUEST_TIMEOUT_SECONDS = 10.0
+# librdkafka waits this long after its queue was full; its default of 1000 ms stalls a fast consumer.
+FETCH_QUEUE_BACKOFF_MS = 5
+MILLISECONDS_PER_SECOND = 1_000
+
+_END = KafkaError._PARTITION_EOF  # noqa: SLF001  (librdkafka's public error codes start with an underscore)
+Wanted = Callable[[Int64s], npt.NDArray[np.bool_]]
+_OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)  # noqa: SLF001
+
+
+@dataclass(slots=True)
+class Chunk:
+    """The committed messages of offsets [first, following), in rising order.
+
+    Below `retained_from` Kafka has no messages any more. `values` has those of the offsets that were asked for.
+    """
+
+    first: int
+    following: int
+    retained_from: int
+    offsets: Int64s
+    values: dict[int, bytes | None] = field(default_factory=dict)
+
+
+class TopicReader:
+    """Reads one topic. Close it when done."""
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        """Raises KafkaUnavailable, ConfigurationError (refused)."""
+        self._settings = settings
+        self._topic = topic
+        config = {
+            **client_config(settings),
+            "group.id": "k2-verify",  # required by librdkafka, never used: no subscribe, no commit
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "fetch.queue.backoff.ms": FETCH_QUEUE_BACKOFF_MS,
+        }
+        with _translated("start the verification's consumer"):
+            self._consumer = Consumer(config)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._consumer.close()
+
+    def read(self, partition: int, first: int, following: int, wanted: Wanted) -> Chunk:
+        """Every committed message of [first, following); `wanted` says of which offsets the values are kept.
+
+        Raises KafkaUnavailable, ReaderStalled. Where retention takes messages away meanwhile, `retained_from` says so.
+        """
+        chunk = Chunk(first, following, first, np.empty(0, dtype=np.int64))
+        pieces: list[Int64s] = []
+        position = first
+        self._assign(partition, position)
+        heard = time.monotonic()
+        while position < following:
+            with _translated(f"read {self._topic}"):
+                messages = self._consumer.consume(CONSUME_MESSAGES, POLL_SECONDS)
+            before = position
+            failed = [one for one in messages if one.error() is not None] if any(map(Message.error, messages)) else []
+            if failed:
+                messages = [one for one in messages if one.error() is None]
+            if messages:
+                offsets = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
+                position = int(offsets[-1]) + 1
+                inside = offsets[: int(np.searchsorted(offsets, following))]
+                pieces.append(inside)
+                for at in np.flatnonzero(wanted(inside)).tolist():
+                    chunk.values[int(inside[at])] = messages[at].value()
+            for one in failed:
+                position = self._after(one, partition, position, chunk)
+            if position > before:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENCE_SECONDS:
+                raise self._stalled(partition, position)
+        found = np.concatenate([np.empty(0, dtype=np.int64), *pieces])
+        chunk.offsets = found[np.searchsorted(found, chunk.retained_from) :]
+        return chunk
+
+    def offsets_at(self, partitions: int, when: datetime) -> dict[int, int | None]:
+        """Partition -> first retained offset whose record time is at or after `when`; None when there is none."""
+        asked = int(when.timestamp() * MILLISECONDS_PER_SECOND)
+        places = [TopicPartition(self._topic, number, asked) for number in range(partitions)]
+        with _translated(f"look up offsets of {self._topic} by time"):
+            found = self._consumer.offsets_for_times(places, timeout=REQUEST_TIMEOUT_SECONDS)
+        return {one.partition: None if one.offset < 0 else one.offset for one in found}
+
+    def _assign(self, partition: int, offset: int) -> None:
+        with _translated(f"assign {self._topic}"):
+            self._consumer.assign([TopicPartition(self._topic, partition, offset)])
+
+    def _after(self, event: Message, partition: int, position: int, chunk: Chunk) -> int:
+        """The position after what the client says beside messages; what mends itself leaves it where it was."""
+        error = event.error()
+        assert error is not None
+        if error.code() == _END:
+            # The end of what is committed: offsets up to it are markers of transactions, or of aborted ones
+            return max(position, event.offset() or 0)
+        if error.code() not in _OUT_OF_RANGE:
+            if not isinstance(translated := translate(error, f"read {self._topic}"), KafkaUnavailable):
+                raise translated
+            return position
+        earliest, end = watermarks(self._settings, self._topic, partition + 1)[partition]
+        if position >= earliest:
+            raise LogShrunk(
+                f"{self._topic} partition {partition} ends at {end}, and offset {position} was there a moment ago",
+                advice="the log lost its tail, or the topic was made anew: verify again",
+            )
+        chunk.retained_from = min(earliest, chunk.following)
+        self._assign(partition, chunk.retained_from)
+        return chunk.retained_from
+
+    def _stalled(self, partition: int, position: int) -> ReaderStalled:
+        return ReaderStalled(
+            f"partition {partition} of {self._topic} delivered nothing from offset {position} for "
+            f"{SILENCE_SECONDS:.0f} s, though it has messages there",
+            advice="`k2 doctor` tries the brokers",
+        )
+
+
+@contextmanager
+def _translated(action: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise translate(error, action) from error

@@ -1,0 +1,49 @@
+"""The identity of a message (DESIGN D4), as SQL over its wire columns.
+
+    rule 1   (stream, kind, session, symbol, sequence), where the venue's numbers identify: the dataset's first kind on
+             streams of the domains dense, range and linked
+    rule 2   (publisher session, symbol, publisher sequence), else
+    none     no publisher pair: the Kafka offset identifies, and there is no duplicate
+
+`identity` is a hash, to find candidates; the columns of `COLUMNS` say whether two are the same.
+"""
+
+from k2_dagster.schemas.declaration import Dataset
+from k2_dagster.schemas.profiles import ExchangeProfile
+
+# Columns of a message that identities are made of.
+SOURCES = ("stream", "kind", "session", "symbol", "sequence", "publisher_session", "publisher_sequence")
+# Columns that an identity is written in: rule, up to three texts, symbol and number.
+COLUMNS = ("rule", "first_text", "second_text", "third_text", "symbol", "number")
+DECLARATION = (
+    "rule TINYINT, first_text VARCHAR, second_text VARCHAR, third_text VARCHAR, symbol VARCHAR, number BIGINT, "
+    "identity UBIGINT"
+)
+
+
+def venue_streams(dataset: Dataset, profile: ExchangeProfile | None) -> list[str]:
+    """Streams whose messages are identified by the venue's numbers."""
+    streams = profile.streams if profile is not None else {}
+    return [name for name, one in streams.items() if one.dataset == dataset.name and one.domain.judged_by_ingest]
+
+
+def identified(source: str, kept: str) -> str:
+    """A query over `source` giving the columns `kept`, `COLUMNS` and `identity`.
+
+    It reads the table `venue_streams (stream, kind)`: the pairs of rule 1.
+    """
+    return f"""
+        SELECT *, CASE WHEN rule IS NOT NULL THEN hash({", ".join(COLUMNS)}) END AS identity FROM (
+            SELECT {kept}, rule,
+                   CASE rule WHEN 1 THEN stream WHEN 2 THEN publisher_session END AS first_text,
+                   CASE rule WHEN 1 THEN kind END AS second_text,
+                   CASE rule WHEN 1 THEN session END AS third_text,
+                   symbol,
+                   CASE rule WHEN 1 THEN sequence WHEN 2 THEN publisher_sequence END AS number
+            FROM (
+                SELECT *, CASE
+                    WHEN sequence IS NOT NULL AND (stream, kind) IN (SELECT (stream, kind) FROM venue_streams) THEN 1
+                    WHEN publisher_session IS NOT NULL AND publisher_sequence IS NOT NULL THEN 2
+                END AS rule FROM {source}
+            )
+        )"""

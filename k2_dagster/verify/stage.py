@@ -1,0 +1,95 @@
+"""Fill a staging with the rows of one stream."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThan
+
+from k2_dagster.schemas.declaration import Dataset
+from k2_dagster.schemas.digest import QUARANTINE_COLUMNS, ROW_COLUMNS, row_digests
+from k2_dagster.schemas.quarantine import QUARANTINE
+from k2_dagster.verify.compare import Int64s, UInt64s
+from k2_dagster.verify.identity import SOURCES
+from k2_dagster.verify.records import PinnedTable
+from k2_dagster.verify.scan import of_stream, scan
+from k2_dagster.verify.staging import Staging, sampled_mask
+
+POSITION = ("topic_epoch", "kafka_partition", "kafka_offset")
+# Offsets [low, high) by (epoch, partition); None: everything
+Bounds = Mapping[tuple[int, int], tuple[int, int]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Which rows are compared with their messages: a share of the offsets, chosen by the seed."""
+
+    share: float
+    seed: int
+
+    def mask(self, offsets: Int64s) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """Which of the offsets are in the sample."""
+        return sampled_mask(offsets, self.share, self.seed)
+
+
+def stage_data(
+    staging: Staging, table: PinnedTable, dataset: Dataset, exchange: str, bounds: Bounds, sample: Sample
+) -> None:
+    """Rows of the data table within the bounds; whole rows of the sample."""
+    wire = [field.name for field in dataset.wire_fields]
+    columns = [*POSITION, *wire]
+    for batch in scan(table.table, dataset, columns, [*of_stream(exchange), *_offset_filters(bounds)]):
+        rows = _within(pa.table(batch), bounds)
+        if rows.num_rows:
+            staging.add_data(rows.select([*POSITION, *SOURCES]), _digests(rows, ROW_COLUMNS))
+            sampled = rows.filter(pa.array(sample.mask(rows["kafka_offset"].to_numpy())))
+            if sampled.num_rows:
+                staging.add_sampled(sampled)
+
+
+def stage_quarantine(
+    staging: Staging, table: PinnedTable, topic: str, exchange: str, dataset: str, bounds: Bounds
+) -> None:
+    """Rows of the quarantine table within the bounds."""
+    columns = [*POSITION, "topic", "reason", "first_offset", "value"]
+    for batch in scan(table.table, QUARANTINE, columns, [*of_stream(exchange, dataset), *_offset_filters(bounds)]):
+        rows = pa.table(batch)
+        rows = _within(rows.filter(pc.equal(rows["topic"].cast(pa.string()), topic)).drop_columns("topic"), bounds)
+        if rows.num_rows:
+            staging.add_quarantine(rows, _digests(rows, QUARANTINE_COLUMNS))
+
+
+def stage_identities(staging: Staging, table: PinnedTable, dataset: Dataset, exchange: str) -> None:
+    """Identities of the whole table, as far as staged duplicates claim them."""
+    for batch in scan(table.table, dataset, SOURCES, of_stream(exchange)):
+        staging.add_elsewhere(pa.table(batch))
+
+
+def _offset_filters(bounds: Bounds) -> list[BooleanExpression]:
+    if bounds is None:
+        return []
+    low = min((low for low, high in bounds.values() if low < high), default=0)
+    high = max((high for low, high in bounds.values() if low < high), default=0)
+    return [GreaterThanOrEqual(term="kafka_offset", value=low), LessThan(term="kafka_offset", value=high)]
+
+
+def _within(rows: pa.Table, bounds: Bounds) -> pa.Table:
+    if bounds is None:
+        return rows
+    epoch, partition, offset = (rows[name].to_numpy() for name in POSITION)
+    kept = np.zeros(rows.num_rows, dtype=bool)
+    for (of_epoch, of_partition), (low, high) in bounds.items():
+        kept |= (epoch == of_epoch) & (partition == of_partition) & (offset >= low) & (offset < high)
+    return rows.filter(pa.array(kept))
+
+
+def _digests(rows: pa.Table, names: tuple[str, ...]) -> UInt64s:
+    return row_digests([_integers(rows[name].combine_chunks()) for name in names])
+
+
+def _integers(column: pa.Array) -> Int64s:
+    whole = column.view(pa.int64()) if pa.types.is_timestamp(column.type) else column.cast(pa.int64())
+    out: Int64s = whole.fill_null(-1).to_numpy(zero_copy_only=False)
+    return out

@@ -1,0 +1,137 @@
+"""Messages decoded one by one with reference libraries: Avro by fastavro, JSON by Python's own. Slow and independent.
+
+Values come out as the dataset's wire form has them: scaled integers, microseconds, lists; null where a writer has no
+such field.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fastavro
+
+from k2_dagster.errors import SchemaUnknown
+from k2_dagster.kafka.registry import RegisteredSchema, Registry
+from k2_dagster.schemas.declaration import PRICE_SCALE, SIZE_SCALE, Dataset, FieldType
+
+FRAME_BYTES = 5
+MICROSECONDS_PER_MILLISECOND = 1_000
+_SCALES = {FieldType.PRICE: PRICE_SCALE, FieldType.SIZE: SIZE_SCALE}
+_LISTS = (FieldType.STRINGS, FieldType.LEVELS)
+# What fastavro and json raise at damaged bytes
+_DECODE_ERRORS = (ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, StopIteration, MemoryError)
+
+Record = dict[str, Any]
+
+
+class Undecodable(Exception):
+    """A message that is no record of its dataset; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """How one schema id is read, and what its fields say of their numbers."""
+
+    read: Callable[[bytes], Any]
+    attributes: Mapping[str, Mapping[str, Any]]
+
+
+class WireDecoder:
+    """Decodes framed messages of one dataset. Raises RegistryUnavailable, and Undecodable for a bad message."""
+
+    def __init__(self, dataset: Dataset, registry: Registry) -> None:
+        self._dataset = dataset
+        self._registry = registry
+        self._writers: dict[int, _Writer] = {}
+
+    def decode(self, value: bytes | None) -> Record:
+        """The message's wire fields by name."""
+        if value is None or len(value) < FRAME_BYTES or value[0] != 0:
+            raise Undecodable("the value has no Confluent header")
+        writer = self._writer(int.from_bytes(value[1:FRAME_BYTES], "big"))
+        try:
+            found = writer.read(value[FRAME_BYTES:])
+            return self._wire_form(found, writer.attributes)
+        except _DECODE_ERRORS as error:
+            raise Undecodable(f"{type(error).__name__}: {error}") from error
+
+    def _writer(self, schema_id: int) -> _Writer:
+        if schema_id not in self._writers:
+            try:
+                self._writers[schema_id] = _writer(self._registry.schema(schema_id))
+            except SchemaUnknown as error:
+                raise Undecodable(error.message) from error
+        return self._writers[schema_id]
+
+    def _wire_form(self, found: Any, attributes: Mapping[str, Mapping[str, Any]]) -> Record:
+        out: Record = {}
+        for field in self._dataset.wire_fields:
+            value = found.get(field.name)
+            about = attributes.get(field.name, {})
+            if value is None:
+                value = [] if field.type in _LISTS else None
+            elif field.type in _SCALES:
+                value = _scaled(value, about, _SCALES[field.type])
+            elif field.type is FieldType.TIMESTAMP and about.get("logicalType") == "timestamp-millis":
+                value *= MICROSECONDS_PER_MILLISECOND
+            elif field.type is FieldType.LEVELS:
+                value = [{name: level.get(name) for name in ("price", "size", "orders")} for level in value]
+            out[field.name] = value
+        return out
+
+
+def _scaled(value: Any, about: Mapping[str, Any], scale: int) -> int:
+    """A number in the writer's scale as an integer in ours; what does not fit exactly has no row to compare with."""
+    if isinstance(value, bytes):
+        value, written = int.from_bytes(value, "big", signed=True), int(about.get("scale", 0))
+    else:
+        written = int(about.get("scale", scale))
+    whole, rest = divmod(int(value) * int(10**scale), int(10**written))
+    if rest:
+        raise ValueError(f"{value} in scale {written} does not fit scale {scale}")
+    return whole
+
+
+def _writer(schema: RegisteredSchema) -> _Writer:
+    try:
+        body = json.loads(schema.text)
+        if schema.kind == "JSON":
+            return _Writer(_read_json, body.get("properties", {}))
+        parsed = fastavro.parse_schema(_without_logical_types(body))
+        return _Writer(
+            lambda payload: _read_avro(payload, parsed), {one["name"]: _about(one) for one in body["fields"]}
+        )
+    except (*_DECODE_ERRORS, fastavro.schema.SchemaParseException) as error:
+        raise Undecodable(f"schema {schema.id} is no record schema: {error}") from error
+
+
+def _read_avro(payload: bytes, schema: Any) -> Any:
+    stream = io.BytesIO(payload)
+    record = fastavro.schemaless_reader(stream, schema, None)
+    if stream.tell() != len(payload):
+        raise ValueError(f"{len(payload) - stream.tell()} bytes behind the record")
+    return record
+
+
+def _read_json(payload: bytes) -> Any:
+    record = json.loads(payload)
+    if not isinstance(record, dict):
+        raise TypeError(f"a JSON {type(record).__name__}, not an object")
+    return record
+
+
+def _about(field: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Scale and logical type of a field: attributes of its type, of the type that is not null in a union."""
+    branches = field["type"] if isinstance(field["type"], list) else [field["type"]]
+    return next((one for one in branches if isinstance(one, dict)), {})
+
+
+def _without_logical_types(schema: Any) -> Any:
+    """Numbers stay the integers that they are on the wire."""
+    if isinstance(schema, list):
+        return [_without_logical_types(one) for one in schema]
+    if isinstance(schema, dict):
+        return {key: _without_logical_types(one) for key, one in schema.items() if key != "logicalType"}
+    return schema
