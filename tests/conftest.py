@@ -1,6 +1,6 @@
 """What every test may use: one real development stack per session, settings that share no table, sample data.
 
-With K2_TEST_STACK_HOME set, the stack of that folder is used and left running, which saves its start.
+With TEST_STACK_HOME set, the stack of that folder is used and left running, which saves its start.
 """
 
 import os
@@ -27,7 +27,7 @@ HOME_PREFIX = "k2-test-"
 def stack() -> Iterator[Stack]:
     """A running stack that the whole session shares: use unique names for topics and exchanges. Do not kill its parts
     without starting them again."""
-    kept = os.environ.get("K2_TEST_STACK_HOME")
+    kept = os.environ.get("TEST_STACK_HOME")
     if kept:
         shared = Stack(Path(kept))
         shared.up()

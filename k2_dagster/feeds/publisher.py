@@ -20,7 +20,7 @@ from k2_dagster.errors import (
 from k2_dagster.feeds.encode import AvroEncoder, Encoder, JsonEncoder, message_keys
 from k2_dagster.feeds.numbering import Numbering
 from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, producer_config, translate
-from k2_dagster.kafka.registry import Registry
+from k2_dagster.kafka.registry import Kind, Registry
 from k2_dagster.schemas.avro import avro_schema_text
 from k2_dagster.schemas.common import ORIGIN_HEADER, ORIGINS
 from k2_dagster.schemas.datasets import dataset_named
@@ -176,9 +176,10 @@ class Publisher:
 
     def _encoder(self, dataset: str, schema_text: str) -> Encoder:
         if (dataset, schema_text) not in self._encoders:
-            subject = subject_name(topic_name(dataset, self._exchange))
+            kind: Kind = "AVRO" if self._wire == "avro" else "JSON"
             made = AvroEncoder if self._wire == "avro" else JsonEncoder
-            schema_id = self._registry.register(subject, schema_text, "AVRO" if self._wire == "avro" else "JSON")
+            subject = subject_name(topic_name(dataset, self._exchange), kind)
+            schema_id = self._registry.register(subject, schema_text, kind)
             self._encoders[dataset, schema_text] = made(schema_text, schema_id)
         return self._encoders[dataset, schema_text]
 

@@ -20,15 +20,15 @@ from typing import TypeVar
 
 from pyiceberg.catalog import Catalog
 
-from k2_dagster.errors import FenceMoved, RegistryUnavailable, SchemaUnknown
+from k2_dagster.errors import FenceMoved, NotInitialized, RegistryUnavailable, SchemaUnknown
 from k2_dagster.ingest.batch import BatchJudge, Outcome
 from k2_dagster.ingest.commit import CommitReport, Committer
 from k2_dagster.ingest.decode import Decoder
 from k2_dagster.ingest.resume import Position, resume
 from k2_dagster.kafka.batch import RawBatch, Reader
+from k2_dagster.kafka.ends import TopicEnd, TopicEnds
 from k2_dagster.kafka.reader import open_reader
 from k2_dagster.kafka.registry import Registry
-from k2_dagster.kafka.topics import describe, watermarks
 from k2_dagster.lake.catalog import close_catalog, open_catalog
 from k2_dagster.observability.points import reached
 from k2_dagster.schemas.datasets import WIRE_DATASETS
@@ -76,6 +76,7 @@ class Connections:
     catalog: Catalog
     database: Database
     registry: Registry
+    ends: TopicEnds
 
     @classmethod
     @contextmanager
@@ -86,7 +87,7 @@ class Connections:
             require_current(database)
             catalog = open_catalog(settings)
             try:
-                yield cls(settings, profiles, catalog, database, Registry(settings))
+                yield cls(settings, profiles, catalog, database, Registry(settings), TopicEnds(settings))
             finally:
                 close_catalog(catalog)
         finally:
@@ -165,19 +166,23 @@ class StreamDrain:
         return position
 
     def _refresh(self, position: Position) -> None:
-        """New end offsets. A topic that is another one now is for `resume` to judge."""
-        settings = self.connections.settings
-        state = describe(settings, [position.topic.name]).get(position.topic.name)
-        if state is None or state.topic_id != position.topic.topic_id:
+        """New end offsets, of the same topic: one that is another now is for `resume` to judge."""
+        position.ends = dict(self._end(position).ends)
+
+    def _end(self, position: Position) -> TopicEnd:
+        end = self.connections.ends.read([position.topic.name])[position.topic.name]
+        if isinstance(end, TopicEnd) and end.topic_id == position.topic.topic_id:
+            return end
+        if isinstance(end, TopicEnd | NotInitialized):
             raise FenceMoved(f"{self.name}: the topic is another one now", advice="resume says what that means")
-        marks = watermarks(settings, position.topic.name, state.partitions)
-        position.ends = {partition: end for partition, (_, end) in marks.items()}
+        raise end
 
     def read(self) -> RawBatch:
-        """Stage 1: the next messages."""
-        assert self._reader is not None
+        """Stage 1: the next messages, up to the ends seen."""
+        assert self._reader is not None and self.position is not None
         settings = self.connections.settings
-        return self._reader.read(settings.ingest_batch_rows, settings.ingest_commit_interval_seconds)
+        seconds, until = settings.ingest_commit_interval_seconds, self.position.ends
+        return self._reader.read(settings.ingest_batch_rows, seconds, until)
 
     def judge(self, raw: RawBatch, starts: dict[int, int], stop: threading.Event) -> Outcome:
         """Stage 2. Waits for a schema that the registry does not give, with a bound and a clear state."""
@@ -192,8 +197,9 @@ class StreamDrain:
                 logger.warning("waiting for a schema", extra={"stream": self.name, "why": error.message})
 
     def commit(self, outcome: Outcome) -> CommitReport:
-        """Stage 3."""
-        assert self._committer is not None
+        """Stage 3. A topic that was made anew meanwhile may have given offsets that are not what they seem."""
+        assert self._committer is not None and self.position is not None
+        self._end(self.position)
         return self._committer.commit(outcome)
 
 

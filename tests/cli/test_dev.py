@@ -12,7 +12,7 @@ pytestmark = pytest.mark.stack
 
 
 def run(stack: Stack, *arguments: str) -> Result:
-    environment = {"K2_HOME": str(stack.home), "K2_TEST_STACK_HOME": None}
+    environment = {"K2_HOME": str(stack.home)}
     return CliRunner().invoke(dev, list(arguments), env=environment, catch_exceptions=False)
 
 

@@ -37,7 +37,7 @@ def test_against_does_not_go_with_exchange(tmp_path: Path) -> None:
 @pytest.mark.stack
 def test_register_says_what_it_did_and_check_then_passes(stack: Stack) -> None:
     # A developer's choice of stack, which is no setting
-    environment = {**stack.settings_environment(), "K2_TEST_STACK_HOME": None}
+    environment = {**stack.settings_environment()}
 
     def run(*arguments: str) -> list[dict[str, str]]:
         result = CliRunner(env=environment).invoke(schemas, [*arguments, "--json"])

@@ -30,7 +30,7 @@ START_SECONDS = 60.0
 )
 def test_a_wrong_option_is_a_terminal_error_that_says_what_is_valid(option: tuple[str, ...], said: str) -> None:
     # The session's own variable for a kept stack is not a setting.
-    result = CliRunner(env={"K2_TEST_STACK_HOME": None}).invoke(main, ["simulate", "--seconds", "1", *option])
+    result = CliRunner().invoke(main, ["simulate", "--seconds", "1", *option])
     assert result.exit_code == 4
     assert said in result.output
     assert "->" in result.output
