@@ -179,7 +179,8 @@ class StreamDrain:
 
     def read(self) -> RawBatch:
         """Stage 1: the next messages, up to the ends seen."""
-        assert self._reader is not None and self.position is not None
+        assert self._reader is not None
+        assert self.position is not None
         settings = self.connections.settings
         seconds, until = settings.ingest_commit_interval_seconds, self.position.ends
         return self._reader.read(settings.ingest_batch_rows, seconds, until)
@@ -198,7 +199,8 @@ class StreamDrain:
 
     def commit(self, outcome: Outcome) -> CommitReport:
         """Stage 3. A topic that was made anew meanwhile may have given offsets that are not what they seem."""
-        assert self._committer is not None and self.position is not None
+        assert self._committer is not None
+        assert self.position is not None
         self._end(self.position)
         return self._committer.commit(outcome)
 
