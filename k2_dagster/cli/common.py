@@ -4,6 +4,7 @@ import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -75,7 +76,7 @@ def json_value(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, bytes):
         return b64encode(value).decode()
-    return str(value)
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 def text_value(value: Any) -> str:
@@ -88,4 +89,4 @@ def text_value(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, list | dict | tuple):
         return json.dumps(value, default=json_value, ensure_ascii=False)
-    return str(json_value(value)) if isinstance(value, bytes | datetime | date) else str(value)
+    return value if isinstance(value, str) else str(json_value(value))

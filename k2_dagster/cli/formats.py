@@ -90,16 +90,19 @@ def _csv_type(of_type: pa.DataType) -> pa.DataType:
 
 
 def _needs_text(of_type: pa.DataType) -> bool:
-    return bool(pa.types.is_nested(of_type) or pa.types.is_binary(of_type) or pa.types.is_timestamp(of_type))
+    types = pa.types
+    return any(is_such(of_type) for is_such in (types.is_nested, types.is_binary, types.is_timestamp, types.is_decimal))
 
 
 def _flattened(column: pa.Array) -> pa.Array:
-    if pa.types.is_timestamp(column.type):
-        return pa.compute.strftime(column, format="%Y-%m-%dT%H:%M:%SZ" if column.type.tz else "%Y-%m-%dT%H:%M:%S")
+    """What PyArrow's writer cannot write, or would write otherwise (1E-8), as text."""
     if not _needs_text(column.type):
         return column
-    values = ((None if one is None else one if isinstance(one, bytes) else _json(one)) for one in column.to_pylist())
-    return pa.array([json_value(one) if isinstance(one, bytes) else one for one in values], pa.string())
+    if pa.types.is_timestamp(column.type):
+        zone = "Z" if column.type.tz else ""
+        return pa.compute.strftime(column, format=f"%Y-%m-%dT%H:%M:%S{zone}")
+    to_text = _json if pa.types.is_nested(column.type) else json_value
+    return pa.array([None if one is None else to_text(one) for one in column.to_pylist()], pa.string())
 
 
 def _json(value: object) -> str:

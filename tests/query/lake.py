@@ -25,7 +25,7 @@ from pyiceberg.table.update.snapshot import _FastAppendFiles
 from k2_dagster.query.engine import QueryEngine
 from k2_dagster.schemas.arrow import table_schema
 from k2_dagster.schemas.datasets import TABLES, table_name
-from k2_dagster.schemas.declaration import Field, FieldType
+from k2_dagster.schemas.declaration import FieldType
 from k2_dagster.settings import Settings
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -52,10 +52,9 @@ class Lake:
 
     def append(self, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """One commit. What a row does not say is null, or a constant where the column is required."""
-        declared = TABLES[dataset]
-        filled = [{field.name: _filled(field, row) for field in declared.fields} for row in rows]
         table = self.catalog.load_table(table_name(dataset))
-        table.append(pa.Table.from_pylist(filled, schema=table_schema(declared)))
+        complete = [filled(dataset, row) for row in rows]
+        table.append(pa.Table.from_pylist(complete, schema=table_schema(TABLES[dataset])))
 
     def engine(self) -> QueryEngine:
         """An engine on these tables."""
@@ -66,9 +65,12 @@ class Lake:
         return [tuple(row.values()) for row in self.engine().query(sql, parameters).to_pylist()]
 
 
-def _filled(field: Field, row: Mapping[str, Any]) -> Any:
-    default = _DEFAULTS[field.type] if field.required else None
-    return row.get(field.name, default)
+def filled(dataset: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with every column of the dataset."""
+    return {
+        field.name: row.get(field.name, _DEFAULTS[field.type] if field.required else None)
+        for field in TABLES[dataset].fields
+    }
 
 
 def tick(symbol: str, *, exchange: str = "alpha", day: int = 0, second: int = 0, **others: Any) -> dict[str, Any]:

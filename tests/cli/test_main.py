@@ -1,0 +1,131 @@
+"""The root of the command line: loading on demand, errors, exit statuses."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import k2_dagster.cli
+from k2_dagster.cli import COMMANDS, Entry, load, main
+from k2_dagster.cli.exits import MEANINGS, exit_status
+from k2_dagster.errors import (
+    ConfigurationError,
+    InputLost,
+    K2Error,
+    KafkaUnavailable,
+    QueryRefused,
+    VerificationFailed,
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_loads_and_helps(name: str) -> None:
+    assert isinstance(load(COMMANDS[name].target), click.Command)
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: k2 {name}")
+
+
+def test_help_names_every_command_and_exit_status() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+
+    assert result.exit_code == 0
+    for word in (*COMMANDS, *(str(code) for code in MEANINGS)):
+        assert f"\n  {word} " in result.output
+
+
+def test_help_imports_no_command() -> None:
+    code = (
+        "import sys\nfrom k2_dagster.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in sys.modules if name in ('duckdb', 'pyarrow', 'pydantic', 'confluent_kafka')])"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_nearest_command_is_suggested() -> None:
+    result = CliRunner().invoke(main, ["querry"])
+
+    assert result.exit_code == 2
+    assert "Did you mean `k2 query`?" in result.stderr
+
+
+def test_no_command_is_like_nonsense() -> None:
+    result = CliRunner().invoke(main, ["zzzzzz"])
+
+    assert result.exit_code == 2
+    assert "`k2 --help` lists the commands" in result.stderr
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """Adds the command `break`, which raises what the test puts into this list."""
+    raised: list[BaseException] = []
+
+    @click.command("break")
+    def command() -> None:
+        raise raised[0]
+
+    monkeypatch.setitem(COMMANDS, "break", Entry("tests:break", "raises"))
+    monkeypatch.setattr(k2_dagster.cli, "load", lambda target: command if target == "tests:break" else load(target))
+    return raised
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (KafkaUnavailable("no broker", advice="start one"), 3),
+        (ConfigurationError("wrong value"), 4),
+        (InputLost("range [1, 2) is gone"), 4),
+        (QueryRefused("no such table"), 4),
+        (VerificationFailed("1 missing"), 1),
+    ],
+)
+def test_an_error_is_one_message_and_a_status(error: K2Error, status: int, broken: list[BaseException]) -> None:
+    broken.append(error)
+
+    result = CliRunner().invoke(main, ["break"])
+
+    assert result.exit_code == status == exit_status(error)
+    assert result.stderr == f"k2: {error}\n"
+    assert result.stdout == ""
+
+
+def test_a_traceback_is_shown_on_demand(broken: list[BaseException]) -> None:
+    broken.append(ConfigurationError("wrong value"))
+
+    result = CliRunner().invoke(main, ["break"], env={"K2_LOG_LEVEL": "DEBUG"})
+
+    assert result.exit_code == 4
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("k2: wrong value\n")
+
+
+def test_ctrl_c_ends_with_130(broken: list[BaseException]) -> None:
+    broken.append(KeyboardInterrupt())
+
+    result = CliRunner().invoke(main, ["break"])
+
+    assert result.exit_code == 130
+
+
+def test_a_mistake_of_ours_is_not_disguised(broken: list[BaseException]) -> None:
+    broken.append(KeyError("a bug"))
+
+    result = CliRunner().invoke(main, ["break"])
+
+    assert isinstance(result.exception, KeyError)
+
+
+def test_help_of_a_command_survives_a_wrong_setting() -> None:
+    helped = CliRunner().invoke(main, ["settings", "--help"], env={"K2_LOG_LEVLE": "INFO"})
+    used = CliRunner().invoke(main, ["settings"], env={"K2_LOG_LEVLE": "INFO"})
+
+    assert helped.exit_code == 0
+    assert used.exit_code == 4
+    assert "did you mean K2_LOG_LEVEL?" in used.stderr
