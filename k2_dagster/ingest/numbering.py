@@ -125,6 +125,10 @@ class Numbering:
         self._holes = {name: column[alive] for name, column in self._holes.items()}
         self._holes["key"] = moved[self._holes["key"]]
 
+    def record_ms(self, partition: int) -> int:
+        """The newest record time seen in a partition; kernel.NEVER before its first message."""
+        return int(self._partition_ms[partition]) if partition < len(self._partition_ms) else kernel.NEVER
+
     def open_holes(self) -> list[tuple[Key, int, int, bool]]:
         """(key, first, last, explained by quarantine) of every open hole; for tests and status."""
         return [

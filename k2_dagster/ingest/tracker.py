@@ -87,16 +87,18 @@ class Tracker:
         """Judge one batch and move the state on."""
         partition = Codes(rows.partition, [str(one) for one in range(int(rows.partition.max(initial=0)) + 1)])
         numbered = rows.flag != kernel.UNREADABLE
-        expired = self._expired(rows, partition, numbered)
-        venue_flags = np.where(numbered & ~rows.by_venue, kernel.SKIPPED, rows.flag)
-        publisher_flags = np.where(numbered & ~rows.has_publisher, kernel.SKIPPED, rows.flag)
-        venue_flags = np.where(expired & numbered, kernel.SKIPPED, venue_flags).astype(np.int8)
-        publisher_flags = np.where(expired & numbered, kernel.SKIPPED, publisher_flags).astype(np.int8)
+        record_ms = self._record_times(rows)
+        of_venue, of_publisher = numbered & rows.by_venue, numbered & rows.has_publisher
+        constant = Codes(np.zeros(len(rows.offset), dtype=np.int32), [PUBLISHER])
+        venue_old = self._old(VENUE, [partition, rows.stream, rows.session], of_venue, record_ms)
+        publisher_old = self._old(PUBLISHER, [partition, constant, rows.publisher_session], of_publisher, record_ms)
+        venue_flags = np.where(numbered & (~of_venue | venue_old), kernel.SKIPPED, rows.flag).astype(np.int8)
+        publisher_flags = np.where(numbered & (~of_publisher | publisher_old), kernel.SKIPPED, rows.flag)
         venue = self._judge_venue(rows, partition, venue_flags)
-        publisher = self._judge_publisher(rows, partition, publisher_flags, strict_partitions)
+        publisher = self._judge_publisher(rows, partition, publisher_flags.astype(np.int8), strict_partitions)
         verdict = np.where(rows.by_venue, venue[0], publisher[0])
-        verdict = np.where(expired & numbered, kernel.HORIZON, verdict)
-        self._forget_old(rows)
+        verdict = np.where(np.where(rows.by_venue, venue_old, publisher_old), kernel.HORIZON, verdict)
+        self._forget_old()
         return Verdicts(verdict.astype(np.int8), {VENUE: venue[1], PUBLISHER: publisher[1]})
 
     def _judge_venue(self, rows: Input, partition: Codes, flags: Flags) -> tuple[Flags, list[Event]]:
@@ -157,21 +159,30 @@ class Tracker:
         )
         return judged.verdicts, judged.events
 
-    def _expired(self, rows: Input, partition: Codes, numbered: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Rows of sessions that ended longer ago than the horizon; notes the sessions of the others."""
-        out = np.zeros(len(rows.offset), dtype=bool)
-        constant = Codes(np.zeros(len(rows.offset), dtype=np.int32), [PUBLISHER])
-        for name, stream, session, wanted in (
-            (VENUE, rows.stream, rows.session, numbered & rows.by_venue),
-            (PUBLISHER, constant, rows.publisher_session, numbered & rows.has_publisher),
-        ):
-            at = np.flatnonzero(wanted)
-            if not len(at):
-                continue
-            places, parts = combine([partition.take(at), stream.take(at), session.take(at)])
-            old = self._note_sessions(name, places, parts, rows.time_ms[at])
-            identifying = rows.by_venue[at] if name == VENUE else ~rows.by_venue[at]
-            out[at[np.isin(places, list(old)) & identifying]] = True
+    def _record_times(self, rows: Input) -> Int64s:
+        """Kafka's record time of each row, never going back within a partition."""
+        out = rows.time_ms.copy()
+        for partition in np.unique(rows.partition).tolist():
+            at = np.flatnonzero(rows.partition == partition)
+            before = self.numberings[VENUE].record_ms(partition)
+            out[at] = np.maximum.accumulate(np.maximum(out[at], before))
+        return out
+
+    def _old(
+        self, name: str, columns: list[Codes], wanted: npt.NDArray[np.bool_], record_ms: Int64s
+    ) -> npt.NDArray[np.bool_]:
+        """Rows of sessions that ended longer ago than the horizon; notes the sessions of the others.
+
+        The rows are looked at by stretches of record time that are shorter than the horizon: inside one, a session's
+        first row decides for all of its rows, so that the batch may be split anywhere.
+        """
+        out = np.zeros(len(wanted), dtype=bool)
+        stretches = record_ms // self.horizon_ms
+        for stretch in np.unique(stretches[wanted]):
+            at = np.flatnonzero(wanted & (stretches == stretch))
+            places, parts = combine([column.take(at) for column in columns])
+            old = self._note_sessions(name, places, parts, record_ms[at])
+            out[at] = np.isin(places, list(old))
         return out
 
     def _note_sessions(self, name: str, places: Int64s, parts: list[tuple[str | None, ...]], times: Int64s) -> set[int]:
@@ -194,22 +205,19 @@ class Tracker:
             last_ms[session] = max(int(lasts[at]), before if before is not None else kernel.NEVER)
         return old
 
-    def _forget_old(self, rows: Input) -> None:
-        if not len(rows.time_ms):
-            return
-        now = int(rows.time_ms.max())
+    def _forget_old(self) -> None:
         for name, numbering in self.numberings.items():
             last_ms, newest_ms = self._last_ms[name], self._newest_ms[name]
             old = {
                 session
                 for session, last in last_ms.items()
-                if now - last > 2 * self.horizon_ms and newest_ms[session[:2]] > last
+                if numbering.record_ms(session[0]) - last > 2 * self.horizon_ms and newest_ms[session[:2]] > last
             }
             if old:
-                doomed = {at for at, key in enumerate(numbering.keys) if _session_of(name, key) in old}
-                numbering.forget(doomed)
-            while len(last_ms) > MAX_OLD_SESSIONS:
-                del last_ms[min(last_ms, key=lambda one: last_ms[one])]
+                numbering.forget({at for at, key in enumerate(numbering.keys) if _session_of(name, key) in old})
+            if len(last_ms) > MAX_OLD_SESSIONS:
+                for session in sorted(last_ms, key=last_ms.__getitem__)[:-MAX_OLD_SESSIONS]:
+                    del last_ms[session]
 
     def dump(self) -> bytes:
         """The whole state as bytes."""

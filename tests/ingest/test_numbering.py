@@ -99,7 +99,7 @@ def missing(numbering: Numbering) -> set[tuple[Any, int, bool]]:
     }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(histories(), st.sampled_from((0, 1, 3, 20)), st.sampled_from((0, 4, 15, 10_000)), st.sets(st.integers(1, 59)))
 def test_any_split_agrees_with_plain_sets(rows: list[Row], grace_messages: int, grace_ms: int, cuts: set[int]) -> None:
     oracle = Oracle(grace_messages, grace_ms)
