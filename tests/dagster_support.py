@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from confluent_kafka.admin import AdminClient
 
 from k2_dagster.cli.init import initialize
+from k2_dagster.devstack.process import wait_until
 from k2_dagster.feeds.simulator.faults import FaultPlan, parse_fault
 from k2_dagster.feeds.simulator.feed import FeedParameters
 from k2_dagster.feeds.simulator.simulation import Simulation
 from k2_dagster.ingest.drain import DrainReport, drain_exchange
+from k2_dagster.kafka.clients import client_config
+from k2_dagster.kafka.topics import describe
 from k2_dagster.resources.platform import Platform
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.settings import Settings
@@ -75,6 +79,12 @@ class Market:
             self.settings, self.platform.profiles, parameters, flat_out=True, stop=threading.Event()
         )  # fmt: skip
         return sum(simulation.run().published.values())
+
+    def delete_topic(self, topic: str) -> None:
+        """Delete a topic and wait until the broker does not know it any more."""
+        admin = AdminClient(client_config(self.settings))
+        admin.delete_topics([topic])[topic].result(10)
+        assert wait_until(lambda: not describe(self.settings, [topic]), 10)
 
     def drain(self, exchange: str, run_id: str = "") -> DrainReport:
         """Drain until caught up, in this process."""

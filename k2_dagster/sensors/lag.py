@@ -34,6 +34,11 @@ FAILURES_READ = 200
 # Unfinished drains: one per exchange at most, and those that the queue holds back.
 UNFINISHED_READ = 1_000
 
+# A run that is still there so long after its cap has lost its code server; run monitoring then fails it, and the
+# exchange is free again.
+OVERTIME_SECONDS = 60.0
+MAX_RUNTIME_TAG = "dagster/max_runtime"
+
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -135,7 +140,7 @@ def lag_sensor(context: dg.SensorEvaluationContext, k2: dg.ResourceParam[Platfor
     decision = decide(by_exchange(report), occupied, failures, memory, now.timestamp(), k2.settings)
     context.log.info("looked at %d streams in %.0f ms", len(report.lags), (time.monotonic() - started) * 1000)
     return dg.SensorResult(
-        run_requests=[_request(exchange) for exchange in decision.launch] or None,
+        run_requests=[_request(exchange, k2.settings) for exchange in decision.launch] or None,
         skip_reason=None if decision.launch else skip_reason(report, occupied),
         cursor=decision.memory.dump(),
     )
@@ -194,8 +199,7 @@ def leased_exchanges(k2: Platform) -> set[str]:
         return set(connection.execute(query).scalars())
 
 
-def _request(exchange: str) -> dg.RunRequest:
-    return dg.RunRequest(
-        run_config=drain_run_config(exchange),
-        tags={STREAM_TAG: exchange, LANE_TAG: INGEST_LANE},
-    )
+def _request(exchange: str, settings: Settings) -> dg.RunRequest:
+    longest = settings.ingest_run_cap_seconds + OVERTIME_SECONDS
+    tags = {STREAM_TAG: exchange, LANE_TAG: INGEST_LANE, MAX_RUNTIME_TAG: str(int(longest))}
+    return dg.RunRequest(run_config=drain_run_config(exchange), tags=tags)

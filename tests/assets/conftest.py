@@ -1,0 +1,5 @@
+"""The Dagster fixtures."""
+
+from tests.dagster_fixtures import instance, market
+
+__all__ = ["instance", "market"]
