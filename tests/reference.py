@@ -47,7 +47,7 @@ def example(before: str) -> str:
 
 def _settings() -> Iterator[str]:
     yield "## Settings\n"
-    yield "A value comes from the environment, else from `stack.env` in the folder `K2_HOME` (which `k2 dev up` writes), "
+    yield "A value comes from the environment, else from `stack.env` in the folder `K2_HOME` (`k2 dev up` writes it), "
     yield "else it is the default.\n"
     yield "| environment | default | unit | meaning |"
     yield "|---|---|---|---|"
