@@ -20,7 +20,7 @@ Int64s = npt.NDArray[np.int64]
 MAX_FAST_ENUM = 64
 _PRIMITIVES: Mapping[str, pa.DataType] = {
     "boolean": pa.bool_(),
-    "int": pa.int32(),
+    "int": pa.int64(),  # wider than the type: the fast decoder wraps a damaged number around, and its length still adds up
     "long": pa.int64(),
     "float": pa.float32(),
     "double": pa.float64(),
@@ -51,7 +51,9 @@ def parse(schema_text: str) -> Node:
 
 
 def bare(schema: Any) -> Any:
-    """The schema without logical types and attributes: numbers stay the integers they are on the wire."""
+    """The schema without logical types and attributes: numbers stay the integers they are on the wire, all of them long."""
+    if schema == "int":
+        return "long"
     if isinstance(schema, list):
         return [bare(one) for one in schema]
     if not isinstance(schema, dict):
@@ -66,15 +68,17 @@ def bare(schema: Any) -> Any:
             kept[key] = bare(schema[key])
     if "fields" in schema:
         kept["fields"] = [{"name": one["name"], "type": bare(one["type"])} for one in schema["fields"]]
-    elif isinstance(schema.get("type"), (dict, list)):
+    elif isinstance(schema.get("type"), (dict, list)) or schema.get("type") == "int":
         return bare(schema["type"])
     return kept
 
 
 def encoded_lengths(node: Node, array: pa.Array) -> Int64s:
     """Bytes that each value of a decoded array took on the wire, in the encoding that every common encoder writes."""
-    if not node.nullable:
-        return _ENCODED[node.kind](node, array)
+    if node.nullable and array.null_count == len(array):
+        return np.ones(len(array), dtype=np.int64)
+    if not node.nullable or not array.null_count:
+        return _ENCODED[node.kind](node, array) + int(node.nullable)
     valid = array.is_valid().to_numpy(zero_copy_only=False)
     return 1 + np.where(valid, _ENCODED[node.kind](node, array), 0)
 
@@ -126,31 +130,43 @@ def _union(branches: list[Any], names: dict[str, Any]) -> Node:
     return Node(inner.kind, inner.arrow, nullable, inner.fast, inner.attributes, inner.children)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
+def _varint_length(value):  # type: ignore[no-untyped-def]
+    zigzag = np.uint64((value << 1) ^ (value >> 63))
+    length = 1
+    while zigzag >= np.uint64(128):
+        zigzag >>= np.uint64(7)
+        length += 1
+    return length
+
+
+@numba.njit(cache=True, nogil=True)
 def _varint_lengths(values):  # type: ignore[no-untyped-def]
     out = np.empty(len(values), dtype=np.int64)
     for at in range(len(values)):
-        value = values[at]
-        zigzag = np.uint64((value << 1) ^ (value >> 63))
-        length = 1
-        while zigzag >= np.uint64(128):
-            zigzag >>= np.uint64(7)
-            length += 1
-        out[at] = length
+        out[at] = _varint_length(np.int64(values[at]))
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _text_lengths(offsets):  # type: ignore[no-untyped-def]
+    out = np.empty(len(offsets) - 1, dtype=np.int64)
+    for at in range(len(out)):
+        size = np.int64(offsets[at + 1]) - np.int64(offsets[at])
+        out[at] = size + _varint_length(size)
     return out
 
 
 def _integers(_: Node, array: pa.Array) -> Int64s:
     filled = array.fill_null(0) if array.null_count else array
-    out: Int64s = _varint_lengths(filled.to_numpy(zero_copy_only=False).astype(np.int64, copy=False))
+    out: Int64s = _varint_lengths(filled.to_numpy(zero_copy_only=False))
     return out
 
 
 def _strings(_: Node, array: pa.Array) -> Int64s:
     offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
-    sizes = np.diff(offsets).astype(np.int64)
-    lengths: Int64s = _varint_lengths(sizes)
-    return lengths + sizes
+    out: Int64s = _text_lengths(offsets)
+    return out
 
 
 def _constant(node: Node, array: pa.Array) -> Int64s:
@@ -168,9 +184,14 @@ def _arrays(node: Node, array: pa.Array) -> Int64s:
 
 def _records(node: Node, array: pa.Array) -> Int64s:
     out = np.zeros(len(array), dtype=np.int64)
+    constant = 0
     for at, (_, child) in enumerate(node.children):
-        out += encoded_lengths(child, array.field(at))
-    return out
+        field = array.field(at)
+        if child.nullable and field.null_count == len(field):
+            constant += 1
+        else:
+            out += encoded_lengths(child, field)
+    return out + constant
 
 
 _ENCODED: Mapping[str, Callable[[Node, pa.Array], Int64s]] = {

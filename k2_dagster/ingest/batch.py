@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.columns import Codes
-from k2_dagster.ingest.decode import NO_SCHEMA, DecodedBatch, Decoder
+from k2_dagster.ingest.decode import DecodedBatch, Decoder, distinct_ids
 from k2_dagster.ingest.duplicates import first_seen
 from k2_dagster.ingest.ledger import ledger_changes
 from k2_dagster.ingest.quarantined import Quarantined, quarantine_table
@@ -224,7 +224,7 @@ class BatchJudge:
             ranges=ranges,
             quarantine_ranges=self._ranges(raw, decoded, np.zeros(len(raw), dtype=bool), fresh, starts),
             counts=_counts(raw, at, refusals, held, verdicts, rows, checked),
-            schema_ids=[one for one in np.unique(decoded.schema_ids).tolist() if one != NO_SCHEMA],
+            schema_ids=distinct_ids(decoded.schema_ids),
             ledger=ledger_changes(verdicts.events, raw, decoded, checked, self.profile, self.topic.epoch),
             state=self.tracker.dump(),
         )

@@ -30,12 +30,14 @@ def ledger_changes(
     topic_epoch: int,
 ) -> list[LedgerChange]:
     """One change per event, in row order. A gap belongs to the event day of the message that showed it."""
-    place_of = {int(row): place for place, row in enumerate(decoded.rows)} if any(events.values()) else {}
     out: list[tuple[int, LedgerChange]] = []
     for numbering, happened in events.items():
         for event in happened:
-            place = place_of.get(event.row)
-            day = checked.days[place] if place is not None else raw.timestamp_ms[event.row] // MS_PER_DAY
+            place = int(np.searchsorted(decoded.rows, event.row))
+            is_decoded = place < len(decoded.rows) and decoded.rows[place] == event.row
+            # the day of a refused message may be anything
+            has_day = is_decoded and place not in checked.refused
+            day = checked.days[place] if has_day else raw.timestamp_ms[event.row] // MS_PER_DAY
             change = _change(numbering, event, profile, topic_epoch, int(raw.offset[event.row]), int(day))
             out.append((event.row, change))
     return [change for _, change in sorted(out, key=lambda pair: pair[0])]
