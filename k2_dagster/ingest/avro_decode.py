@@ -91,10 +91,15 @@ class AvroDecoder:
             return None
         if len(framed) != count:
             return None
-        fields = framed.flatten()[len(_FRAME_FIELDS) :]
+        magic, schema_id, *fields = framed.flatten()
         records = pa.StructArray.from_arrays(fields, names=[name for name, _ in self.layout.children])
         lengths = avro_layout.encoded_lengths(self.layout, records) + FRAME_BYTES
-        wrong = np.flatnonzero(lengths != np.diff(offsets))
+        proven = lengths == np.diff(offsets)
+        # a message that is cut short can add up with a byte of its successor, whose frame is then not where it belongs
+        bits = schema_id.to_numpy(zero_copy_only=False).view(np.int32)
+        framed_well = ~magic.to_numpy(zero_copy_only=False) & (bits == bits[0])
+        proven[:-1] &= framed_well[1:]
+        wrong = np.flatnonzero(~proven)
         return records, int(wrong[0]) if len(wrong) else count
 
     def _one_by_one(

@@ -20,7 +20,8 @@ Int64s = npt.NDArray[np.int64]
 MAX_FAST_ENUM = 64
 _PRIMITIVES: Mapping[str, pa.DataType] = {
     "boolean": pa.bool_(),
-    "int": pa.int64(),  # wider than the type: the fast decoder wraps a damaged number around, and its length still adds up
+    # read as a long: the fast decoder wraps a damaged int around, and its length can still add up
+    "int": pa.int64(),
     "long": pa.int64(),
     "float": pa.float32(),
     "double": pa.float64(),
@@ -51,7 +52,7 @@ def parse(schema_text: str) -> Node:
 
 
 def bare(schema: Any) -> Any:
-    """The schema without logical types and attributes: numbers stay the integers they are on the wire, all of them long."""
+    """The schema without logical types and attributes: numbers stay the integers they are on the wire, all long."""
     if schema == "int":
         return "long"
     if isinstance(schema, list):

@@ -1,5 +1,6 @@
 """Texts as codes: small integers with a list of distinct values, which is what sorting, judging and writing work on."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,10 +44,12 @@ def encode(array: pa.Array) -> Codes:
 
 def combine(columns: list[Codes]) -> tuple[npt.NDArray[np.int64], list[tuple[str | None, ...]]]:
     """Codes of the combinations: an index per row, and the distinct combinations that occur."""
+    size = math.prod(len(column.values) for column in columns)
+    if size > _LARGEST_CODE:
+        return _combine_stepwise(columns)
     combined = np.zeros(len(columns[0].indices), dtype=np.int64)
     for column in columns:
         combined = combined * len(column.values) + column.indices
-    size = int(np.prod([len(column.values) for column in columns], dtype=np.float64))
     if size <= _TABLE_LIMIT:
         present = np.zeros(size, dtype=bool)
         present[combined] = True
@@ -59,6 +62,16 @@ def combine(columns: list[Codes]) -> tuple[npt.NDArray[np.int64], list[tuple[str
     return rows, _decombine(distinct, columns)
 
 
+def _combine_stepwise(columns: list[Codes]) -> tuple[npt.NDArray[np.int64], list[tuple[str | None, ...]]]:
+    """For more possible combinations than an integer can number; those that occur are never more than the rows."""
+    rows, parts = combine(columns[:-1])
+    last = columns[-1]
+    distinct, places = np.unique(rows * len(last.values) + last.indices, return_inverse=True)
+    pairs = [divmod(one, len(last.values)) for one in distinct.tolist()]
+    return places, [(*parts[at], last.values[of_last]) for at, of_last in pairs]
+
+
+_LARGEST_CODE = 2**63 - 1
 # Up to this many possible combinations a table of them is cheaper than sorting (4 M entries, 36 MB for a moment).
 _TABLE_LIMIT = 4_000_000
 

@@ -1,6 +1,7 @@
 """JSON messages to Arrow: whole windows by Arrow's reader, message by message where a window fails."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ SMALLEST_WINDOW_ROWS = 16
 # Arrow's reader needs a whole message in one block.
 MAX_BLOCK_BYTES = 64 * 1024 * 1024
 
+BEYOND_LONG = 2**64
+SHOWN_CHARACTERS = 60
+
 _KINDS = {"integer": ("long", pa.int64()), "string": ("string", pa.string()), "boolean": ("boolean", pa.bool_())}
-_DECODE_ERRORS = (ValueError, TypeError, OverflowError, pa.ArrowException)
+_DECODE_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, pa.ArrowException)
 
 
 class JsonDecoder:
@@ -63,12 +67,14 @@ class JsonDecoder:
         text = b"\n".join(payloads)
         read = pyarrow.json.ReadOptions(use_threads=False, block_size=min(MAX_BLOCK_BYTES, len(text) + 1))
         try:
+            text.decode()  # Arrow's reader lets text through that is not UTF-8
             table = pyarrow.json.read_json(pa.BufferReader(text), read_options=read, parse_options=self._options)
+            if table.num_rows != len(payloads):
+                return None
+            records = pa.concat_arrays(table.to_struct_array().chunks).cast(self.layout.arrow)
         except (ValueError, pa.ArrowException):
             return None
-        if table.num_rows != len(payloads):
-            return None
-        return pa.concat_arrays(table.to_struct_array().chunks).cast(self.layout.arrow)
+        return records
 
     def _one_by_one(
         self,
@@ -78,24 +84,48 @@ class JsonDecoder:
         refusals: list[Refusal],
     ) -> None:
         for row, payload in enumerate(payloads, start=low):
+            # as in a window of many, so that its neighbours do not decide what a message is
+            alone = self._window([payload])
+            if alone is not None:
+                pieces.append((np.array([row], dtype=np.int64), alone))
+                continue
             try:
-                record = _whole_numbers(orjson.loads(payload))
-                if not isinstance(record, dict):
-                    raise TypeError(f"the message is a JSON {type(record).__name__}, not an object")
+                record = _read_as(self.layout, _loads(payload))
                 pieces.append((np.array([row], dtype=np.int64), pa.array([record], self.layout.arrow)))
             except _DECODE_ERRORS as error:
                 refusals.append(Refusal(row, "undecodable", describe(error)))
 
 
-def _whole_numbers(value: Any) -> Any:
-    """JSON Schema counts 1.0 as an integer; Arrow does not."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _whole_numbers(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_whole_numbers(one) for one in value]
+def _loads(payload: bytes) -> Any:
+    """Numbers with a point stay what is written: a float would round some of them to integers."""
+    orjson.loads(payload)  # stricter than the standard library: UTF-8, surrogates, NaN
+    return json.loads(payload, parse_float=Decimal)
+
+
+_PYTHON_TYPES: dict[str, Any] = {"long": int, "string": str, "boolean": bool, "array": list, "record": dict}
+
+
+def _read_as(node: Node, value: Any) -> Any:
+    """The value as its type in the schema; fields that the schema does not name are left out.
+
+    JSON Schema counts 1.0 as an integer, Arrow does not and would cut 1.5 to 1. Raises TypeError for another type and
+    for a number that is not exactly an integer.
+    """
+    if value is None:
+        return None
+    if node.kind == "long" and isinstance(value, Decimal) and abs(value) < BEYOND_LONG and value == int(value):
+        value = int(value)
+    if type(value) is not _PYTHON_TYPES[node.kind]:  # exactly: a boolean is an int in Python
+        raise TypeError(f"{_shown(value)} is a JSON {type(value).__name__}; valid: {node.kind}")
+    if node.kind == "array":
+        return [_read_as(node.children[0][1], one) for one in value]
+    if node.kind == "record":
+        return {name: _read_as(child, value[name]) for name, child in node.children if name in value}
     return value
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:SHOWN_CHARACTERS]
 
 
 def _node(schema: dict[str, Any]) -> Node:

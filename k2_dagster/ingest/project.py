@@ -21,6 +21,8 @@ Int64s = npt.NDArray[np.int64]
 Column = tuple[pa.Array, Int64s]
 
 _MICROS_PER = {"timestamp-micros": 1, "timestamp-millis": 1_000, None: 1}
+# A book may have thousands of levels; a detail is for a person.
+SHOWN_CHARACTERS = 200
 _SCALES = {FieldType.PRICE: PRICE_SCALE, FieldType.SIZE: SIZE_SCALE}
 _ACCEPTED = {
     FieldType.STRING: ("string", "enum"),
@@ -60,7 +62,7 @@ class Projection:
                 Refusal(
                     int(rows[at]),
                     "not_exact",
-                    f"{field.name} was {flat[source][int(at)].as_py()!r}, which does not fit exactly",
+                    f"{field.name} was {_shown(flat[source][int(at)])}, which does not fit exactly",
                 )
                 for at in wrong
             ]
@@ -81,6 +83,11 @@ def plan(dataset: Dataset, layout: Node) -> Projection:
         _check(field, node)
         columns.append((field, field.name, node))
     return Projection(dataset, tuple(columns))
+
+
+def _shown(value: pa.Scalar) -> str:
+    text = repr(value.as_py())
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def _check(field: Field, node: Node) -> None:
@@ -162,7 +169,10 @@ def _decimals(array: pa.Array, written: int, scale: int) -> Column:
 def _levels(node: Node, array: pa.Array) -> Column:
     level = node.children[0][1]
     parts = dict(level.children)
-    items = array.values
+    # a slice of a batch still holds the items of the whole
+    offsets = array.offsets.to_numpy()
+    items = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+    offsets = offsets - offsets[0]
     flat = dict(zip([one.name for one in items.type], items.flatten(), strict=True))
     price, bad_price = _scaled(parts["price"], flat["price"], PRICE_SCALE)
     size, bad_size = _scaled(parts["size"], flat["size"], SIZE_SCALE)
@@ -170,9 +180,9 @@ def _levels(node: Node, array: pa.Array) -> Column:
         _int(parts["orders"], flat["orders"]) if "orders" in parts else _as_is(level, pa.nulls(len(items), pa.int32()))
     )
     struct = pa.StructArray.from_arrays([price, size, orders], names=["price", "size", "orders"])
-    out = pa.ListArray.from_arrays(array.offsets, struct, mask=array.is_null() if array.null_count else None)
+    out = pa.ListArray.from_arrays(pa.array(offsets), struct, mask=array.is_null() if array.null_count else None)
     bad_items = np.union1d(np.union1d(bad_price, bad_size), bad_orders)
-    rows = np.searchsorted(array.offsets.to_numpy(), bad_items, side="right") - 1
+    rows = np.searchsorted(offsets, bad_items, side="right") - 1
     return out, np.unique(rows).astype(np.int64)
 
 

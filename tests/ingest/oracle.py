@@ -115,7 +115,7 @@ class Oracle:
         return kernel.LATE if arrived else kernel.DUPLICATE
 
     def _pieces(self, state: KeyState, *, reported: bool = False) -> list[Piece]:
-        """Runs of numbers that are missing since the same row, highest first; without those that quarantine explains."""
+        """Runs of numbers missing since the same row, highest first; without those that quarantine explains."""
         pieces: list[Piece] = []
         for number in sorted(state.open):
             gap = state.open[number]
