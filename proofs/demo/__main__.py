@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 import psutil
-from k2_dagster.verify.run import verify
+from k2_dagster.verify.proof import verify
 
 from k2_dagster.cli.common import emit
 from k2_dagster.cli.init import initialize
