@@ -37,7 +37,7 @@ def check_sql(dataset: Dataset, profile: ExchangeProfile) -> CheckSql:
         return CheckSql(
             load=_load(("topic", "reason", *_POSITION)),
             repeated_offsets=_repeated(("topic", *_POSITION)),
-            reasons="SELECT reason, count(*)::BIGINT FROM part GROUP BY reason",
+            reasons="SELECT reason, count(*)::BIGINT AS messages FROM part GROUP BY reason",
         )
     is_control = dataset.name == CONTROL_DATASET
     gap_columns = ("dataset", "first_sequence", "last_sequence") if is_control else ()

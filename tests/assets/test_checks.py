@@ -1,0 +1,98 @@
+"""The checks on real partitions: clean ones pass, planted defects are found."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+
+from k2_dagster.definitions import build_definitions
+from k2_dagster.jobs import check_job, check_run_config, run_checks
+from k2_dagster.lake.catalog import load_table
+from k2_dagster.resources.lake import duckdb_resource, partition_files
+from k2_dagster.schemas.datasets import TABLES
+from tests.dagster_support import Market, evaluations
+
+
+def _outcomes(market: Market, instance: dg.DagsterInstance, *tables: str) -> dict[tuple[str, str], bool]:
+    found = run_checks(market.platform, instance, [(table, market.exchange, market.today) for table in tables])
+    return {(one["table"], one["check"]): one["passed"] for one in found}
+
+
+@pytest.mark.stack
+def test_clean_partitions_pass_and_planted_defects_are_found(market: Market, instance: dg.DagsterInstance) -> None:
+    market.publish(market.exchange, 1_500)
+    market.drain(market.exchange)
+    clean = _outcomes(market, instance, *TABLES)
+    assert all(clean.values()), clean
+    assert len(clean) == 4 * 7 + 4
+    market.publish(market.exchange, 1_500, faults=("drop:12@1s/ticks", "duplicate:4@1s/quotes"), seed=8)
+    market.drain(market.exchange)
+    outcomes = _outcomes(market, instance, "ticks", "quotes", "quarantine")
+    assert [key for key, passed in outcomes.items() if not passed] == [("ticks", "sequence_gaps")]
+
+
+@pytest.mark.stack
+def test_a_foreign_append_is_found_by_accounting_and_identity(market: Market, instance: dg.DagsterInstance) -> None:
+    market.publish(market.exchange, 300)
+    market.drain(market.exchange)
+    with partition_files(market.platform, "ticks", market.exchange, market.today) as files:
+        rows = pq.read_table(files.paths[0])
+    table = load_table(market.platform.catalog, "market_data.ticks")
+    table.append(rows.slice(0, 3).cast(table.schema().as_arrow()))
+    outcomes = _outcomes(market, instance, "ticks")
+    failed = {check for (_, check), passed in outcomes.items() if not passed}
+    assert failed == {"accounting", "unique_identity"}
+
+
+@pytest.mark.stack
+def test_what_waits_in_kafka_makes_an_open_day_stale(market: Market, instance: dg.DagsterInstance) -> None:
+    market.publish(market.exchange, 300)
+    hasty = market.settings.model_copy(update={"freshness_target_seconds": 0.001})
+    market.platform.settings = hasty
+    (found,) = [one for one in _checks(market, instance) if one["check"] == "freshness"]
+    assert not found["passed"]
+    assert found["metadata"]["lag_messages"] > 0
+    assert 0 < found["metadata"]["oldest_unlanded_seconds"] < 120
+    assert datetime.fromisoformat(found["metadata"]["oldest_unlanded"]).tzinfo == UTC
+
+
+@pytest.mark.stack
+def test_a_failed_check_is_recorded_for_its_partition_with_its_runbook_again_and_again(
+    market: Market, instance: dg.DagsterInstance
+) -> None:
+    market.publish(market.exchange, 1_500, faults=("drop:3@1s/ticks",))
+    market.drain(market.exchange)
+    for _ in range(2):
+        result = check_job.execute_in_process(
+            run_config=check_run_config([("ticks", market.exchange, market.today)]),
+            instance=instance,
+            resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)},
+        )
+        found = evaluations(instance, result.run_id)["sequence_gaps"]
+        assert not found.passed
+        assert found.severity is dg.AssetCheckSeverity.WARN
+        assert found.partition == f"{market.today}|{market.exchange}"
+        assert str(found.metadata["runbook"].value).endswith("docs/runbooks/sequence_gaps.md")
+        assert str(found.metadata["what_to_do"].value).startswith("# sequence_gaps")
+
+
+@pytest.mark.stack
+def test_materializing_runs_the_checks_of_its_partition(market: Market, instance: dg.DagsterInstance) -> None:
+    market.publish(market.exchange, 300)
+    definitions = build_definitions(market.platform)
+    selection = dg.AssetSelection.assets("ticks")
+    job = dg.define_asset_job("one_table", selection).resolve(asset_graph=definitions.resolve_asset_graph())
+    key = dg.MultiPartitionKey({"exchange": market.exchange, "day": market.today})
+    result = job.execute_in_process(
+        partition_key=key, instance=instance,
+        resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)},
+    )  # fmt: skip
+    found = {one.check_name: one for one in result.get_asset_check_evaluations()}
+    assert len(found) == 7
+    assert all(one.passed and one.partition == key for one in found.values())
+
+
+def _checks(market: Market, instance: dg.DagsterInstance) -> list[dict[str, Any]]:
+    return run_checks(market.platform, instance, [("ticks", market.exchange, market.today)])
