@@ -16,7 +16,7 @@ from pandera.errors import SchemaErrors
 
 from k2_dagster.ingest.columns import Codes, combine, encode
 from k2_dagster.ingest.refusal import Refusal
-from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
+from k2_dagster.schemas.declaration import PRICE_PRECISION, Dataset, Field, FieldType, Rule
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
 from k2_dagster.schemas.validation import (
     LEVEL_RULES,
@@ -69,7 +69,7 @@ class _Findings:
     broken: dict[str, int] = dataclass_field(default_factory=dict)
 
     def refuse(self, row: int, reason: str, detail: str, *, identity: bool) -> None:
-        self.refused.setdefault(row, Refusal(int(self.places[row]), reason, detail))
+        self.refused.setdefault(row, Refusal(int(self.places[row]), reason, detail[:_DETAIL_CHARACTERS]))
         if identity:
             self.unnumbered.add(row)
 
@@ -89,6 +89,7 @@ class Validator:
         self._texts = [(field, rule, text_schema(field, rule)) for field, rule in text_rules(dataset)]
         self._sides = [one for one in dataset.wire_fields if one.type is FieldType.LEVELS]
         self._levels = level_schema()
+        self._lists = [one for one in dataset.wire_fields if one.type in (FieldType.LEVELS, FieldType.STRINGS)]
         self._required = [one for one in dataset.wire_fields if one.required]
 
     def check(self, wire: pa.RecordBatch, places: Int64s, record_ms: Int64s) -> Validated:
@@ -100,6 +101,7 @@ class Validator:
             if field.type is FieldType.STRING and field.name not in _FREE_TEXTS
         }
         self._check_required(wire, found)
+        self._check_elements(wire, found)
         self._check_numbers(wire, found)
         self._check_levels(wire, found)
         self._check_texts(codes, found)
@@ -117,6 +119,31 @@ class Validator:
             for row in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)):
                 detail = f"{field.name} was null; valid: {field.doc}"
                 found.refuse(int(row), "missing_field", detail, identity=field.name in _IDENTITY)
+
+    def _check_elements(self, wire: pa.RecordBatch, found: _Findings) -> None:
+        for field in self._lists:
+            column = wire.column(field.name)
+            items = column.flatten()
+            bad = items.is_null().to_numpy(zero_copy_only=False)
+            unfit = np.zeros(len(items), dtype=bool)
+            if field.type is FieldType.LEVELS:
+                price, size, _ = items.flatten()
+                bad = bad | (
+                    price.is_null().to_numpy(zero_copy_only=False) | size.is_null().to_numpy(zero_copy_only=False)
+                )
+                number = price.fill_null(0).to_numpy()
+                unfit = (number >= _PRICE_BOUND) | (number <= -_PRICE_BOUND)
+            if not (bad.any() or unfit.any()):
+                continue
+            owners = np.repeat(np.arange(len(column)), column.value_lengths().fill_null(0).to_numpy())
+            for row in np.unique(owners[bad]).tolist():
+                found.refuse(
+                    row, "missing_field", f"{field.name} has an element that is null or incomplete", identity=False
+                )
+            for row in np.unique(owners[unfit]).tolist():
+                found.refuse(
+                    row, "not_exact", f"{field.name} has a price beyond {PRICE_PRECISION} digits", identity=False
+                )
 
     def _check_numbers(self, wire: pa.RecordBatch, found: _Findings) -> None:
         columns = {field.name: _as_int64(wire.column(field.name)) for field, _ in self._number_rules}
@@ -186,13 +213,12 @@ class Validator:
     ) -> tuple[Int64s, list[StreamInfo | None]]:
         rows, combinations = combine([codes["stream"], codes["kind"]])
         streams = [self._stream(stream, kind) for stream, kind in combinations]
-        for at, (stream, _) in enumerate(combinations):
-            info = streams[at]
-            if info is None:
-                for row in np.flatnonzero(rows == at):
-                    detail = f"stream was {stream!r}; the profile of {self.exchange} declares none such"
-                    found.refuse(int(row), "stream_unknown", detail, identity=True)
-            elif info.by_venue:
+        unknown = [at for at, info in enumerate(streams) if info is None]
+        for row in np.flatnonzero(np.isin(rows, unknown)) if unknown else ():
+            detail = f"stream was {combinations[rows[row]][0]!r}; the profile of {self.exchange} declares none such"
+            found.refuse(int(row), "stream_unknown", detail, identity=True)
+        for at, info in enumerate(streams):
+            if info is not None and info.by_venue:
                 needed = ["sequence"] if info.domain is Domain.DENSE else ["sequence", "previous_sequence"]
                 self._check_numbered(wire, rows == at, needed, found)
         return rows, streams
@@ -227,6 +253,8 @@ class Validator:
             found.refuse(int(row), "outside_partitions", detail, identity=False)
 
 
+# Levels have no declared rule, but their prices must fit the table's decimal.
+_PRICE_BOUND = 10**PRICE_PRECISION
 # Fields that identity rests on: where one of these is wrong, the row's numbers are not believed.
 _IDENTITY = frozenset(
     (
@@ -239,7 +267,7 @@ _FREE_TEXTS = ("trade_id", "refers_to", "reason")
 
 
 def _violation(field: Field, rule: Rule, value: object) -> str:
-    return f"{field.name} was {value!r}, rule {rule.name}; {describe(rule)}"[:_DETAIL_CHARACTERS]
+    return f"{field.name} was {value!r}, rule {rule.name}; {describe(rule)}"
 
 
 # A detail is for a person; a hostile value may be long.
