@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from k2_dagster.lake.fence import read_fence
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.avro import avro_schema_text
 from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.profiles import Domain
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.state.database import Database
 from k2_dagster.state.refused_schemas import refuse_schema
@@ -201,7 +202,7 @@ def _check_rows(lake: Lake, exchange: str, sent: list[Sent], oracle: Oracle, pro
     unjudged = 0
     for dataset, declared in WIRE_DATASETS.items():
         rows = table_wire_rows(declared, table_rows(lake, dataset, exchange))
-        landed = {_identity(lake, exchange, dataset, row) for row in rows.values()}
+        landed = _Landed(lake, exchange, dataset, rows.values())
         for one in sent:
             if one.message.dataset != dataset or one.position is None:
                 continue
@@ -215,9 +216,7 @@ def _check_rows(lake: Lake, exchange: str, sent: list[Sent], oracle: Oracle, pro
             row = rows.get(one.position)
             if row is not None:
                 _check_row(one, dataset, row, said, proof)
-            elif not one.way and (
-                reason != "duplicate" or _identity(lake, exchange, dataset, said or {}) not in landed
-            ):
+            elif not one.way and (said is None or reason != "duplicate" or not landed.holds(said)):
                 proof.object_to(f"valid {dataset} message at {one.position} is not a row: {reason} {detail}")
             elif said is not None and reason in ("undecodable", "trailing_bytes"):
                 proof.object_to(
@@ -236,11 +235,30 @@ def _check_row(one: Sent, dataset: str, row: Row, said: Row | None, proof: Proof
         proof.object_to(f"{where}: {name} is {row[name]!r:.60}, said {said[name]!r:.60}")
 
 
-def _identity(lake: Lake, exchange: str, dataset: str, row: Row) -> tuple[Any, ...]:
-    profile = lake.profiles.exchange(exchange).stream(dataset, str(row.get("stream")))
-    if profile is not None and profile.domain.judged_by_ingest:
-        return tuple(row.get(name) for name in ("stream", "kind", "session", "symbol", "sequence"))
-    return tuple(row.get(name) for name in ("publisher_session", "symbol", "publisher_sequence"))
+class _Landed:
+    """The numbers that landed rows claim, to judge a "duplicate" by: a row of a range claims every number in it."""
+
+    def __init__(self, lake: Lake, exchange: str, dataset: str, rows: Iterable[Row]) -> None:
+        self._profile = lake.profiles.exchange(exchange)
+        self._dataset = dataset
+        self._claims: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+        for row in rows:
+            identity, first, last = self._claim(row)
+            self._claims.setdefault(identity, []).append((first, last))
+
+    def holds(self, row: Row) -> bool:
+        """Whether a landed row claims this row's last number."""
+        identity, _, last = self._claim(row)
+        return any(low <= last <= high for low, high in self._claims.get(identity, []))
+
+    def _claim(self, row: Row) -> tuple[tuple[Any, ...], int, int]:
+        stream = self._profile.stream(self._dataset, str(row["stream"]))
+        if stream is None or not stream.domain.judged_by_ingest:
+            number = row["publisher_sequence"] or 0
+            return ("publisher", row["publisher_session"], row["symbol"]), number, number
+        dense = stream.domain is Domain.DENSE
+        identity = tuple(row[name] for name in ("stream", "kind", "session", "symbol"))
+        return identity, row["sequence"] if dense else row["previous_sequence"] + 1, row["sequence"]
 
 
 def _check_unknown_id(stack: Stack, folder: Path, seed: int, proof: Proof) -> None:
