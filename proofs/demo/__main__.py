@@ -17,7 +17,6 @@ from pathlib import Path
 
 import click
 import psutil
-from k2_dagster.verify.proof import verify
 
 from k2_dagster.cli.common import emit
 from k2_dagster.cli.init import initialize
@@ -28,6 +27,7 @@ from k2_dagster.feeds.capture.formats import open_capture
 from k2_dagster.query.engine import QueryEngine
 from k2_dagster.schemas.profiles import Profiles, load_profiles
 from k2_dagster.settings import Settings, load_settings
+from k2_dagster.verify.proof import verify
 from k2_dagster.verify.report import Report
 from proofs.demo.plan import KILL, SHORTEST_SECONDS, TIMELINE, closing_table, feed_options, read_truth
 from proofs.demo.state import Watch
