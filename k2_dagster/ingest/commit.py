@@ -80,9 +80,10 @@ class Committer:
         attempt = self._attempt(commit_id, outcome, files)
         insert_attempt(self.database, attempt)  # Step 3
         reached("state.written")
-        landed = self._append(attempt, files, self.position.expected)  # Step 4
+        ends = _ends(outcome.ranges)
+        landed = self._append(attempt, files, self.position.expected, ends)  # Step 4
         self._settle(attempt, landed)  # Step 5
-        self.position.expected.update(_ends(outcome.ranges, self.position.expected))
+        self.position.expected.update(ends)
         for one in outcome.ranges:
             self.position.starts[one.partition] = one.end
         self.position.previous_id = commit_id
@@ -128,9 +129,10 @@ class Committer:
             code_version=__version__,
         )
         insert_attempt(self.database, attempt)
-        landed = self._append(attempt, files, position.quarantine_expected)
+        ends = _never_back(_ends(outcome.quarantine_ranges), position.quarantine_expected)
+        landed = self._append(attempt, files, position.quarantine_expected, ends)
         self._settle(attempt, landed)
-        position.quarantine_expected.update(_ends(outcome.quarantine_ranges, position.quarantine_expected))
+        position.quarantine_expected.update(ends)
         position.quarantine_previous_id = attempt.id
 
     def _attempt(self, commit_id: str, outcome: Outcome, files: list[DataFile]) -> Attempt:
@@ -151,13 +153,15 @@ class Committer:
             state=outcome.state,
         )
 
-    def _append(self, attempt: Attempt, files: list[DataFile], expected: Mapping[str, int | None]) -> Landed:
-        ends = _ends(attempt.ranges, expected)
+    def _append(
+        self, attempt: Attempt, files: list[DataFile], expected: Mapping[str, int | None], ends: Mapping[str, int]
+    ) -> Landed:
         append = Append(
             table=attempt.table_name,
             commit_id=attempt.id,
             stream=self.position.stream,
-            starts={key: expected[key] for key in ends},
+            # also the partitions that this commit does not move: the tracker state that it leaves behind spans them all
+            starts=dict(expected),
             ends=ends,
             files=files,
         )
@@ -194,10 +198,14 @@ class Committer:
         )
 
 
-def _ends(ranges: Sequence[Range], expected: Mapping[str, int | None]) -> dict[str, int]:
-    """Positions after a commit. Quarantine may be ahead of the data after a crash, and must not fall back."""
-    keys = {position_key(one.topic_id, one.partition): one.end for one in ranges}
-    return {key: max(end, expected[key] or 0) for key, end in keys.items()}
+def _ends(ranges: Sequence[Range]) -> dict[str, int]:
+    """Positions after a commit. They may be lower than before: a log that shrank gives its offsets out again."""
+    return {position_key(one.topic_id, one.partition): one.end for one in ranges}
+
+
+def _never_back(ends: Mapping[str, int], expected: Mapping[str, int | None]) -> dict[str, int]:
+    """Quarantine may be ahead of the data after a crash, and must not fall back."""
+    return {key: max(end, expected[key] or 0) for key, end in ends.items()}
 
 
 def _file_counts(files: list[DataFile]) -> dict[str, int]:

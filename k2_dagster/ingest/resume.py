@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from k2_dagster.errors import LogShrunk, NotInitialized, RetentionOverrun, TopicRecreated
+from k2_dagster.errors import FenceMoved, LogShrunk, NotInitialized, RetentionOverrun, TerminalError, TopicRecreated
 from k2_dagster.ingest.batch import Held, Topic
 from k2_dagster.ingest.tracker import Terms, Tracker
 from k2_dagster.kafka.topics import describe, watermarks
@@ -80,8 +80,8 @@ def resume(
 ) -> Position:
     """Find the position of a stream.
 
-    Raises NotInitialized (no topic or table), TopicRecreated, RetentionOverrun, LogShrunk, FenceDisagrees, or a
-    transient error.
+    Raises NotInitialized (no topic or table), TopicRecreated, RetentionOverrun, LogShrunk, FenceDisagrees, FenceMoved
+    (another writer went on meanwhile), or another transient error.
     """
     topic = topic_name(dataset, exchange)
     data, quarantine = load_table(catalog, table_name(dataset)), load_table(catalog, QUARANTINE_TABLE)
@@ -109,7 +109,7 @@ def resume(
         quarantine_expected={key: quarantine_fence.vector.get(key) for key in keys.values()},
         previous_id=fence.heads.get(stream),
         quarantine_previous_id=quarantine_fence.heads.get(stream),
-        tracker=_tracker(database, fence.heads.get(stream), profile),  # Step 4
+        tracker=_tracker(catalog, database, stream, dataset, fence.heads.get(stream), profile),  # Step 4
         held=_held(quarantine, quarantine_fence, topic, epoch, keys, starts),  # Step 5
     )
 
@@ -179,13 +179,24 @@ def _starts(
     return starts
 
 
-def _tracker(database: Database, head: str | None, profile: ExchangeProfile) -> Tracker:
+def _tracker(
+    catalog: Catalog, database: Database, stream: str, dataset: str, head: str | None, profile: ExchangeProfile
+) -> Tracker:
     terms = Terms(
         grace_messages=profile.gap_grace_messages,
         grace_ms=int(profile.gap_grace_seconds * 1000),
         horizon_days=profile.closed_session_days,
     )
-    state = attempt_state(database, head) if head is not None else None
+    if head is None:
+        return Tracker(terms)
+    try:
+        state = attempt_state(database, head)
+    except TerminalError as error:
+        now = read_fence(load_table(catalog, table_name(dataset)).metadata).heads.get(stream)
+        if now == head:
+            raise
+        # settled by a writer that has gone on since we read the fence
+        raise FenceMoved(f"{stream}: commit {now} came after {head}", advice="resume from the new head") from error
     return Tracker(terms) if state is None else Tracker.load(state, terms)
 
 

@@ -106,7 +106,7 @@ def topics(draw: st.DrawFn) -> list[Sent]:
         sequence = nexts.get(symbol, 1) + draw(st.sampled_from((0, 0, 0, 0, 1, 4, -1, -3)))
         nexts[symbol] = max(nexts.get(symbol, 1), sequence + 1)
         shape = draw(st.sampled_from(("good",) * 8 + tuple(_SHAPES)))
-        values = {
+        values: dict[str, Any] = {
             "symbol": symbol,
             "sequence": sequence,
             "publisher_session": "p",
@@ -133,8 +133,8 @@ _SHAPES: Mapping[str, Any] = {
     "day": lambda values: avro(TICKS, **{**values, "exchange_timestamp": START_MICROS + 9 * MICROS_PER_DAY}),
     "no number": lambda values: avro(TICKS, **{**values, "sequence": None}),
     "correction": lambda values: avro(TICKS, **{**values, "kind": "correction", "refers_to": "x"}),
-    "foreign": lambda values: framed(FOREIGN_ID, b"\2a"),
-    "none": lambda values: None,
+    "foreign": lambda _: framed(FOREIGN_ID, b"\2a"),
+    "none": lambda _: None,
 }
 
 
