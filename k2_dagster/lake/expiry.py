@@ -1,7 +1,7 @@
 """Snapshot expiry as part of writing (DESIGN D10): commit time grows with the number of kept snapshots.
 
 Only metadata is touched: data files of appends stay referenced by the newer snapshots. Only settled snapshots are
-expired, or a landed commit could vanish before the control database knows of it.
+expired, or a landed commit could vanish before the control database knows of it; so the lineage is settled first.
 """
 
 from pyiceberg.catalog import Catalog
@@ -10,6 +10,7 @@ from pyiceberg.table.metadata import TableMetadata
 
 from k2_dagster.lake.catalog import load_table, translated_errors
 from k2_dagster.lake.fence import ingest_lineage
+from k2_dagster.lake.settle import settle_lineage
 from k2_dagster.observability.points import reached
 from k2_dagster.state.attempts import unsettled
 from k2_dagster.state.database import Database
@@ -25,6 +26,8 @@ def expire_snapshots(catalog: Catalog, database: Database, table_name: str, keep
         return 0
     with table_lock(database, table_name):
         table = load_table(catalog, table_name)
+        # the commit of a writer that died since would be kept, but behind a hole that no walk of the lineage crosses
+        settle_lineage(database, table_name, table.metadata)
         doomed = _expirable(database, table.metadata, keep)
         if not doomed:
             return 0
