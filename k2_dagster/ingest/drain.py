@@ -85,10 +85,11 @@ class Connections:
         database = Database(settings)
         try:
             require_current(database)
-            catalog = open_catalog(settings)
+            catalog, registry = open_catalog(settings), Registry(settings)
             try:
-                yield cls(settings, profiles, catalog, database, Registry(settings), TopicEnds(settings))
+                yield cls(settings, profiles, catalog, database, registry, TopicEnds(settings))
             finally:
+                registry.close()
                 close_catalog(catalog)
         finally:
             database.close()
