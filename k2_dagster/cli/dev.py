@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from k2_dagster.devstack.dagster import DagsterParts
 from k2_dagster.devstack.process import POLL_SECONDS, last_lines, wait_until
-from k2_dagster.devstack.stack import PartStatus, Stack
+from k2_dagster.devstack.stack import PartStatus, Stack, part_status
 from k2_dagster.settings import STACK_FILE, load_settings
 
 LOG_LINES = 40
@@ -25,11 +26,14 @@ def dev() -> None:
     "--brokers", type=click.Choice(["1", "3"]), help="Kafka brokers; 3 replicate and survive the loss of one."
 )
 @click.option("--s3/--no-s3", default=None, help="Put the warehouse on a local S3 server instead of a folder.")
-def up(brokers: str | None, s3: bool | None) -> None:
+@click.option("--dagster", is_flag=True, help="Dagster too: code server, daemon and UI.")
+def up(brokers: str | None, s3: bool | None, dagster: bool) -> None:
     """Bring every part up, or up again: what runs is reused, what was killed comes back with its data."""
     stack = Stack(_home(), None if brokers is None else int(brokers), s3)
     stack.up(lambda line: click.echo(f"  {line}", err=True))
-    _show(stack.status())
+    if dagster:
+        _dagster().up(lambda line: click.echo(f"  {line}", err=True))
+    _show(_statuses())
     click.echo(f"\nwarehouse  {stack.addresses().warehouse}")
     click.echo(f"settings   {stack.home / STACK_FILE} (every k2 command reads it)")
 
@@ -42,6 +46,8 @@ def down(purge: bool, yes: bool) -> None:
     home = _home()
     if purge and not yes:
         click.confirm(f"Remove every topic, schema, table and database of the stack in {home}?", abort=True)
+    if load_settings().dagster_uri is not None:
+        _dagster().down(purge=purge)
     Stack(home).down(purge=purge)
     click.echo(f"the stack in {home} is down" + (", its data are removed" if purge else "; its data are kept"))
 
@@ -50,7 +56,7 @@ def down(purge: bool, yes: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, one document.")
 def status(as_json: bool) -> None:
     """What each part does, where it is and what it costs. Exit status 1 unless every part runs."""
-    parts = Stack(_home()).status()
+    parts = _statuses()
     if as_json:
         click.echo(json.dumps([asdict(part) | {"log": str(part.log)} for part in parts], indent=2))
     elif parts:
@@ -75,6 +81,21 @@ def logs(part: str | None, lines: int, follow: bool) -> None:
         click.echo(last_lines(stack.logs(name), lines))
     if follow and part is not None:
         _follow(stack.logs(part))
+
+
+def _dagster() -> DagsterParts:
+    chosen = load_settings()
+    return DagsterParts(chosen.home, chosen)
+
+
+def _statuses() -> list[PartStatus]:
+    """The stack's parts, and Dagster's where it was brought up."""
+    parts = Stack(_home()).status()
+    if parts and load_settings().dagster_uri is not None:
+        dagster = _dagster()
+        if dagster.workspace.exists():
+            parts += [part_status(part) for part in dagster.parts]
+    return parts
 
 
 def _home() -> Path:

@@ -103,7 +103,7 @@ class Stack:
             return []
         parts = parts_of(self.home, state)
         with ThreadPoolExecutor(len(parts)) as pool:
-            return list(pool.map(_status, parts))
+            return list(pool.map(part_status, parts))
 
     def part_names(self) -> list[str]:
         """`kafka-1` (to `kafka-3`), `registry`, `postgres`, and `s3` where there is one."""
@@ -237,7 +237,7 @@ def _stop_part(part: Part, purge: bool) -> str | None:
     return None if is_over(process) else part.name
 
 
-def _status(part: Part) -> PartStatus:
+def part_status(part: Part) -> PartStatus:
     process = part.find()
     if process is None:
         return PartStatus(part.name, "stopped", None, part.address, 0.0, part.log)
