@@ -32,6 +32,8 @@ ENV PATH=/opt/k2/venv/bin:$PATH \
     NUMBA_CACHE_DIR=/var/lib/k2/numba
 USER k2
 WORKDIR /var/lib/k2
+# So that the first drain does not pay for compiling (on another kind of processor it does, once per container)
+RUN python -m k2_dagster.ingest.warm
 
 ENTRYPOINT ["tini", "-g", "--"]
 CMD ["k2", "--help"]

