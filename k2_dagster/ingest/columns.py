@@ -49,7 +49,10 @@ def combine(columns: list[Codes]) -> tuple[npt.NDArray[np.int64], list[tuple[str
         return _combine_stepwise(columns)
     combined = np.zeros(len(columns[0].indices), dtype=np.int64)
     for column in columns:
-        combined = combined * len(column.values) + column.indices
+        # a column of one value adds nothing
+        if len(column.values) > 1:
+            combined *= len(column.values)
+            combined += column.indices
     if size <= _TABLE_LIMIT:
         present = np.zeros(size, dtype=bool)
         present[combined] = True

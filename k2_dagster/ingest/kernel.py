@@ -38,6 +38,8 @@ NEVER = -(2**62)
 NONE = -1
 # Open holes remembered per key. A key with more has lost its feed; its older holes are beyond the horizon.
 MAX_HOLES_PER_KEY = 256
+# Most entries of the free stack that one row takes: it opens a hole, or splits the one that holds all its numbers.
+HOLES_PER_ROW = 1
 
 _I64 = npt.NDArray[np.int64]
 _I32 = npt.NDArray[np.int32]
@@ -317,16 +319,22 @@ def _judge_row(rows, row, now, keys, holes, queue, events, symbol_bad):  # type:
 
 @numba.njit(cache=True, nogil=True)
 def judge(  # type: ignore[no-untyped-def]
-    rows, keys, holes, queue, events, symbol_bad, partition_time_ms, grace_messages, grace_ms, verdicts
+    rows, first_row, keys, holes, queue, events, symbol_bad, partition_time_ms, grace_messages, grace_ms, verdicts
 ):
-    """Judge every row: fills `verdicts` (int8) and `events`, and moves the state on."""
+    """Judge the rows from `first_row` on: fills `verdicts` (int8) and `events`, and moves the state on.
+
+    Returns the row to go on from with more room for holes, or the number of rows.
+    """
     # Rows in order, nearly all, are judged on these names alone: a call that takes the tuples counts a reference to
     # each of their arrays, which costs more than all the rest.
     row_key, row_flag, row_symbol, row_partition = rows.key, rows.flag, rows.symbol, rows.partition
     row_sequence, row_previous, row_time_ms = rows.sequence, rows.previous, rows.time_ms
     key_last, key_messages, key_bad_seen, key_waiting = keys.last, keys.messages, keys.bad_seen, keys.waiting
     queue_head, queue_opened_ms = queue.head, queue.opened_ms
-    for row in range(len(row_key)):
+    free = holes.free
+    for row in range(first_row, len(row_key)):
+        if free[0] < HOLES_PER_ROW:
+            return row
         partition, flag = row_partition[row], row_flag[row]
         now = max(partition_time_ms[partition], row_time_ms[row])
         partition_time_ms[partition] = now
@@ -348,3 +356,4 @@ def judge(  # type: ignore[no-untyped-def]
         at = queue_head[partition]
         if at != NONE and now >= queue_opened_ms[at] + grace_ms:
             _report_overdue(row, partition, now, keys, holes, queue, events, grace_ms)
+    return len(row_key)

@@ -34,6 +34,9 @@ _HOLE_COLUMNS = (
 _EVENT_COLUMNS = ("row", "kind", "key", "first", "last", "origin", "opened_offset")
 # Rows that the key arrays grow by; each key is about 80 bytes.
 _GROWTH_KEYS = 1_024
+# Free places for holes that a batch starts with; they double when that is not enough. Room for a hole per row would be
+# 50 MB to write for every batch, nearly always for nothing.
+_GROWTH_HOLES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +103,17 @@ class Numbering:
         """Judge the rows and move the state on."""
         count = len(rows.key)
         self._grow(rows)
-        holes = self._open_holes(room=2 * count + 1)
+        holes = self._open_holes(room=_GROWTH_HOLES)
         keys = self._key_arrays(holes)
         queue = self._queue(holes, room=count + 1)
         events = _events(room=4 * count + 2 * len(self._holes["key"]) + 16)
         verdicts = np.zeros(count, dtype=np.int8)
-        kernel.judge(
-            rows, keys, holes, queue, events, self._symbol_bad, self._partition_ms, grace_messages, grace_ms, verdicts
-        )
+        state = (self._symbol_bad, self._partition_ms)
+        row = 0
+        while row < count:
+            row = kernel.judge(rows, row, keys, holes, queue, events, *state, grace_messages, grace_ms, verdicts)
+            if row < count:
+                holes = _with_room(holes, len(holes.key))
         self._close_holes(holes)
         return Judged(verdicts, self._read(events))
 
@@ -148,15 +154,8 @@ class Numbering:
 
     def _open_holes(self, room: int) -> kernel.Holes:
         count = len(self._holes["key"])
-        arrays = {}
-        for name in _HOLE_COLUMNS:
-            arrays[name] = np.empty(count + room, dtype=np.int64)
-            arrays[name][:count] = self._holes[name]
-        arrays["key"][count:] = kernel.NONE
-        free = np.empty(room + 1 + count, dtype=np.int64)
-        free[0] = room
-        free[1 : room + 1] = np.arange(count + room - 1, count - 1, -1)
-        return kernel.Holes(**arrays, next=np.full(count + room, kernel.NONE, dtype=np.int64), free=free)
+        held = kernel.Holes(**self._holes, next=np.full(count, kernel.NONE, dtype=np.int64), free=np.zeros(1, np.int64))
+        return _with_room(held, room)
 
     def _key_arrays(self, holes: kernel.Holes) -> kernel.Keys:
         size = len(self._columns["last"])
@@ -259,6 +258,18 @@ class Numbering:
         out._symbol_bad = symbols["bad"].to_numpy().copy()
         out._partition_ms = parts["partitions"]["record_ms"].to_numpy().copy()
         return out
+
+
+def _with_room(holes: kernel.Holes, room: int) -> kernel.Holes:
+    """The same holes in arrays with `room` more places, all free."""
+    count, height = len(holes.key), int(holes.free[0])
+    arrays = {}
+    for name in (*_HOLE_COLUMNS, "next"):
+        arrays[name] = np.full(count + room, kernel.NONE, dtype=np.int64)
+        arrays[name][:count] = getattr(holes, name)
+    new = np.arange(count + room - 1, count - 1, -1)
+    free = np.concatenate([[height + room], holes.free[1 : height + 1], new, np.zeros(count, dtype=np.int64)])
+    return kernel.Holes(**arrays, free=free)
 
 
 def _width(keys: list[Key]) -> int:

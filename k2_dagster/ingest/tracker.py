@@ -28,6 +28,8 @@ VENUE, PUBLISHER = "venue", "publisher"
 MAX_OLD_SESSIONS = 10_000
 
 Session = tuple[int, str, str]
+# What `combine` gives: a place per row, and the distinct combinations.
+Combinations = tuple[Int64s, list[tuple[str | None, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +96,22 @@ class Tracker:
         publisher_old = self._old(PUBLISHER, [partition, constant, rows.publisher_session], of_publisher, record_ms)
         venue_flags = np.where(numbered & (~of_venue | venue_old), kernel.SKIPPED, rows.flag).astype(np.int8)
         publisher_flags = np.where(numbered & (~of_publisher | publisher_old), kernel.SKIPPED, rows.flag)
-        venue = self._judge_venue(rows, partition, venue_flags)
-        publisher = self._judge_publisher(rows, partition, publisher_flags.astype(np.int8), strict_partitions)
+        symbols = combine([partition, rows.symbol])
+        venue = self._judge_venue(rows, partition, symbols, venue_flags)
+        publisher = self._judge_publisher(rows, partition, symbols, publisher_flags.astype(np.int8), strict_partitions)
         verdict = np.where(rows.by_venue, venue[0], publisher[0])
         verdict = np.where(np.where(rows.by_venue, venue_old, publisher_old), kernel.HORIZON, verdict)
         self._forget_old()
         return Verdicts(verdict.astype(np.int8), {VENUE: venue[1], PUBLISHER: publisher[1]})
 
-    def _judge_venue(self, rows: Input, partition: Codes, flags: Flags) -> tuple[Flags, list[Event]]:
+    def _judge_venue(
+        self, rows: Input, partition: Codes, symbols: Combinations, flags: Flags
+    ) -> tuple[Flags, list[Event]]:
         places, parts = combine([partition, rows.stream, rows.kind, rows.session, rows.symbol])
         used = np.zeros(len(parts), dtype=bool)
-        used[places[(flags == kernel.GOOD) | (flags == kernel.REFUSED)]] = True
+        used[_places_of(places, (flags == kernel.GOOD) | (flags == kernel.REFUSED))] = True
         sparse = np.zeros(len(parts), dtype=bool)
-        sparse[places[rows.sparse]] = True
+        sparse[_places_of(places, rows.sparse)] = True
         numbering = self.numberings[VENUE]
         index = np.array(
             [
@@ -117,14 +122,19 @@ class Tracker:
             ],
             dtype=np.int32,
         )
-        return self._run(numbering, rows, partition, index[places], flags, rows.sequence, rows.previous)
+        return self._run(numbering, rows, symbols, index[places], flags, rows.sequence, rows.previous)
 
     def _judge_publisher(
-        self, rows: Input, partition: Codes, flags: Flags, strict_partitions: frozenset[int]
+        self,
+        rows: Input,
+        partition: Codes,
+        symbols: Combinations,
+        flags: Flags,
+        strict_partitions: frozenset[int],
     ) -> tuple[Flags, list[Event]]:
         places, parts = combine([partition, rows.publisher_session, rows.symbol])
         used = np.zeros(len(parts), dtype=bool)
-        used[places[(flags == kernel.GOOD) | (flags == kernel.REFUSED)]] = True
+        used[_places_of(places, (flags == kernel.GOOD) | (flags == kernel.REFUSED))] = True
         numbering = self.numberings[PUBLISHER]
         index = np.full(len(parts), -1, dtype=np.int32)
         for at in np.flatnonzero(used):
@@ -132,20 +142,20 @@ class Tracker:
             start = 0 if key[0] in strict_partitions else kernel.NEVER
             index[at] = numbering.key_index(key, start=start, sparse=False)
         sequence = rows.publisher_sequence
-        return self._run(numbering, rows, partition, index[places], flags, sequence, sequence - 1)
+        return self._run(numbering, rows, symbols, index[places], flags, sequence, sequence - 1)
 
     def _run(
         self,
         numbering: Numbering,
         rows: Input,
-        partition: Codes,
+        symbols: Combinations,
         key: npt.NDArray[np.int32],
         flags: Flags,
         sequence: Int64s,
         previous: Int64s,
     ) -> tuple[Flags, list[Event]]:
-        places, parts = combine([partition, rows.symbol])
-        symbols = np.array(
+        places, parts = symbols
+        symbol_of = np.array(
             [
                 numbering.symbol_index((int(str(place)), symbol)) if symbol is not None else -1
                 for place, symbol in parts
@@ -153,7 +163,7 @@ class Tracker:
             dtype=np.int32,
         )
         judged = numbering.judge(
-            kernel.Rows(key, sequence, previous, flags, symbols[places], rows.partition, rows.offset, rows.time_ms),
+            kernel.Rows(key, sequence, previous, flags, symbol_of[places], rows.partition, rows.offset, rows.time_ms),
             grace_messages=self.terms.grace_messages,
             grace_ms=self.terms.grace_ms,
         )
@@ -162,7 +172,7 @@ class Tracker:
     def _record_times(self, rows: Input) -> Int64s:
         """Kafka's record time of each row, never going back within a partition."""
         out = rows.time_ms.copy()
-        for partition in np.unique(rows.partition).tolist():
+        for partition in np.flatnonzero(np.bincount(rows.partition)).tolist():
             at = np.flatnonzero(rows.partition == partition)
             before = self.numberings[VENUE].record_ms(partition)
             out[at] = np.maximum.accumulate(np.maximum(out[at], before))
@@ -177,18 +187,28 @@ class Tracker:
         first row decides for all of its rows, so that the batch may be split anywhere.
         """
         out = np.zeros(len(wanted), dtype=bool)
+        if not wanted.any():
+            return out
+        all_wanted = bool(wanted.all())
+        if all_wanted and int(record_ms.min()) // self.horizon_ms == int(record_ms.max()) // self.horizon_ms:
+            return self._old_of_stretch(name, columns, record_ms)
         stretches = record_ms // self.horizon_ms
         for stretch in np.unique(stretches[wanted]):
             at = np.flatnonzero(wanted & (stretches == stretch))
-            places, parts = combine([column.take(at) for column in columns])
-            old = self._note_sessions(name, places, parts, record_ms[at])
-            out[at] = np.isin(places, list(old))
+            out[at] = self._old_of_stretch(name, [column.take(at) for column in columns], record_ms[at])
         return out
+
+    def _old_of_stretch(self, name: str, columns: list[Codes], record_ms: Int64s) -> npt.NDArray[np.bool_]:
+        places, parts = combine(columns)
+        old = np.zeros(len(parts), dtype=bool)
+        old[list(self._note_sessions(name, places, parts, record_ms))] = True
+        return old[places] if old.any() else np.zeros(len(places), dtype=bool)
 
     def _note_sessions(self, name: str, places: Int64s, parts: list[tuple[str | None, ...]], times: Int64s) -> set[int]:
         last_ms, newest_ms = self._last_ms[name], self._newest_ms[name]
-        firsts = np.full(len(parts), len(places), dtype=np.int64)
-        np.minimum.at(firsts, places, np.arange(len(places)))
+        firsts = np.empty(len(parts), dtype=np.int64)
+        # of a place that occurs more than once the last assignment stays, which is its first row
+        firsts[places[::-1]] = np.arange(len(places) - 1, -1, -1)
         lasts = np.full(len(parts), kernel.NEVER, dtype=np.int64)
         np.maximum.at(lasts, places, times)
         old: set[int] = set()
@@ -249,6 +269,13 @@ class Tracker:
             for partition, stream, ms in head[name]["newest_ms"]:
                 out._newest_ms[name][_whole(partition), str(stream)] = _whole(ms)
         return out
+
+
+def _places_of(places: Int64s, chosen: npt.NDArray[np.bool_]) -> Int64s:
+    """The places of the chosen rows; all or none, as nearly always, without a copy."""
+    if chosen.all():
+        return places
+    return places[chosen] if chosen.any() else places[:0]
 
 
 def _whole(value: object) -> int:
