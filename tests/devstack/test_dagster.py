@@ -1,0 +1,99 @@
+"""Dagster's processes: up, recognised, answering, down without a trace; and what the UI is told by GraphQL."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from k2_dagster.devstack.dagster import DagsterParts
+from k2_dagster.errors import ConfigurationError
+from k2_dagster.settings import Settings
+from tests.dagster_support import Market, make_market
+
+ASSETS = """{ assetNodes { assetKey { path } groupName description kinds
+    owners { ... on TeamAssetOwner { team } }
+    dependencyKeys { path }
+    metadataEntries { label ... on TableSchemaMetadataEntry { schema { columns { name description } } } }
+    partitionKeysByDimension(startIdx: 0) { name partitionKeys } } }"""
+CHECKS = """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks { checks { name
+    executionForLatestMaterialization { runId } } } } } }"""
+SENSORS = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "k2"}) {
+    ... on Sensors { results { name sensorState { status } } } } }"""
+
+
+@pytest.fixture
+def running(settings: Settings, tmp_path: Path) -> Iterator[tuple[Market, DagsterParts]]:
+    market = make_market(settings, tmp_path)
+    parts = DagsterParts(settings.home, market.settings)
+    try:
+        parts.up()
+        yield market, parts
+    finally:
+        parts.down(purge=True)
+        market.platform.close()
+
+
+def test_without_a_database_there_is_no_dagster(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="K2_DAGSTER_URI"):
+        DagsterParts(tmp_path, Settings())
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(600)
+def test_it_comes_up_tells_what_the_ui_shows_and_goes_down(running: tuple[Market, DagsterParts]) -> None:
+    market, parts = running
+    _assert_assets(market, parts)
+    _assert_sensors(parts)
+
+    pids = _pids(parts)
+    assert len(pids) == 3
+    parts.up()
+    assert _pids(parts) == pids
+
+    # a killed code server comes back on the same socket, and the webserver finds it again
+    os.kill(pids[0], signal.SIGKILL)
+    parts.up()
+    _assert_assets(market, parts)
+
+    parts.down(purge=True)
+    assert all(part.find() is None for part in parts.parts)
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
+    assert not parts.socket.exists()
+    assert not parts.instance_folder.exists()
+
+
+def _pids(parts: DagsterParts) -> list[int]:
+    return [process.pid for part in parts.parts if (process := part.find()) is not None]
+
+
+def _assert_assets(market: Market, parts: DagsterParts) -> None:
+    nodes = {"/".join(one["assetKey"]["path"]): one for one in parts.graphql(ASSETS)["assetNodes"]}
+    assert set(nodes) == {"kafka/ticks", "kafka/quotes", "kafka/book", "kafka/control"} | {
+        *("ticks", "quotes", "book", "control", "quarantine")
+    }
+    for name, node in nodes.items():
+        assert node["groupName"], name
+        assert node["description"], name
+        assert node["kinds"], name
+        assert node["owners"], name
+        (columns,) = [one["schema"]["columns"] for one in node["metadataEntries"] if "schema" in one]
+        assert any("[UTC microseconds]" in column["description"] for column in columns), name
+    ticks = nodes["ticks"]
+    assert ticks["dependencyKeys"] == [{"path": ["kafka", "ticks"]}]
+    grid = {one["name"]: one["partitionKeys"] for one in ticks["partitionKeysByDimension"]}
+    assert grid["day"][-1] == market.today
+    assert grid["exchange"] == market.exchanges
+
+
+def _assert_sensors(parts: DagsterParts) -> None:
+    sensors = parts.graphql(SENSORS)["sensorsOrError"]["results"]
+    assert {one["name"]: one["sensorState"]["status"] for one in sensors} == dict.fromkeys(
+        ("lag", "commits", "checks"), "RUNNING"
+    )
+    nodes = {one["assetKey"]["path"][-1]: one for one in parts.graphql(CHECKS)["assetNodes"]}
+    assert {one["name"] for one in nodes["quarantine"]["assetChecksOrError"]["checks"]} == {
+        *("accounting", "unique_identity", "schema", "reasons")
+    }
