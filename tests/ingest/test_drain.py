@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 from sqlalchemy import select
 
 from k2_dagster.errors import FenceMoved, InputLost, LogShrunk, RetentionOverrun, SchemaUnknown, TopicRecreated
@@ -154,7 +154,6 @@ def test_two_drains_that_each_move_another_partition_do_not_both_land(exchange: 
             keys=mine.keys.take(rows),
             values=mine.values.take(rows),
         )
-        from threading import Event
 
         outcomes = [
             stream.judge(raw, dict(position.starts), Event())

@@ -7,7 +7,7 @@ import pytest
 from pyiceberg.table import Table
 from sqlalchemy import text
 
-from k2_dagster.errors import DatabaseUnavailable, FenceDisagrees, FenceMoved
+from k2_dagster.errors import CommitUnknown, DatabaseUnavailable, FenceDisagrees, FenceMoved
 from k2_dagster.lake import append as append_module
 from k2_dagster.lake.append import Append
 from k2_dagster.lake.catalog import load_table
@@ -99,7 +99,8 @@ def test_two_writers_at_the_same_moment_land_once(lake: Lake, other: Lake) -> No
 def test_writers_of_different_exchanges_all_land(lake: Lake, other: Lake) -> None:
     def run(writer: Lake, exchange: str) -> None:
         for at in range(5):
-            commit(writer, exchange, **{f"{exchange}_0": (2 * at or None, 2 * at + 2)})
+            move = {f"{exchange}_0": (2 * at or None, 2 * at + 2)}
+            commit(writer, exchange, 2, **move)
 
     threads = [threading.Thread(target=run, args=one) for one in ((lake, "a"), (other, "b"))]
     for one in threads:
@@ -224,7 +225,7 @@ def test_losing_race_after_race_gives_up_without_a_commit(lake: Lake, monkeypatc
     stale = head(lake)
     commit(lake, "b", y_0=(None, 1))
     monkeypatch.setattr(append_module, "load_table", lambda *_: replace_table(stale))
-    with pytest.raises(append_module.CommitUnknown):
+    with pytest.raises(CommitUnknown):
         lake.append(prepared)
     monkeypatch.undo()
     assert lake.rows() == 2
