@@ -31,6 +31,7 @@ from proofs.chaos_feeds import Feeds, profiles_text
 from proofs.common import Lake, Proof, conclude, new_lake, new_token, proof_stack, say, scratch_folder
 from proofs.comparing import compare_lakes
 from proofs.herd import Herd, Worker, herd
+from proofs.one_commit import one_commit_cases
 
 # Small and frequent commits, so that a life of a second passes every point.
 QUICK_COMMITS = {"K2_INGEST_BATCH_ROWS": "2000", "K2_INGEST_COMMIT_INTERVAL_SECONDS": "0.2"}
@@ -38,7 +39,7 @@ QUICK_COMMITS = {"K2_INGEST_BATCH_ROWS": "2000", "K2_INGEST_COMMIT_INTERVAL_SECO
 LIFE_SECONDS = 8.0
 # Lives of workers that are killed at no point but at a time: from before their first connection to a few commits.
 OUTSIDE_SECONDS = (0.05, 2.5)
-REACHES = (1, 4)
+REACHES = (1, 3)
 # Worker kills between two kills of a part of the stack, and how long the part stays away.
 KILLS_BETWEEN_OUTAGES = 12
 OUTAGE_SECONDS = (0.1, 2.0)
@@ -258,6 +259,7 @@ def run(stack: Stack, folder: Path, kills: int, seed: int, rate: float) -> Proof
             proof.object_to(error)
         say(f"{tally.kills} kills done, {sum(published.values())} messages published; now to the end")
         settle_accounts(workers, stack, lake, exchanges, folder, proof)
+        one_commit_cases(stack, folder, workers, seed, proof)
     proof.expect("messages in the topics", proof.counts["messages"], sum(published.values()))
     proof.counts |= {
         "kills": tally.kills,

@@ -90,7 +90,8 @@ def _quarantined(line: Line) -> Tally:
 _DAMAGE_REASONS = {
     "truncated": ("undecodable", "trailing_bytes"),
     "flipped": ("undecodable", "trailing_bytes"),
-    "foreign_schema": ("schema_not_for_topic",),
+    # a dataset whose own fields are all optional can be read with another one's schema, up to the bytes
+    "foreign_schema": ("schema_not_for_topic", "undecodable", "trailing_bytes"),
     "unframed": ("not_framed",),
 }
 
@@ -100,6 +101,8 @@ def reported_quarantine(lake: Lake, exchange: str, truth: list[Line]) -> Tally:
     names = ("topic", "kafka_partition", "kafka_offset", "dataset", "symbol", "reason")
     table = table_rows(lake, "quarantine", exchange, names)
     rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    # reasons that only one damage allows take theirs first
+    rows.sort(key=lambda row: sum(row[-1] in allowed for allowed in _DAMAGE_REASONS.values()))
     numbers = _publisher_numbers(lake, exchange, {(topic, part, at) for topic, part, at, *_ in rows})
     planted: dict[tuple[str, str], list[str]] = {}
     for line in truth:

@@ -1,0 +1,233 @@
+"""Plays the real captures through Kafka into the tables and compares what landed with independent counts.
+
+    python -m proofs.captures
+
+Both Binance symbols across midnight, Coinbase, Kraken, Kraken Futures, IEX and US equities: rows by symbol and by day
+equal the counts of parsers that share nothing with K2, no gap is invented, and a second playing gives only duplicates.
+Of the corrupted twins, each planted defect is found where K2 shows it. Holds and says `skipped` where no captures are.
+"""
+
+import platform
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import select
+
+from k2_dagster.devstack.stack import Stack
+from k2_dagster.feeds.capture.formats import open_capture
+from k2_dagster.feeds.capture.player import play
+from k2_dagster.ingest.drain import DrainReport, drain_exchange
+from k2_dagster.schemas.profiles import PACKAGED_PROFILES
+from k2_dagster.settings import load_settings
+from k2_dagster.state.database import Database
+from k2_dagster.state.tables import gaps
+from proofs import capture_truth
+from proofs.accounting import account, table_rows
+from proofs.capture_truth import Defect, Truth, utc_day
+from proofs.common import Lake, Proof, conclude, new_lake, new_token, proof_stack, say, scratch_folder
+
+DATASETS = ("ticks", "quotes", "book")
+_SPOT = ("binance_ws/spot_btcusdt_20240808.gz", "binance_ws/spot_btcusdt_20240809.gz")
+_COIN_MARGINED = ("binance_ws/cm_ethusd_perp_20240808.gz", "binance_ws/cm_ethusd_perp_20240809.gz")
+_TWIN = "binance_csv/test_{}_binance_{}_stream_spot_trxusdt_04-03-2025.csv.gz"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Files of one feed in order of time, the profile that they are played under, and who counts them."""
+
+    name: str
+    profile: str
+    files: tuple[str, ...]
+    count: Callable[[Sequence[Path]], Truth]
+
+
+def _each(count: Callable[[Path], Truth]) -> Callable[[Sequence[Path]], Truth]:
+    def together(paths: Sequence[Path]) -> Truth:
+        truth = Truth()
+        for path in paths:
+            truth = truth.merged(count(path))
+        return truth
+
+    return together
+
+
+RECORDINGS = (
+    Recording("Binance spot across midnight", "binance", _SPOT, lambda paths: capture_truth.binance_ws(*paths)),
+    Recording(
+        "Binance COIN-M across midnight",
+        "binance_coinm",
+        _COIN_MARGINED,
+        lambda paths: capture_truth.binance_ws(*paths),
+    ),
+    Recording("Coinbase", "coinbase", ("venues_ws/COINBASE.ws.28.0.gz",), _each(capture_truth.coinbase)),
+    Recording("Kraken", "kraken", ("venues_ws/KRAKEN.ws.48.0.gz",), _each(capture_truth.kraken)),
+    Recording(
+        "Kraken Futures", "kraken_futures", ("venues_ws/KRAKEN_FUTURES.ws.1.0.gz",), _each(capture_truth.kraken_futures)
+    ),
+    Recording("IEX", "iex", ("iex/TOPS16.pcapng.gz",), _each(capture_truth.iex)),
+    Recording(
+        "US equities",
+        "us_consolidated",
+        tuple(f"us_equities/aig_{day}_{what}.zip" for day in (20131007, 20131008) for what in ("trade", "quote")),
+        _each(capture_truth.us_equities),
+    ),
+)
+
+
+def run(stack: Stack, folder: Path, data: Path, names: Sequence[str] = ()) -> Proof:
+    """The whole proof on a running stack; `names` chooses recordings and twins, all without it."""
+    proof = Proof("captures", conditions={"machine": f"{platform.system()} {platform.machine()}"})
+    proof.counts |= {"skipped": False, "recordings": {}, "defects_found": {}}
+    if not data.is_dir():
+        proof.counts["skipped"] = True
+        proof.conditions["captures"] = f"none at {data}: set K2_SAMPLE_DATA to the folder that has them"
+        return proof
+    for recording in RECORDINGS:
+        if not names or recording.name in names:
+            _recording(stack, folder, data, recording, proof)
+    for kind in ("trade", "difference_depth"):
+        if not names or f"twins {kind}" in names:
+            _twins(stack, folder, data, kind, proof)
+    return proof
+
+
+def _lake_for(stack: Stack, folder: Path, profile: str) -> tuple[Lake, str]:
+    """A lake in which the packaged profile has a name of this run's own."""
+    name = f"{profile}_{new_token()}"
+    text = PACKAGED_PROFILES.read_text().replace(f"[exchanges.{profile}.", f"[exchanges.{name}.")
+    text = text.replace(f"[exchanges.{profile}]", f"[exchanges.{name}]")
+    return new_lake(stack, folder, text, [name]), name
+
+
+def _play(lake: Lake, exchange: str, paths: Sequence[Path]) -> DrainReport:
+    stop = threading.Event()
+    play(lake.settings, lake.profiles, [open_capture(path, exchange) for path in paths], speed=None, stop=stop)
+    return drain_exchange(lake.settings, lake.profiles, exchange, cap_seconds=None, stop=stop)
+
+
+def _recording(stack: Stack, folder: Path, data: Path, recording: Recording, proof: Proof) -> None:
+    say(recording.name)
+    paths = [data / name for name in recording.files]
+    truth = recording.count(paths)
+    lake, exchange = _lake_for(stack, folder, recording.profile)
+    first = _play(lake, exchange, paths)
+    found = _counted(lake, exchange)
+    for what in ("rows", "symbols", "days"):
+        proof.expect(f"{recording.name}: {what}", dict(getattr(found, what)), dict(getattr(truth, what)))
+    proof.expect(f"{recording.name}: gaps", _gaps(lake, exchange), [])
+    proof.expect(f"{recording.name}: gaps of the venue's own numbers", truth.gaps, [])
+    proof.expect(f"{recording.name}: quarantined", _reasons(lake, exchange), {})
+    again = _play(lake, exchange, paths)
+    proof.expect(f"{recording.name}: rows of a second playing", again.rows, 0)
+    proof.expect(
+        f"{recording.name}: duplicates of a second playing", _reasons(lake, exchange), {"duplicate": first.rows}
+    )
+    proof.expect(f"{recording.name}: gaps after the second playing", _gaps(lake, exchange), [])
+    _account(lake, exchange, recording.name, proof)
+    proof.counts["recordings"][recording.name] = {**found.rows, "days": sorted({day for _, day in found.days})}
+
+
+def _twins(stack: Stack, folder: Path, data: Path, kind: str, proof: Proof) -> None:
+    """The clean twin lands whole; of the corrupted one, each defect is where K2 shows it, and nothing else is."""
+    clean, corrupted = (data / _TWIN.format(twin, kind) for twin in ("positive", "negative"))
+    say(f"twins of {kind}")
+    lake, exchange = _lake_for(stack, folder, "binance")
+    _play(lake, exchange, [clean])
+    proof.expect(
+        f"clean {kind}: rows", dict(_counted(lake, exchange).rows), dict(capture_truth.binance_csv(clean).rows)
+    )
+    proof.expect(f"clean {kind}: gaps and refusals", (_gaps(lake, exchange), _reasons(lake, exchange)), ([], {}))
+    lake, exchange = _lake_for(stack, folder, "binance")
+    _play(lake, exchange, [corrupted])
+    _account(lake, exchange, f"corrupted {kind}", proof)
+    defects = capture_truth.expected_defects(clean, corrupted)
+    dataset = "ticks" if kind == "trade" else "book"
+    rows = table_rows(lake, dataset, exchange)
+    wanted_gaps = sorted((one.first, one.last) for one in defects if one.found_by == "gap")
+    proof.expect(
+        f"corrupted {kind}: gaps", sorted((first, last) for *_, first, last in _gaps(lake, exchange)), wanted_gaps
+    )
+    refused = Counter({"duplicate": 0, "rule_violated": 0})
+    for defect in defects:
+        refused["duplicate"] += defect.found_by == "duplicate"
+        refused["rule_violated"] += defect.found_by == "rule"
+        if not _in_rows(rows, defect):
+            proof.object_to(f"corrupted {kind}: {defect} is not to be seen in the rows")
+        where = defect.found_by
+        proof.counts["defects_found"][where] = proof.counts["defects_found"].get(where, 0) + 1
+    proof.expect(f"corrupted {kind}: quarantined", _reasons(lake, exchange), dict(+refused))
+
+
+def _in_rows(rows: pa.Table, defect: Defect) -> bool:
+    """Whether a defect that is no refusal shows in the rows; gaps and refusals are compared as a whole elsewhere."""
+    exchange_time = rows["exchange_timestamp"].cast(pa.int64())
+    if defect.found_by == "latency":
+        latency = pc.subtract(rows["receive_timestamp"].cast(pa.int64()), exchange_time)
+        return bool(pc.any(pc.equal(latency, defect.micros)).as_py())
+    if defect.found_by == "day":
+        return defect.day in {utc_day(micros) for micros in exchange_time.to_pylist()}
+    return defect.found_by in ("gap", "duplicate", "rule")
+
+
+def _counted(lake: Lake, exchange: str) -> Truth:
+    found = Truth()
+    for dataset in DATASETS:
+        rows = table_rows(lake, dataset, exchange, ("symbol", "exchange_timestamp"))
+        micros = rows["exchange_timestamp"].cast(pa.int64()).to_pylist()
+        for symbol, one in zip(rows["symbol"].to_pylist(), micros, strict=True):
+            found.add(dataset, symbol, one)
+    return found
+
+
+def _gaps(lake: Lake, exchange: str) -> list[tuple[Any, ...]]:
+    """Gaps of the ledger, and channel gaps that the feed handler told."""
+    names = ("dataset", "symbol", "numbering", "first_sequence", "last_sequence")
+    database = Database(lake.settings)
+    with database.begin() as connection:
+        ledger = connection.execute(select(*(gaps.c[name] for name in names)).where(gaps.c.exchange == exchange)).all()
+    database.close()
+    control = table_rows(lake, "control", exchange, ("kind", "channel", "first_sequence", "last_sequence")).to_pylist()
+    told = [
+        ("control", one["channel"], "channel", one["first_sequence"], one["last_sequence"])
+        for one in control
+        if one["kind"] == "gap"
+    ]
+    return [tuple(row) for row in ledger] + told
+
+
+def _reasons(lake: Lake, exchange: str) -> dict[str, int]:
+    return dict(Counter(table_rows(lake, "quarantine", exchange, ("reason",))["reason"].to_pylist()))
+
+
+def _account(lake: Lake, exchange: str, name: str, proof: Proof) -> None:
+    accounting = account(lake, [exchange])
+    for key, number in accounting.counts().items():
+        proof.counts[key] = proof.counts.get(key, 0) + number
+    for example in accounting.examples:
+        proof.object_to(f"{name}: {example}")
+
+
+@click.command()
+@click.option("--only", multiple=True, help="A recording by its name, or `twins trade`, `twins difference_depth`.")
+@click.option("--home", type=click.Path(path_type=Path), help="Use the stack of this folder and leave it running.")
+def main(only: tuple[str, ...], home: Path | None) -> None:
+    """Prove on real recordings that what landed is what was recorded."""
+    data = load_settings().sample_data
+    if not data.is_dir():
+        sys.exit(conclude(run(Stack(Path("none")), Path("none"), data)))
+    with proof_stack(home) as stack, scratch_folder() as folder:
+        proof = run(stack, folder, data, only)
+    sys.exit(conclude(proof))
+
+
+if __name__ == "__main__":
+    main()
