@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -11,9 +11,12 @@ import click
 
 from k2_dagster.cli.common import emit, settings
 from k2_dagster.cli.formats import WRITERS
-from k2_dagster.query.answer import Answer
+from k2_dagster.query.answer import Interruption
 from k2_dagster.query.engine import QueryEngine
 from k2_dagster.query.plan import TablePlan
+
+# DuckDB forgets an interruption that comes between two of its statements, so it is repeated until it is heard.
+INTERRUPT_AGAIN_SECONDS = 0.1
 
 
 @click.command()
@@ -42,8 +45,7 @@ def query(sql: str, form: str, output: Path | None, explain: bool) -> None:
         if explain:
             _explain(engine.explain(statement), as_json=form == "json")
             return
-        with engine.open(statement) as answer, _target(output) as target:
-            rows = _interruptible(answer, lambda: WRITERS[form](answer.schema, answer, target))
+        rows = _interruptible(lambda interruption: _write(engine, statement, form, output, interruption))
     if output is not None:
         click.echo(f"{rows:,} rows in {output}", err=True)
 
@@ -66,14 +68,22 @@ def _explain(plans: tuple[TablePlan, ...], *, as_json: bool) -> None:
     emit(rows, as_json)
 
 
-def _interruptible(answer: Answer, write: Callable[[], int]) -> int:
-    """Write in a thread: while an answer streams, DuckDB does not look for Ctrl-C, but this thread hears it."""
+def _write(engine: QueryEngine, statement: str, form: str, output: Path | None, interruption: Interruption) -> int:
+    with engine.open(statement, interruption=interruption) as answer, _target(output) as target:
+        return WRITERS[form](answer.schema, answer, target)
+
+
+def _interruptible(work: Callable[[Interruption], int]) -> int:
+    """Run it in a thread: while DuckDB works it does not look for Ctrl-C, but this thread hears it."""
+    interruption = Interruption()
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(write)
+        working = pool.submit(work, interruption)
         try:
-            return writing.result()
+            return working.result()
         except KeyboardInterrupt:
-            answer.interrupt()
+            while not working.done():
+                interruption.stop()
+                wait([working], INTERRUPT_AGAIN_SECONDS)
             raise
 
 

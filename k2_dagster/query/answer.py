@@ -1,7 +1,7 @@
 """The answer to a query while it streams out of DuckDB."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +11,32 @@ import pyarrow as pa
 from k2_dagster.errors import K2Error, QueryRefused, WarehouseUnavailable
 from k2_dagster.query.plan import TablePlan
 from k2_dagster.schemas.datasets import table_name
+
+
+class Interruption:
+    """Stops one query from another thread, at any stage. Call `stop` until the query has ended: DuckDB forgets an
+    interruption that comes between two of its statements."""
+
+    def __init__(self) -> None:
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._stopped = False
+
+    def attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """The connection that runs the query. Called by the engine."""
+        self._connection = connection
+
+    def stop(self) -> None:
+        """Whoever runs or reads the query gets QueryRefused."""
+        self._stopped = True
+        if self._connection is not None:
+            # A query that has ended closed its connection
+            with suppress(duckdb.ConnectionException):
+                self._connection.interrupt()
+
+    def check(self) -> None:
+        """Raises QueryRefused when stopped."""
+        if self._stopped:
+            raise QueryRefused("the query was interrupted")
 
 
 class Answer:
@@ -41,10 +67,6 @@ class Answer:
         """What is left, as one table."""
         with translated_errors():
             return self._reader.read_all()
-
-    def interrupt(self) -> None:
-        """Stop the query, from any thread: whoever reads the answer gets QueryRefused."""
-        self._connection.interrupt()
 
     def close(self) -> None:
         """Give memory, temporary files and local copies back."""

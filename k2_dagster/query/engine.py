@@ -24,7 +24,7 @@ from pyiceberg.table import Table
 
 from k2_dagster.errors import ConfigurationError, QueryRefused
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
-from k2_dagster.query.answer import Answer, translated_errors
+from k2_dagster.query.answer import Answer, Interruption, translated_errors
 from k2_dagster.query.cache import FileCache
 from k2_dagster.query.constants import Constants, syntax_tree
 from k2_dagster.query.filters import file_filters, is_transparent, mentioned_tables
@@ -70,14 +70,24 @@ class QueryEngine:
         with self.open(sql, parameters, batch_rows=batch_rows) as answer:
             yield from answer
 
-    def open(self, sql: str, parameters: Mapping[str, Any] = NO_PARAMETERS, *, batch_rows: int = BATCH_ROWS) -> Answer:
-        """Start a query; the caller reads and closes the answer."""
+    def open(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] = NO_PARAMETERS,
+        *,
+        batch_rows: int = BATCH_ROWS,
+        interruption: Interruption | None = None,
+    ) -> Answer:
+        """Start a query; the caller reads and closes the answer. `interruption` lets another thread stop it."""
         with ExitStack() as stack, translated_errors():
+            interruption = interruption or Interruption()
             connection = self._begin(stack)  # Step 1
+            interruption.attach(connection)
             tables, plans = self._plan(connection, sql, parameters)  # Steps 2 and 3
             for table, plan in zip(tables, plans, strict=True):
                 paths = self._local_paths(table, plan, stack)  # Step 4
                 connection.execute(view_sql(_short(plan.table), table.schema(), paths))  # Step 5
+            interruption.check()
             relation = connection.sql(sql, params=dict(parameters) or None)  # Step 6
             reader = relation.to_arrow_reader(batch_rows)
             return Answer(connection, reader, plans, stack.pop_all().close)

@@ -1,5 +1,6 @@
 """`QueryEngine` on real Iceberg tables."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +11,7 @@ from pyiceberg.types import IntegerType
 
 from k2_dagster.errors import NotInitialized, QueryRefused, WarehouseUnavailable
 from k2_dagster.lake.parquet import data_path, write_data_file
+from k2_dagster.query.answer import Interruption
 from k2_dagster.schemas.arrow import table_schema
 from k2_dagster.schemas.datasets import TABLES, table_name
 from tests.query.lake import START, Lake, add_position_deletes, tick
@@ -259,13 +261,27 @@ def test_a_lost_file_is_not_an_empty_answer(fresh_lake: Lake) -> None:
 
 def test_an_answer_can_be_interrupted(lake: Lake) -> None:
     endless = "SELECT * FROM range(1000000000000)"
-    with lake.engine().open(endless) as answer:
+    interruption = Interruption()
+    with lake.engine().open(endless, interruption=interruption) as answer:
         batches = iter(answer)
         next(batches)
-        answer.interrupt()
+        interruption.stop()
         with pytest.raises(QueryRefused, match="Interrupted"):
             for _ in batches:
                 pass
+
+
+def test_a_query_that_has_no_rows_yet_can_be_interrupted(lake: Lake) -> None:
+    interruption = Interruption()
+    silent = "SELECT a.range FROM range(10000000) a, range(10000000) b WHERE a.range * b.range % 1000007 = -1"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lake.engine().open, silent, interruption=interruption)
+        while not waiting.done():
+            interruption.stop()
+            wait([waiting], 0.05)
+
+    with pytest.raises(QueryRefused, match=r"(?i)interrupted"):
+        waiting.result()
 
 
 def test_queries_do_not_see_each_other(lake: Lake) -> None:
@@ -284,3 +300,31 @@ def test_settings_reach_duckdb(lake: Lake) -> None:
         "threads": "2",
         "temp_directory": str(lake.settings.home / "cache" / "query-spill"),
     }
+
+
+def test_an_as_of_join_is_pruned_where_the_condition_stands_in_a_subquery(fresh_lake: Lake) -> None:
+    for day in range(3):
+        fresh_lake.append("quotes", [{"exchange": "alpha", "symbol": "AAPL", "exchange_timestamp": at(day)}])
+    sql = (
+        "SELECT t.exchange, q.timestamp FROM (FROM market_data.ticks WHERE symbol = 'AAPL' AND date = '2026-03-02') t "
+        "ASOF JOIN (FROM market_data.quotes WHERE date BETWEEN '2026-03-01' AND '2026-03-02') q "
+        "ON t.symbol = q.symbol AND t.timestamp >= q.timestamp ORDER BY ALL"
+    )
+
+    assert fresh_lake.ask(sql) == [("alpha", at(1)), ("beta", at(1))]
+    assert [len(plan.files) for plan in fresh_lake.engine().explain(sql)] == [2, 2]
+
+
+def test_threads_may_share_an_engine(lake: Lake) -> None:
+    engine = lake.engine()
+
+    def count(day: int) -> int:
+        sql = "SELECT count(*) AS n FROM market_data.ticks WHERE date = $day"
+        return int(engine.query(sql, {"day": at(day).date()})["n"][0].as_py())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(count, list(range(-1, 5)) * 3)) == [0, 6, 6, 6, 6, 0] * 3
+
+
+def at(day: int) -> datetime:
+    return START + timedelta(days=day)
