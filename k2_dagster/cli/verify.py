@@ -9,18 +9,18 @@ from rich.table import Table
 from k2_dagster.cli.common import json_option, json_value, print_rich, settings, text_value
 from k2_dagster.cli.exits import FINDING
 from k2_dagster.verify.proof import verify as prove
-from k2_dagster.verify.report import FAULTS, Finding, Report, StreamReport
+from k2_dagster.verify.report import FAULTS, Fault, Finding, Report, StreamReport
 
 _NUMBERS = ("consumed", "messages", "rows", "quarantined", "duplicates")
-_FAULTS = ("missing", "extra", "duplicated", "wrong_duplicate", "wrong_value")
+_FAULTS: tuple[Fault, ...] = ("missing", "extra", "duplicated", "wrong_duplicate", "wrong_value")
 
 
-class Time(click.ParamType):
+class Time(click.ParamType[datetime]):
     """ISO 8601; a time without an offset is UTC."""
 
     name = "time"
 
-    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ARG002  (the signature is the library's)
         """Fails with an example."""
         if isinstance(value, datetime):
             return value

@@ -40,7 +40,8 @@ def difference(messages: Int64s, data: Int64s, quarantine: Int64s, retained_from
 
 def surplus(rising: Int64s) -> Int64s:
     """Each value once for every time that it comes again."""
-    return rising[1:][rising[1:] == rising[:-1]]
+    again: Int64s = rising[1:][rising[1:] == rising[:-1]]
+    return again
 
 
 class Sums:

@@ -20,12 +20,15 @@ Int64s = npt.NDArray[np.int64]
 CHUNK_OFFSETS = 500_000
 # Messages per call: more of them leave the processor's cache before they are looked at.
 CONSUME_MESSAGES = 2_000
-POLL_SECONDS = 1.0
+# Longest wait of one call, which ends early only when it is full: how soon the end of a range is noticed.
+POLL_SECONDS = 0.05
 # A partition that has messages and delivers none for this long is stuck, or its brokers are away.
 SILENCE_SECONDS = 60.0
 REQUEST_TIMEOUT_SECONDS = 10.0
 # librdkafka waits this long after its queue was full; its default of 1000 ms stalls a fast consumer.
 FETCH_QUEUE_BACKOFF_MS = 5
+# An empty fetch reports the end of a partition, after this wait.
+FETCH_WAIT_MS = 50
 MILLISECONDS_PER_SECOND = 1_000
 
 _END = KafkaError._PARTITION_EOF  # noqa: SLF001  (librdkafka's public error codes start with an underscore)
@@ -62,6 +65,7 @@ class TopicReader:
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "fetch.queue.backoff.ms": FETCH_QUEUE_BACKOFF_MS,
+            "fetch.wait.max.ms": FETCH_WAIT_MS,
         }
         with _translated("start the verification's consumer"):
             self._consumer = Consumer(config)

@@ -49,11 +49,17 @@ def verify(
     started = time.monotonic()
     profiles = load_profiles(settings.profiles)
     report = Report()
-    with closing(Database(settings)) as database, _catalog(settings) as catalog:
+    with (
+        closing(Database(settings)) as database,
+        closing(Registry(settings)) as registry,
+        _catalog(settings) as catalog,
+    ):
         require_current(database)
         streams = _streams(database, profiles, datasets, exchanges)
         tables = _pin(catalog, database, streams, report)
-        ground = _ground(settings, profiles, database, streams, since, until, None if all_values else SAMPLE_MESSAGES)
+        ground = _ground(
+            settings, profiles, database, registry, streams, since, until, None if all_values else SAMPLE_MESSAGES
+        )
         for exchange, dataset in streams:
             report.streams.append(verify_stream(ground, tables[dataset], tables["quarantine"], exchange, dataset))
     report.seconds = time.monotonic() - started
@@ -93,6 +99,7 @@ def _ground(
     settings: Settings,
     profiles: Profiles,
     database: Database,
+    registry: Registry,
     streams: Iterable[Stream],
     since: datetime | None,
     until: datetime | None,
@@ -104,7 +111,7 @@ def _ground(
         settings=settings,
         profiles=profiles,
         database=database,
-        registry=Registry(settings),
+        registry=registry,
         topics=topics,
         retained={
             topic: {number: Retained(earliest, end) for number, (earliest, end) in found.items()}

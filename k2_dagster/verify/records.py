@@ -40,6 +40,11 @@ class PinnedTable:
     landed: Sequence[Any]
     findings: Sequence[Finding]
 
+    @property
+    def readable(self) -> bool:
+        """Whether there is a fence to judge by."""
+        return all(one.fault != "fence" for one in self.findings)
+
 
 @dataclass(slots=True)
 class Records:

@@ -198,7 +198,6 @@ def open_staging(settings: Settings, dataset: Dataset, streams: Sequence[str]) -
             "temp_directory": str(Path(folder) / "spill"),
             "max_temp_directory_size": f"{settings.query_temp_megabytes}MB",
             "preserve_insertion_order": False,
-            "TimeZone": "UTC",
         }
         connection = duckdb.connect(str(Path(folder) / "rows.duckdb"), config=config)
         try:

@@ -86,7 +86,7 @@ def verify_stream(
     """
     topic, declared = topic_name(dataset, exchange), WIRE_DATASETS[dataset]
     report = StreamReport(exchange, dataset, topic)
-    if data.findings or quarantine.findings:
+    if not (data.readable and quarantine.readable):
         return report
     records = read_records(ground.database, data, quarantine, topic, exchange, dataset)  # Step 1
     state = ground.topics.get(topic)

@@ -1,0 +1,106 @@
+"""Identities as D4 says, rows by range, and samples that rows and messages agree on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from k2_dagster.schemas.arrow import wire_type
+from k2_dagster.schemas.ticks import TICKS
+from k2_dagster.settings import Settings
+from k2_dagster.verify.identity import SOURCES
+from k2_dagster.verify.staging import Staging, open_staging, sampled_mask
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Iterator[Staging]:
+    with open_staging(Settings(home=tmp_path), TICKS, ["prints"]) as opened:
+        yield opened
+
+
+def message(offset: int, **values: Any) -> dict[str, Any]:
+    plain = {"stream": "prints", "kind": "trade", "symbol": "A", "sequence": offset}
+    return dict.fromkeys(SOURCES) | plain | {"kafka_offset": offset, **values}
+
+
+def rows(messages: list[dict[str, Any]], **position: int) -> pa.Table:
+    columns: dict[str, Any] = {name: pa.array([value] * len(messages), pa.int32()) for name, value in position.items()}
+    columns["kafka_offset"] = pa.array([one["kafka_offset"] for one in messages], pa.int64())
+    columns |= {name: pa.array([one[name] for one in messages], wire_type(TICKS[name].type)) for name in SOURCES}
+    return pa.table(columns)
+
+
+def add(staging: Staging, *messages: dict[str, Any]) -> None:
+    digests = np.arange(len(messages), dtype=np.uint64)
+    staging.add_data(rows(list(messages), topic_epoch=0, kafka_partition=0), digests)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"symbol": "B"},
+        {"session": "s"},
+        {"stream": "others"},
+        {"kind": "bust"},
+        {"sequence": 2},
+    ],
+    ids=lambda one: next(iter(one)),
+)
+def test_identities_of_the_venue_differ_in_any_part(staging: Staging, other: dict[str, Any]) -> None:
+    add(staging, message(1), message(2, **{"sequence": 1, **other}))
+    assert staging.repeated_identities()[0] == 0
+
+
+def test_a_repeated_identity_counts_each_row_too_many(staging: Staging) -> None:
+    add(staging, message(1), message(2, sequence=1), message(3, sequence=1), message(4))
+    count, some = staging.repeated_identities()
+    assert (count, some) == (2, ["A 1 at offsets [1, 2, 3]"])
+
+
+def test_the_same_offset_twice_is_not_a_repeated_identity(staging: Staging) -> None:
+    add(staging, message(1), message(1))
+    assert staging.repeated_identities()[0] == 0
+
+
+def test_other_streams_and_kinds_are_identified_by_the_publisher(staging: Staging) -> None:
+    pair = {"publisher_session": "p", "publisher_sequence": 9}
+    add(staging, message(1, stream="others", **pair), message(2, kind="bust", **pair), message(3, stream="others"))
+    assert staging.repeated_identities()[0] == 1
+
+
+def test_a_claim_needs_a_row_with_its_identity(staging: Staging) -> None:
+    add(staging, message(1), message(2, stream="others"))
+    claims = [message(5, sequence=1), message(6, sequence=99), message(7, stream="others", sequence=2)]
+    staging.add_claims(rows(claims, kafka_partition=0))
+    staging.add_claims_by_offset(0, 0, [8, 9], [1, 77])
+    assert staging.unproven_claims() == {0: [6, 7, 9]}
+    staging.add_elsewhere(rows([message(0, sequence=99)]).select(SOURCES))
+    assert staging.unproven_claims() == {0: [7, 9]}
+
+
+def test_rows_come_by_range_in_the_order_of_offsets(staging: Staging) -> None:
+    add(staging, message(30), message(10), message(20))
+    found = staging.rows("data", 0, 0, 10, 30)
+    assert (found.offsets.tolist(), found.digests.tolist()) == ([10, 20], [1, 2])
+    assert staging.outside("data", 0, 0, 10, 30) == (1, [30])
+    assert staging.total("data", 0, 0) == (3, 3)
+    assert staging.places("data") == [(0, 0)]
+
+
+def test_digests_are_summed_modulo_two_to_the_64(staging: Staging) -> None:
+    table = rows([message(1), message(2)], topic_epoch=0, kafka_partition=0)
+    staging.add_data(table, np.array([2**64 - 1, 3], dtype=np.uint64))
+    assert staging.total("data", 0, 0) == (2, 2)
+
+
+def test_a_sample_has_its_share_and_stays_the_same() -> None:
+    offsets = np.arange(100_000, dtype=np.int64)
+    chosen = sampled_mask(offsets, 0.1, 7)
+    assert 9_000 < chosen.sum() < 11_000
+    assert np.array_equal(chosen[500:600], sampled_mask(offsets[500:600], 0.1, 7))
+    assert not np.array_equal(chosen, sampled_mask(offsets, 0.1, 8))
+    assert sampled_mask(offsets, 1.0, 7).all()
+    assert not sampled_mask(offsets, 0.0, 7).any()
