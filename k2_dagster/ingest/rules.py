@@ -16,7 +16,7 @@ from pandera.errors import SchemaErrors
 
 from k2_dagster.ingest.columns import Codes, combine, encode
 from k2_dagster.ingest.refusal import Refusal
-from k2_dagster.schemas.declaration import PRICE_PRECISION, Dataset, Field, FieldType, Rule
+from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
 from k2_dagster.schemas.validation import (
     LEVEL_RULES,
@@ -89,7 +89,7 @@ class Validator:
         self._texts = [(field, rule, text_schema(field, rule)) for field, rule in text_rules(dataset)]
         self._sides = [one for one in dataset.wire_fields if one.type is FieldType.LEVELS]
         self._levels = level_schema()
-        self._lists = [one for one in dataset.wire_fields if one.type in (FieldType.LEVELS, FieldType.STRINGS)]
+        self._text_lists = [one for one in dataset.wire_fields if one.type is FieldType.STRINGS]
         self._required = [one for one in dataset.wire_fields if one.required]
 
     def check(self, wire: pa.RecordBatch, places: Int64s, record_ms: Int64s) -> Validated:
@@ -121,29 +121,15 @@ class Validator:
                 found.refuse(int(row), "missing_field", detail, identity=field.name in _IDENTITY)
 
     def _check_elements(self, wire: pa.RecordBatch, found: _Findings) -> None:
-        for field in self._lists:
+        """Lists of texts have no null among them: no table could hold it."""
+        for field in self._text_lists:
             column = wire.column(field.name)
-            items = column.flatten()
-            bad = items.is_null().to_numpy(zero_copy_only=False)
-            unfit = np.zeros(len(items), dtype=bool)
-            if field.type is FieldType.LEVELS:
-                price, size, _ = items.flatten()
-                bad = bad | (
-                    price.is_null().to_numpy(zero_copy_only=False) | size.is_null().to_numpy(zero_copy_only=False)
-                )
-                number = price.fill_null(0).to_numpy()
-                unfit = (number >= _PRICE_BOUND) | (number <= -_PRICE_BOUND)
-            if not (bad.any() or unfit.any()):
+            bad = column.flatten().is_null().to_numpy(zero_copy_only=False)
+            if not bad.any():
                 continue
-            owners = np.repeat(np.arange(len(column)), column.value_lengths().fill_null(0).to_numpy())
-            for row in np.unique(owners[bad]).tolist():
-                found.refuse(
-                    row, "missing_field", f"{field.name} has an element that is null or incomplete", identity=False
-                )
-            for row in np.unique(owners[unfit]).tolist():
-                found.refuse(
-                    row, "not_exact", f"{field.name} has a price beyond {PRICE_PRECISION} digits", identity=False
-                )
+            row_of = np.repeat(np.arange(len(column)), column.value_lengths().fill_null(0).to_numpy())
+            for row in np.unique(row_of[bad]).tolist():
+                found.refuse(row, "missing_field", f"{field.name} has an element that is null", identity=False)
 
     def _check_numbers(self, wire: pa.RecordBatch, found: _Findings) -> None:
         columns = {field.name: _as_int64(wire.column(field.name)) for field, _ in self._number_rules}
@@ -253,8 +239,6 @@ class Validator:
             found.refuse(int(row), "outside_partitions", detail, identity=False)
 
 
-# Levels have no declared rule, but their prices must fit the table's decimal.
-_PRICE_BOUND = 10**PRICE_PRECISION
 # Fields that identity rests on: where one of these is wrong, the row's numbers are not believed.
 _IDENTITY = frozenset(
     (

@@ -242,7 +242,7 @@ def test_levels_that_no_table_can_hold_are_refused_alone() -> None:
         Sent(in_json(BOOK, sequence=at + 1, previous_sequence=at, bids=one), offset=at) for at, one in enumerate(bids)
     ]
     landed = land("book", sent)
-    assert reasons(landed) == {1: "missing_field", 2: "missing_field", 3: "missing_field", 4: "not_exact"}
+    assert reasons(landed) == {1: "missing_field", 2: "missing_field", 3: "missing_field", 4: "rule_violated"}
     assert landed.rows[0, 6]["bids"] == []
     assert str(landed.rows[0, 5]["bids"][0]["price"]) == "9999999999.99999999"
 
