@@ -15,9 +15,12 @@ LONG_FILES = {
     "k2_dagster/ingest/batch.py": "the verdicts of one batch in their order; to be split",
     "k2_dagster/ingest/drain.py": "the drain loop with its three stages; to be split",
     "k2_dagster/ingest/kernel.py": "the compiled sequence kernel: numba inlines within a module",
+    "k2_dagster/ingest/numbering.py": "the two numberings of one message; to be split",
     "proofs/capture_truth.py": "an independent reader per venue format, kept free of the package's own",
     "proofs/chaos.py": "one proof, start to end; to be split",
+    "proofs/fuzz.py": "one proof, start to end; to be split",
     "tests/feeds/simulator/test_feed.py": "cases of one behaviour; to be split",
+    "tests/ingest/test_decode.py": "cases of one behaviour; to be split",
     "tests/kafka/test_reader.py": "one behaviour suite for both readers; to be split",
     "tests/verify/test_proof.py": "one planted fault per test; to be split",
 }
