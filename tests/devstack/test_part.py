@@ -10,7 +10,7 @@ import pytest
 
 from k2_dagster.devstack import part as part_module
 from k2_dagster.devstack.part import Part
-from k2_dagster.devstack.process import Command, Progress, is_over, listens, stop
+from k2_dagster.devstack.process import Command, is_over, listens, Progress, stop, wait_until
 from k2_dagster.devstack.state import find_free_port
 from k2_dagster.errors import StackFailed
 
@@ -96,6 +96,8 @@ def test_a_part_that_hangs_is_restarted(small: SmallPart, monkeypatch: pytest.Mo
     hung = small.find()
     assert hung is not None
     hung.suspend()
+    # the signal is on its way when the call returns
+    assert wait_until(lambda: hung.status() == psutil.STATUS_STOPPED, 5.0)
     monkeypatch.setattr(part_module, "SILENT_SECONDS", 0.2)
     monkeypatch.setattr(part_module, "START_TIMEOUT_SECONDS", 5.0)
     said: list[str] = []
