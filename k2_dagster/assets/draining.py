@@ -1,5 +1,6 @@
-"""Draining as a Dagster step does it: stopped by a termination at a commit boundary, told about commit by commit."""
+"""Draining as a Dagster step does it: stopped by a termination at a commit boundary."""
 
+import logging
 from collections.abc import Sequence
 
 import dagster as dg
@@ -9,6 +10,8 @@ from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import DrainReport, drain_exchange
 from k2_dagster.resources.interrupts import interrupts_as_stop
 from k2_dagster.resources.platform import Platform
+
+logger = logging.getLogger(__name__)
 
 
 def drain(
@@ -33,7 +36,7 @@ def drain(
             cap_seconds=cap_seconds,
             stop=stop,
             run_id=run_id,
-            on_commit=lambda commit: _tell(log, commit),
+            on_commit=_tell,
         )
         state = "stopped" if stop.is_set() else "caught up" if report.caught_up else "out of time"
         log.info(
@@ -43,9 +46,9 @@ def drain(
     return report
 
 
-def _tell(log: dg.DagsterLogManager, commit: CommitReport) -> None:
-    # Debug: at a commit a second, a line each in Dagster's event log would be 90 MB a day per stream
-    log.debug(
+def _tell(commit: CommitReport) -> None:
+    # To the process's log only: a line per commit in Dagster's event log would be 90 MB a day per stream
+    logger.info(
         "%s/%s: commit %s, %d rows, %d quarantined, %.0f ms, %d behind",
         *(commit.exchange, commit.dataset, commit.commit_id, commit.rows, commit.quarantined),
         *(commit.commit_seconds * 1000, commit.lag_messages),

@@ -1,0 +1,84 @@
+"""Dagster on a proof's lake: its processes, and the questions that proofs ask it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import func, select
+
+from k2_dagster.devstack.dagster import DagsterParts
+from k2_dagster.devstack.process import wait_until
+from k2_dagster.ingest.lag import stream_lags
+from k2_dagster.schemas.datasets import TABLES, table_name
+from k2_dagster.state.database import Database
+from k2_dagster.state.tables import commits
+from proofs.common import Lake, say
+
+# A sensor tick, the start of a run and its imports take 10 s on an idle machine, and several times that on a busy one.
+LANDED_SECONDS = 300.0
+# The mirror reports a partition once a minute.
+MIRRORED_SECONDS = 180.0
+# Runs asked for at a time: more than any of the proofs makes.
+RUNS_READ = 10_000
+
+_RUNS = """query($states: [RunStatus!], $limit: Int) { runsOrError(filter: {statuses: $states}, limit: $limit) {
+    ... on Runs { results { runId jobName status creationTime startTime endTime tags { key value } } } } }"""
+_TERMINATE = "mutation($run: String!) { terminateRun(runId: $run) { __typename } }"
+_MATERIALIZATIONS = """query($path: [String!]!) { assetOrError(assetKey: {path: $path}) { ... on Asset {
+    assetMaterializations(limit: 10000) { metadataEntries { label ... on IntMetadataEntry { intValue } } } } } }"""
+
+
+@contextmanager
+def live_dagster(lake: Lake) -> Iterator[DagsterParts]:
+    """Code server, daemon and webserver for the lake, ended at the end."""
+    parts = DagsterParts(lake.settings.home, lake.settings)
+    try:
+        parts.up(say)
+        yield parts
+    finally:
+        parts.down(purge=True)
+
+
+def runs(parts: DagsterParts, *states: str) -> list[dict[str, Any]]:
+    """Runs, newest first; of these states, or all."""
+    variables = {"states": list(states) or None, "limit": RUNS_READ}
+    found: list[dict[str, Any]] = parts.graphql(_RUNS, variables)["runsOrError"]["results"]
+    return found
+
+
+def terminate(parts: DagsterParts, run: str) -> None:
+    """As the button in the UI does."""
+    parts.graphql(_TERMINATE, {"run": run})
+
+
+def everything_landed(lake: Lake, exchanges: list[str]) -> bool:
+    """Wait until no topic is ahead of its table. Says whether that came to be."""
+    return wait_until(
+        lambda: not any(one.lag_messages for one in stream_lags(lake.settings, lake.profiles, exchanges)),
+        LANDED_SECONDS,
+    )
+
+
+def mirror_differences(lake: Lake, parts: DagsterParts) -> list[str]:
+    """Tables whose materializations do not count exactly the commits there are, once the mirror had its time."""
+    wait_until(lambda: not _differences(lake, parts), MIRRORED_SECONDS)
+    return _differences(lake, parts)
+
+
+def _differences(lake: Lake, parts: DagsterParts) -> list[str]:
+    """Commits touch one day here, so each is counted in one partition; those that touch none are not mirrored."""
+    out = []
+    database = Database(lake.settings)
+    try:
+        for dataset in TABLES:
+            with database.begin() as connection:
+                days = select(func.jsonb_object_keys(commits.c.days)).where(commits.c.table_name == table_name(dataset))
+                committed = len(connection.execute(days).all())
+            asset = parts.graphql(_MATERIALIZATIONS, {"path": [dataset]})["assetOrError"]
+            entries = [entry for one in asset.get("assetMaterializations", []) for entry in one["metadataEntries"]]
+            mirrored = sum(int(one["intValue"]) for one in entries if one["label"] == "commits")
+            if committed != mirrored:
+                out.append(f"{dataset}: {committed} commits, {mirrored} mirrored")
+    finally:
+        database.close()
+    return out
