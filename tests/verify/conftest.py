@@ -37,6 +37,7 @@ SYMBOLS = ("AAA", "BBB", "CCC", "DDD", "EEE")
 ROUNDS = 3
 MESSAGES_PER_ROUND = 60
 ABORTED_PER_ROUND = 7
+PARTITIONS = 2
 TRANSACTION_SECONDS = 30.0
 PROFILE = """
 version = 1
@@ -117,7 +118,8 @@ class Feed:
         """One transaction."""
         self.producer.begin_transaction()
         for key, value in messages:
-            self.producer.produce(topic_name(dataset, self.exchange), value, key)
+            # By the symbol's last letter, so that both partitions have messages whatever the exchange is called
+            self.producer.produce(topic_name(dataset, self.exchange), value, key, partition=key[-1] % PARTITIONS)
         if abort:
             self.producer.flush(TRANSACTION_SECONDS)
             self.producer.abort_transaction(TRANSACTION_SECONDS)

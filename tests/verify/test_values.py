@@ -78,7 +78,7 @@ def test_levels_are_compared_one_by_one() -> None:
         {"price": Decimal(1), "size": Decimal("0.00000005"), "orders": None},
         {"price": Decimal("0.00000009"), "size": Decimal(0), "orders": 2},
     ]
-    empty = {field.name: None for field in BOOK.fields} | {"asks": []}
+    empty: dict[str, Any] = {field.name: None for field in BOOK.fields} | {"asks": []}
     schema = pa.schema([field.with_nullable(True) for field in table_schema(BOOK)])
     rows = pa.Table.from_pylist([{**empty, "bids": levels}, {**empty, "bids": levels[:1]}], schema=schema)
     found = differing(BOOK, [said, said], rows)
