@@ -10,7 +10,7 @@ import pytest
 
 from k2_dagster.devstack import part as part_module
 from k2_dagster.devstack.part import Part
-from k2_dagster.devstack.process import Command, is_over, listens, Progress, stop, wait_until
+from k2_dagster.devstack.process import Command, Progress, is_over, listens, stop, wait_until
 from k2_dagster.devstack.state import find_free_port
 from k2_dagster.errors import StackFailed
 
