@@ -18,7 +18,8 @@ from k2_dagster.kafka.clients import client_config
 from k2_dagster.lake.catalog import close_catalog, open_catalog
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
-from proofs.common import Lake
+from k2_dagster.verify.proof import verify
+from proofs.common import Lake, Proof
 
 # One request of the plain consumer; local brokers answer in milliseconds.
 REQUEST_TIMEOUT_SECONDS = 30.0
@@ -112,6 +113,23 @@ def account(lake: Lake, exchanges: Sequence[str]) -> Accounting:
             apart = refused.filter(pc.equal(refused["topic"], topic))
             _compare(total, topic, _offsets_of(lake.settings, topic), _positions(placed), _positions(apart))
     return total
+
+
+def account_twice(lake: Lake, exchanges: Sequence[str], proof: Proof, where: str = "") -> None:
+    """Compare by `account` and by `k2 verify`; counts are added to the proof's, disagreements become findings."""
+    accounting = account(lake, exchanges)
+    for name, number in accounting.counts().items():
+        proof.counts[name] = proof.counts.get(name, 0) + number
+    for example in accounting.examples:
+        proof.object_to(f"{where}{example}")
+    report = verify(lake.settings, exchanges=exchanges)
+    for stream in report.streams:
+        for finding in stream.all_findings():
+            proof.object_to(f"{where}k2 verify, {stream.topic}: {finding.fault} {finding.count}: {finding.detail}")
+    for table, findings in report.tables.items():
+        for finding in findings:
+            proof.object_to(f"{where}k2 verify, {table}: {finding.fault} {finding.count}: {finding.detail}")
+    proof.counts["verified_messages"] = proof.counts.get("verified_messages", 0) + report.total("messages")
 
 
 Positions = npt.NDArray[np.int64]

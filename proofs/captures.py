@@ -30,7 +30,7 @@ from k2_dagster.settings import load_settings
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import gaps
 from proofs import capture_truth
-from proofs.accounting import account, table_rows
+from proofs.accounting import account_twice, table_rows
 from proofs.capture_truth import Defect, Truth, utc_day
 from proofs.common import Lake, Proof, conclude, new_lake, new_token, proof_stack, say, scratch_folder
 
@@ -132,7 +132,7 @@ def _recording(stack: Stack, folder: Path, data: Path, recording: Recording, pro
         f"{recording.name}: duplicates of a second playing", _reasons(lake, exchange), {"duplicate": first.rows}
     )
     proof.expect(f"{recording.name}: gaps after the second playing", _gaps(lake, exchange), [])
-    _account(lake, exchange, recording.name, proof)
+    account_twice(lake, [exchange], proof, f"{recording.name}: ")
     proof.counts["recordings"][recording.name] = {**found.rows, "days": sorted({day for _, day in found.days})}
 
 
@@ -148,7 +148,7 @@ def _twins(stack: Stack, folder: Path, data: Path, kind: str, proof: Proof) -> N
     proof.expect(f"clean {kind}: gaps and refusals", (_gaps(lake, exchange), _reasons(lake, exchange)), ([], {}))
     lake, exchange = _lake_for(stack, folder, "binance")
     _play(lake, exchange, [corrupted])
-    _account(lake, exchange, f"corrupted {kind}", proof)
+    account_twice(lake, [exchange], proof, f"corrupted {kind}: ")
     defects = capture_truth.expected_defects(clean, corrupted)
     dataset = "ticks" if kind == "trade" else "book"
     rows = table_rows(lake, dataset, exchange)
@@ -206,14 +206,6 @@ def _gaps(lake: Lake, exchange: str) -> list[tuple[Any, ...]]:
 
 def _reasons(lake: Lake, exchange: str) -> dict[str, int]:
     return dict(Counter(table_rows(lake, "quarantine", exchange, ("reason",))["reason"].to_pylist()))
-
-
-def _account(lake: Lake, exchange: str, name: str, proof: Proof) -> None:
-    accounting = account(lake, [exchange])
-    for key, number in accounting.counts().items():
-        proof.counts[key] = proof.counts.get(key, 0) + number
-    for example in accounting.examples:
-        proof.object_to(f"{name}: {example}")
 
 
 @click.command()

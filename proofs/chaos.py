@@ -26,7 +26,7 @@ from k2_dagster.devstack.stack import Stack
 from k2_dagster.devstack.state import load_state
 from k2_dagster.errors import K2Error
 from k2_dagster.observability.points import POINTS
-from proofs.accounting import account
+from proofs.accounting import account_twice
 from proofs.chaos_feeds import Feeds, profiles_text
 from proofs.common import Lake, Proof, conclude, new_lake, new_token, proof_stack, say, scratch_folder
 from proofs.comparing import compare_lakes
@@ -223,11 +223,8 @@ def drain_to_the_end(workers: Herd, lake: Lake, exchanges: list[str], proof: Pro
 def settle_accounts(workers: Herd, stack: Stack, lake: Lake, exchanges: list[str], folder: Path, proof: Proof) -> None:
     """Drain, count every message, and compare with an undisturbed second lake."""
     drain_to_the_end(workers, lake, exchanges, proof)
-    accounting = account(lake, exchanges)
-    proof.counts |= accounting.counts()
-    for example in accounting.examples:
-        proof.object_to(example)
-    say(f"accounts: {accounting.counts()}")
+    account_twice(lake, exchanges, proof)
+    say(f"accounts: {proof.counts}")
     text = lake.settings.profiles.read_text() if lake.settings.profiles else None
     other = new_lake(stack, folder, text, exchanges)
     drain_to_the_end(workers, other, exchanges, proof)
@@ -259,8 +256,8 @@ def run(stack: Stack, folder: Path, kills: int, seed: int, rate: float) -> Proof
             proof.object_to(error)
         say(f"{tally.kills} kills done, {sum(published.values())} messages published; now to the end")
         settle_accounts(workers, stack, lake, exchanges, folder, proof)
+        proof.expect("messages in the topics", proof.counts["messages"], sum(published.values()))
         one_commit_cases(stack, folder, workers, seed, proof)
-    proof.expect("messages in the topics", proof.counts["messages"], sum(published.values()))
     proof.counts |= {
         "kills": tally.kills,
         "kills_by_point": dict(sorted(tally.by_point.items())),

@@ -42,7 +42,7 @@ from k2_dagster.schemas.profiles import Domain
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.state.database import Database
 from k2_dagster.state.refused_schemas import refuse_schema
-from proofs.accounting import account, offset_of, opened, partition_of, table_rows
+from proofs.accounting import account_twice, offset_of, opened, partition_of, table_rows
 from proofs.chaos_feeds import profiles_text
 from proofs.common import Lake, Proof, conclude, new_lake, new_token, proof_stack, say, scratch_folder
 from proofs.mutations import Original, Surroundings, mutate
@@ -91,11 +91,8 @@ def run(stack: Stack, folder: Path, messages: int, seed: int) -> Proof:
     except Exception as error:  # noqa: BLE001  (that nothing is raised is what is proved)
         proof.object_to(f"the drain ended with {type(error).__name__}: {error}")
     say("drained; now every message is looked up")
-    accounting = account(lake, [exchange])
-    proof.counts |= accounting.counts()
-    proof.expect("messages in the topics", accounting.messages, len(sent))
-    for example in accounting.examples:
-        proof.object_to(example)
+    account_twice(lake, [exchange], proof)
+    proof.expect("messages in the topics", proof.counts["messages"], len(sent))
     _check_rows(lake, exchange, sent, Oracle(schemas), proof)
     _check_unknown_id(stack, folder, seed, proof)
     proof.conditions |= {"seed": seed, "spoiled_share": SPOILED_SHARE, "json_share": JSON_SHARE}

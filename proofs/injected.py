@@ -28,7 +28,7 @@ from k2_dagster.ingest.drain import drain_exchange
 from k2_dagster.schemas.profiles import Domain
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import gaps
-from proofs.accounting import account
+from proofs.accounting import account_twice
 from proofs.chaos_feeds import profiles_text
 from proofs.common import Lake, Proof, conclude, new_lake, new_token, proof_stack, say, scratch_folder
 from proofs.planted import Reported, expected, reported_quarantine, reported_sessions
@@ -86,11 +86,7 @@ def _run_seed(stack: Stack, folder: Path, seed: int, seconds: float, proof: Proo
         for line in truth:
             planted[f"{line['type']} in {line['domain']}"] += 1
         _compare(lake, exchange, seed, expected(truth, profile, publisher_session), truth, late, proof)
-    accounting = account(lake, list(streams))
-    for name, number in accounting.counts().items():
-        proof.counts[name] = proof.counts.get(name, 0) + number
-    for example in accounting.examples:
-        proof.object_to(f"seed {seed}: {example}")
+    account_twice(lake, list(streams), proof, f"seed {seed}: ")
 
 
 def _simulated(

@@ -18,7 +18,7 @@ from k2_dagster.feeds.simulator.simulation import Simulation
 from k2_dagster.lake.fence import ingest_lineage
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import commits
-from proofs.accounting import account, opened
+from proofs.accounting import account_twice, opened
 from proofs.chaos_feeds import profiles_text
 from proofs.common import Lake, Proof, new_lake, new_token, say
 from proofs.herd import Herd, Worker
@@ -116,8 +116,9 @@ def _await(worker: Worker, who: str, proof: Proof, *, may_fail: bool = False) ->
 def _check(workers: Herd, lake: Lake, exchange: str, case: str, proof: Proof) -> None:
     """A last writer finds nothing undone that matters; every range landed once, every message is in one place."""
     _await(workers.start(exchange, lake.environment, driver="once"), f"{case}: the last writer", proof)
-    for example in account(lake, [exchange]).examples:
-        proof.object_to(f"{case}: {example}")
+    accounts = Proof(case)
+    account_twice(lake, [exchange], accounts, f"{case}: ")
+    proof.findings += accounts.findings
     database = Database(lake.settings)
     with database.begin() as connection:
         rows = connection.execute(select(commits)).all()
