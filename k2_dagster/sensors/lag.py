@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from sqlalchemy import func, select
 
 from k2_dagster.errors import K2Error
 from k2_dagster.ingest.lag import LagReport
@@ -21,7 +20,7 @@ from k2_dagster.jobs import INGEST_LANE, STREAM_TAG, drain_job, drain_run_config
 from k2_dagster.resources.platform import Platform
 from k2_dagster.resources.pruning import LANE_TAG
 from k2_dagster.settings import Settings
-from k2_dagster.state.tables import leases
+from k2_dagster.state.leases import read_leases
 
 # Dagster's loop is 5 s; an interval of 5 would alternate 5 and 10, one below gives a steady 5.
 MINIMUM_INTERVAL_SECONDS = 1
@@ -193,10 +192,8 @@ def failed_streams(instance: dg.DagsterInstance, now: datetime) -> dict[str, Fai
 
 def leased_exchanges(k2: Platform) -> set[str]:
     """Exchanges that a living process drains. A lease without a heartbeat for `lease_stale_seconds` does not count."""
-    stale = timedelta(seconds=k2.settings.lease_stale_seconds)
-    with k2.database.begin() as connection:
-        query = select(leases.c.exchange).where(leases.c.heartbeat_at > func.now() - stale)
-        return set(connection.execute(query).scalars())
+    stale_seconds = k2.settings.lease_stale_seconds
+    return {one.exchange for one in read_leases(k2.database).values() if one.age_seconds < stale_seconds}
 
 
 def _request(exchange: str, settings: Settings) -> dg.RunRequest:

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import insert, text
+from sqlalchemy import text
 
 from k2_dagster.errors import K2Error
 from k2_dagster.jobs import STREAM_TAG, drain_job, drain_run_config
@@ -27,7 +27,7 @@ from k2_dagster.sensors.lag import (
     unfinished_streams,
 )
 from k2_dagster.settings import Settings
-from k2_dagster.state.tables import leases
+from k2_dagster.state.leases import acquire_lease
 from tests.dagster_support import Market, make_market
 
 SETTINGS = Settings(drain_min_rows=100, freshness_target_seconds=60)
@@ -115,10 +115,7 @@ def test_unfinished_and_failed_runs_are_seen(market: Market, instance: dg.Dagste
 
 @pytest.mark.stack
 def test_a_living_lease_is_left_alone_and_a_stale_one_is_not(market: Market) -> None:
-    with market.platform.database.begin() as connection:
-        now = connection.execute(text("select now()")).scalar_one()
-        row = {"exchange": market.exchange, "holder": "test", "acquired_at": now, "heartbeat_at": now}
-        connection.execute(insert(leases), row)
+    acquire_lease(market.platform.database, market.exchange, "test", stale_seconds=60)
     assert leased_exchanges(market.platform) == {market.exchange}
     with market.platform.database.begin() as connection:
         connection.execute(text("update k2.leases set heartbeat_at = now() - interval '61 seconds'"))
