@@ -4,11 +4,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from k2_dagster.cli.check import run_checks
 from k2_dagster.devstack.dagster import DagsterParts
+from k2_dagster.devstack.process import wait_until
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.settings import Settings
 from tests.dagster_support import Market, make_market
@@ -18,10 +21,18 @@ ASSETS = """{ assetNodes { assetKey { path } groupName description kinds
     dependencyKeys { path }
     metadataEntries { label ... on TableSchemaMetadataEntry { schema { columns { name description } } } }
     partitionKeysByDimension(startIdx: 0) { name partitionKeys } } }"""
+MATERIALIZATION = """{ assetOrError(assetKey: {path: ["ticks"]}) { ... on Asset { assetMaterializations(limit: 1) {
+    partition metadataEntries { __typename label } } } } }"""
+EVALUATION = """query($partition: String!) { assetCheckExecutions(
+    assetKey: {path: ["ticks"]}, checkName: "sequence_gaps", limit: 1, partition: $partition) { status evaluation { success severity metadataEntries {
+    __typename label ... on UrlMetadataEntry { url } ... on MarkdownMetadataEntry { mdStr } } } } }"""
 CHECKS = """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks { checks { name
     executionForLatestMaterialization { runId } } } } } }"""
 SENSORS = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "k2"}) {
     ... on Sensors { results { name sensorState { status } } } } }"""
+
+# A tick of the mirror, on a busy machine.
+MIRRORED_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -52,6 +63,8 @@ def test_it_comes_up_tells_what_the_ui_shows_and_goes_down(running: tuple[Market
     assert len(pids) == 3
     parts.up()
     assert _pids(parts) == pids
+
+    _assert_numbers_plot_and_a_failed_check_has_its_runbook(market, parts)
 
     # a killed code server comes back on the same socket, and the webserver finds it again
     os.kill(pids[0], signal.SIGKILL)
@@ -86,6 +99,33 @@ def _assert_assets(market: Market, parts: DagsterParts) -> None:
     grid = {one["name"]: one["partitionKeys"] for one in ticks["partitionKeysByDimension"]}
     assert grid["day"][-1] == market.today
     assert grid["exchange"] == market.exchanges
+
+
+def _assert_numbers_plot_and_a_failed_check_has_its_runbook(market: Market, parts: DagsterParts) -> None:
+    market.publish(market.exchange, 1_500, faults=("drop:3@1s/ticks",))
+    market.drain(market.exchange)
+    partition = f"{market.today}|{market.exchange}"
+    events: list[dict[str, Any]] = []
+
+    def mirrored() -> bool:
+        events[:] = parts.graphql(MATERIALIZATION)["assetOrError"].get("assetMaterializations", [])
+        return bool(events)
+
+    assert wait_until(mirrored, MIRRORED_SECONDS)
+    assert events[0]["partition"] == partition
+    types = {one["label"]: one["__typename"] for one in events[0]["metadataEntries"]}
+    plotted = {name for name, kind in types.items() if kind in ("IntMetadataEntry", "FloatMetadataEntry")}
+    assert {"rows", "bytes", "gaps", "quarantined", "commit_seconds_p50", "commit_seconds_max"} <= plotted
+
+    answer = run_checks(market.settings, "ticks", market.exchange, market.today)
+    assert answer["recorded"]
+    assert [one["check"] for one in answer["checks"] if not one["passed"]] == ["sequence_gaps"]
+    (execution,) = parts.graphql(EVALUATION, {"partition": partition})["assetCheckExecutions"]
+    assert not execution["evaluation"]["success"]
+    assert execution["evaluation"]["severity"] == "WARN"
+    shown = {one["label"]: one for one in execution["evaluation"]["metadataEntries"]}
+    assert shown["runbook"]["url"].endswith("docs/runbooks/sequence_gaps.md")
+    assert "# sequence_gaps" in shown["what_to_do"]["mdStr"]
 
 
 def _assert_sensors(parts: DagsterParts) -> None:
