@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from k2_dagster.verify.compare import Int64s, difference
+from k2_dagster.verify.compare import Int64s, difference, union
 from k2_dagster.verify.consume import CHUNK_OFFSETS, Chunk, TopicReader
 from k2_dagster.verify.messages import MessageChecks
 from k2_dagster.verify.partition import Partition, RangeCheck
@@ -74,6 +74,6 @@ class LaneProof:
         tally.add("extra", "a row whose offset Kafka does not have", found.extra)
         tally.add("duplicated", "an offset that one table has twice", found.twice)
         tally.add("duplicated", "an offset that both tables have", found.in_both)
-        known = np.union1d(data, held)
+        known = union(data, held)
         older = known[: np.searchsorted(known, chunk.retained_from)]
         tally.add("extra", "a row whose offset no commit covers", ranges.uncovered(older))

@@ -6,15 +6,17 @@ such field.
 
 import io
 import json
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import fastavro
 
 from k2_dagster.errors import SchemaUnknown
 from k2_dagster.kafka.registry import RegisteredSchema, Registry
-from k2_dagster.schemas.declaration import PRICE_SCALE, SIZE_SCALE, Dataset, FieldType
+from k2_dagster.schemas.declaration import PRICE_SCALE, SIZE_SCALE, Dataset, Field, FieldType
 
 FRAME_BYTES = 5
 MICROSECONDS_PER_MILLISECOND = 1_000
@@ -32,10 +34,10 @@ class Undecodable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """How one schema id is read, and what its fields say of their numbers."""
+    """How one schema id is read: its record, then what makes a value of each field (None: it is as it should be)."""
 
     read: Callable[[bytes], Any]
-    attributes: Mapping[str, Mapping[str, Any]]
+    fields: Sequence[tuple[str, Any, Callable[[Any], Any] | None]]
 
 
 class WireDecoder:
@@ -53,33 +55,56 @@ class WireDecoder:
         writer = self._writer(int.from_bytes(value[1:FRAME_BYTES], "big"))
         try:
             found = writer.read(value[FRAME_BYTES:])
-            return self._wire_form(found, writer.attributes)
+            return {
+                name: missing if found.get(name) is None else found[name] if make is None else make(found[name])
+                for name, missing, make in writer.fields
+            }
         except _DECODE_ERRORS as error:
             raise Undecodable(f"{type(error).__name__}: {error}") from error
 
     def _writer(self, schema_id: int) -> _Writer:
         if schema_id not in self._writers:
             try:
-                self._writers[schema_id] = _writer(self._registry.schema(schema_id))
+                self._writers[schema_id] = _writer(self._registry.schema(schema_id), self._dataset)
             except SchemaUnknown as error:
                 raise Undecodable(error.message) from error
         return self._writers[schema_id]
 
-    def _wire_form(self, found: Any, attributes: Mapping[str, Mapping[str, Any]]) -> Record:
-        out: Record = {}
-        for field in self._dataset.wire_fields:
-            value = found.get(field.name)
-            about = attributes.get(field.name, {})
-            if value is None:
-                value = [] if field.type in _LISTS else None
-            elif field.type in _SCALES:
-                value = _scaled(value, about, _SCALES[field.type])
-            elif field.type is FieldType.TIMESTAMP and about.get("logicalType") == "timestamp-millis":
-                value *= MICROSECONDS_PER_MILLISECOND
-            elif field.type is FieldType.LEVELS:
-                value = [{name: level.get(name) for name in ("price", "size", "orders")} for level in value]
-            out[field.name] = value
-        return out
+
+def _fields(
+    dataset: Dataset, attributes: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, Any, Callable[[Any], Any] | None]]:
+    return [
+        (field.name, [] if field.type in _LISTS else None, _maker(field, attributes.get(field.name, {})))
+        for field in dataset.wire_fields
+    ]
+
+
+def _maker(field: Field, about: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+    """What makes a value of the wire form from the writer's; None where they are the same."""
+    if field.type in _SCALES:
+        return _scale_maker(about, _SCALES[field.type])
+    if field.type is FieldType.TIMESTAMP and about.get("logicalType") == "timestamp-millis":
+        return partial(operator.mul, MICROSECONDS_PER_MILLISECOND)
+    return _level_maker(about) if field.type is FieldType.LEVELS else None
+
+
+def _scale_maker(about: Mapping[str, Any], scale: int) -> Callable[[Any], Any] | None:
+    is_ours = about.get("type") not in ("bytes", "fixed") and about.get("scale", scale) == scale
+    return None if is_ours else partial(_scaled, about=about, scale=scale)
+
+
+def _level_maker(about: Mapping[str, Any]) -> Callable[[Any], Any]:
+    parts = _about_fields(about["items"])
+    price = _scale_maker(parts["price"], PRICE_SCALE) or _same
+    size = _scale_maker(parts["size"], SIZE_SCALE) or _same
+    return lambda levels: [
+        {"price": price(one["price"]), "size": size(one["size"]), "orders": one.get("orders")} for one in levels
+    ]
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _scaled(value: Any, about: Mapping[str, Any], scale: int) -> int:
@@ -94,20 +119,18 @@ def _scaled(value: Any, about: Mapping[str, Any], scale: int) -> int:
     return whole
 
 
-def _writer(schema: RegisteredSchema) -> _Writer:
+def _writer(schema: RegisteredSchema, dataset: Dataset) -> _Writer:
     try:
         body = json.loads(schema.text)
         if schema.kind == "JSON":
-            return _Writer(_read_json, body.get("properties", {}))
+            return _Writer(_read_json, _fields(dataset, _about_fields(body)))
         parsed = fastavro.parse_schema(_without_logical_types(body))
-        return _Writer(
-            lambda payload: _read_avro(payload, parsed), {one["name"]: _about(one) for one in body["fields"]}
-        )
+        return _Writer(partial(_read_avro, parsed), _fields(dataset, _about_fields(body)))
     except (*_DECODE_ERRORS, fastavro.schema.SchemaParseException) as error:
         raise Undecodable(f"schema {schema.id} is no record schema: {error}") from error
 
 
-def _read_avro(payload: bytes, schema: Any) -> Any:
+def _read_avro(schema: Any, payload: bytes) -> Any:
     stream = io.BytesIO(payload)
     record = fastavro.schemaless_reader(stream, schema, None)
     if stream.tell() != len(payload):
@@ -116,10 +139,23 @@ def _read_avro(payload: bytes, schema: Any) -> Any:
 
 
 def _read_json(payload: bytes) -> Any:
-    record = json.loads(payload)
+    record = json.loads(payload, parse_float=_whole)
     if not isinstance(record, dict):
         raise TypeError(f"a JSON {type(record).__name__}, not an object")
     return record
+
+
+def _whole(digits: str) -> int | float:
+    """JSON Schema counts 1.0 as an integer."""
+    number = float(digits)
+    return int(number) if number.is_integer() else number
+
+
+def _about_fields(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What a record's schema, Avro or JSON, says of the type of each field."""
+    if "properties" in record:
+        return dict(record["properties"])
+    return {one["name"]: _about(one) for one in record["fields"]}
 
 
 def _about(field: Mapping[str, Any]) -> Mapping[str, Any]:
