@@ -49,7 +49,9 @@ class Bench:
 
     def settings(self, **own: str) -> Settings:
         """Settings for the stack, with `own` (names without prefix) over them."""
-        return load_settings(self.stack.settings_environment() | {f"K2_{name.upper()}": text for name, text in own.items()})
+        return load_settings(
+            self.stack.settings_environment() | {f"K2_{name.upper()}": text for name, text in own.items()}
+        )
 
     @contextmanager
     def lake(self, profiles: Path, **own: str) -> Iterator[Settings]:

@@ -1,9 +1,10 @@
-"""What is compared, each run in a process of its own: `python -m proofs.bench.sides` reads a Job as JSON, prints Figures.
+"""What is compared, each run in a process of its own: `python -m proofs.bench.sides JOB` prints Figures, both JSON.
 
     bare    consume -> pyruhvro -> PyIceberg append, with a writer thread; checks nothing, stores what was decoded
     full    the drain loop with everything on
+    follow  the same, again and again behind a publisher, as `k2 ingest` does
 
-Both read the same topic with the same consumer settings into batches of the same size, after a warm-up on a small
+All read the same topic with the same consumer settings into batches of the same size, after a warm-up on a small
 topic: imports and compilation are not in the time, and neither side is collected for cycles.
 """
 
@@ -37,9 +38,11 @@ from k2_dagster.schemas.ticks import TICKS
 from k2_dagster.schemas.topics import subject_name, topic_name
 from k2_dagster.settings import Settings, as_environment, load_settings
 
-Side = Literal["bare", "full"]
+Side = Literal["bare", "full", "follow"]
 
 POLL_SECONDS = 1.0
+# How long a follower waits before it looks for new messages.
+FOLLOW_SECONDS = 0.5
 FRAME_BYTES = 5
 BARE_NAMESPACE = "bare"
 # A side that takes longer than this per million messages is stuck, not slow.
@@ -54,6 +57,7 @@ class Job:
     side: Side
     exchange: str
     warm_up: str
+    messages: int = 0  # for `follow`: end after this many
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,10 @@ class _Drained:
     quarantined: int = 0
     file_bytes: int = 0
 
+    @property
+    def messages(self) -> int:
+        return self.rows + self.quarantined
+
     def add(self, commit: CommitReport) -> None:
         self.commits += 1
         self.rows += commit.rows
@@ -139,10 +147,10 @@ def full(settings: Settings, job: Job) -> Figures:
     drain(settings, job.warm_up, _Drained(), _Clock())
     warm_up_seconds = time.perf_counter() - began
     drained, clock = _Drained(), _Clock()
-    drain(settings, job.exchange, drained, clock)
+    drain(settings, job.exchange, drained, clock, job.messages)
     return Figures(
         job.side,
-        drained.rows + drained.quarantined,
+        drained.messages,
         drained.rows,
         drained.quarantined,
         drained.commits,
@@ -154,8 +162,8 @@ def full(settings: Settings, job: Job) -> Figures:
     )
 
 
-def drain(settings: Settings, exchange: str, drained: _Drained, clock: _Clock) -> None:
-    """Drain the exchange's ticks up to the end seen at the start."""
+def drain(settings: Settings, exchange: str, drained: _Drained, clock: _Clock, messages: int = 0) -> None:
+    """Drain the exchange's ticks up to the end seen at the start, and again until there were so many messages."""
 
     def note(commit: CommitReport) -> None:
         clock.lap()
@@ -164,8 +172,12 @@ def drain(settings: Settings, exchange: str, drained: _Drained, clock: _Clock) -
     with Connections.open(settings, load_profiles(settings.profiles)) as connections:
         stream = StreamDrain(connections, exchange, TICKS.name, "")
         try:
-            if not stream.drain(threading.Event(), None, note):
-                raise RuntimeError("the drain did not reach the end of the topic")
+            while True:
+                if not stream.drain(threading.Event(), None, note):
+                    raise RuntimeError("the drain did not reach the end of the topic")
+                if drained.messages >= messages:
+                    return
+                time.sleep(FOLLOW_SECONDS)
         finally:
             stream.close()
 
@@ -265,7 +277,6 @@ class _BareLoop:
             return int(sum(files["file_size_in_bytes"].to_pylist()))
         finally:
             close_catalog(catalog)
-
 
 
 def main() -> None:

@@ -1,12 +1,14 @@
 """Where the processor time of the full path goes: its functions are wrapped from outside, the product has no timers.
 
-Time is per thread and exclusive: what a wrapped function spends in another wrapped one counts there only. Threads that
-run no Python (librdkafka's, Arrow's) are what is left of the process's time.
+Time is per thread and exclusive: what a wrapped function spends in another wrapped one counts there only. Other
+threads (librdkafka's, Arrow's, Polars', PyIceberg's readers of manifests) are what is left of the process's time.
 """
 
 import functools
 import importlib
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -14,10 +16,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from k2_dagster.devstack.process import Progress
+from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import Connections, StreamDrain
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.schemas.ticks import TICKS
-from k2_dagster.settings import load_settings
+from k2_dagster.settings import Settings, as_environment, load_settings
+from proofs.bench.results import Measure, conditions
+from proofs.bench.setting import Bench
 
 # stage -> the functions that are it, as module:attribute. A name that another module imported is wrapped there.
 _INGEST = "k2_dagster.ingest"
@@ -51,14 +57,17 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "judge: the rest": (f"{_INGEST}.batch:BatchJudge.judge",),
     "write: Parquet": (f"{_INGEST}.commit:Committer._write",),
-    "commit: quarantine": (f"{_INGEST}.commit:Committer._commit_quarantine", f"{_INGEST}.commit:Committer._write_quarantine"),
+    "commit: quarantine": (
+        f"{_INGEST}.commit:Committer._commit_quarantine",
+        f"{_INGEST}.commit:Committer._write_quarantine",
+    ),
     "commit: attempt": (f"{_INGEST}.commit:insert_attempt",),
     "commit: append": (f"{_INGEST}.commit:fenced_append",),
     "commit: settle": (f"{_INGEST}.commit:settle",),
     "commit: expiry": (f"{_INGEST}.commit:Committer._expire",),
     "commit: the rest": (f"{_INGEST}.commit:Committer.commit",),
 }
-OTHER_THREADS = "threads without Python (librdkafka, Arrow)"
+OTHER_THREADS = "other threads (librdkafka, Arrow, Polars, manifests)"
 
 
 class StageTimes:
@@ -103,7 +112,39 @@ class StageTimes:
         return timed
 
 
-def measure(exchange: str, warm_up: str) -> dict[str, Any]:
+def measure_stages(bench: Bench, messages: int, progress: Progress) -> list[Measure]:
+    """CPU nanoseconds per message of each stage, with either reader, each in a process of its own."""
+    topics = bench.topics(messages, seed=8)
+    out = []
+    for reader in ("plain", "native"):
+        with bench.lake(topics.profiles, ingest_reader=reader) as settings:
+            found = _run(settings, topics.exchange, topics.warm_up)
+        cpu = 1e9 * found["cpu_seconds"] / found["messages"]
+        progress(f"{reader}: {cpu:,.0f} ns of CPU per message")
+        facts = conditions(messages=found["messages"], reader=reader, cpu_nanoseconds=cpu, seconds=found["seconds"])
+        out += [
+            Measure(f"stages, {reader}: {stage}", spent, "ns/row", "all stages", spent / cpu, conditions=facts)
+            for stage, spent in found["nanoseconds"].items()
+        ]
+    return out
+
+
+def _run(settings: Settings, exchange: str, warm_up: str) -> dict[str, Any]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("K2_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "proofs.bench.stages", exchange, warm_up],
+        env=environment | as_environment(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"the stages failed:\n{done.stderr[-4000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def account(exchange: str, warm_up: str) -> dict[str, Any]:
     """Drain a topic under the wrappers: stage -> CPU nanoseconds per message, beside messages, seconds, CPU seconds."""
     settings = load_settings()
     times = StageTimes()
@@ -123,10 +164,10 @@ def measure(exchange: str, warm_up: str) -> dict[str, Any]:
     }
 
 
-def _drain(settings: Any, exchange: str) -> int:
+def _drain(settings: Settings, exchange: str) -> int:
     messages = 0
 
-    def note(commit: Any) -> None:
+    def note(commit: CommitReport) -> None:
         nonlocal messages
         messages += commit.rows + commit.quarantined
 
@@ -140,4 +181,4 @@ def _drain(settings: Any, exchange: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure(*sys.argv[1:3])) + "\n")
+    sys.stdout.write(json.dumps(account(*sys.argv[1:3])) + "\n")

@@ -3,9 +3,10 @@
 Deterministic in its seed. One partition has 40 % of the messages, as a real hot symbol makes one.
 """
 
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,10 @@ SYMBOLS = 500
 HOT_PARTITION_SHARE = 0.40
 ZIPF_EXPONENT = 1.0
 STREAM = "trade"
+# Prices walk by ticks, and most trades print at the price of the one before, as real ones do.
+TICK = 1_000_000
+TICK_STEPS = (-1, 0, 1)
+TICK_CHANCES = (0.15, 0.7, 0.15)
 # Planted per million messages: what a bad day has, far more than a normal one.
 GAPS_PER_MILLION = 100
 DUPLICATES_PER_MILLION = 200
@@ -41,6 +46,9 @@ JITTER_MICROS = 400
 # A duplicate comes up to this many messages after its original.
 DUPLICATE_DISTANCE_ROWS = 200
 CHUNK_ROWS = 100_000
+# A paced publisher writes this often: smooth enough for a consumer that looks every 50 ms.
+CHUNKS_PER_SECOND = 20
+PUBLISHER_SEED = 7
 LINGER_MS = 50
 FLUSH_SECONDS = 120.0
 SECONDS_PER_DAY = 86_400
@@ -86,14 +94,14 @@ class Trades:
         self._last_published = np.zeros(SYMBOLS, np.int64)
         midnight = int(time.time()) // SECONDS_PER_DAY * SECONDS_PER_DAY * 1_000_000
         self._start_micros = midnight - messages * MICROS_PER_MESSAGE // 2
-        self._prices = self._random.integers(10**8, 10**13, SYMBOLS)
+        self._prices = self._random.integers(10**5, 10**7, SYMBOLS) * TICK
         self.planted = Planted(0, 0, 0, 0, 0, 0)
 
-    def chunks(self) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.int64]]]:
-        """Rows in wire form, and the symbol number of each."""
+    def chunks(self, size: int) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.int64]]]:
+        """Rows in wire form, and the symbol number of each, `size` at a time."""
         done = 0
         while done < self.messages:
-            count = min(CHUNK_ROWS, self.messages - done)
+            count = min(size, self.messages - done)
             yield self._chunk(done, count)
             done += count
 
@@ -126,7 +134,7 @@ class Trades:
         published = self._advance(self._last_published, symbol, np.ones_like(symbol))
         times = self._start_micros + (done + np.arange(count)) * MICROS_PER_MESSAGE
         times = times + self._random.integers(0, JITTER_MICROS, count)
-        price = self._prices[symbol] + self._random.integers(-500, 500, count) * 10_000
+        price = self._advance(self._prices, symbol, TICK * self._random.choice(TICK_STEPS, count, p=TICK_CHANCES))
         price[bad] = 0
         columns = {
             "exchange": _constant(self.exchange, count),
@@ -166,8 +174,8 @@ class Trades:
         )
 
 
-def fill(settings: Settings, exchange: str, messages: int, seed: int) -> Planted:
-    """Produce the topic's messages. The topic and its subject must exist."""
+def fill(settings: Settings, exchange: str, messages: int, seed: int, per_second: int | None = None) -> Planted:
+    """Produce the topic's messages, at a rate if one is given. The topic and its subject must exist."""
     topic = topic_name(TICKS.name, exchange)
     text = avro_schema_text(TICKS)
     registry = Registry(settings)
@@ -176,21 +184,21 @@ def fill(settings: Settings, exchange: str, messages: int, seed: int) -> Planted
     producer = Producer(producer_config(settings) | {"linger.ms": LINGER_MS, "batch.num.messages": 20_000})
     trades = Trades(exchange, messages, seed)
     value_bytes = 0
-    for rows, symbol in trades.chunks():
+    began = time.monotonic()
+    for rows, symbol in trades.chunks(CHUNK_ROWS if per_second is None else max(1, per_second // CHUNKS_PER_SECOND)):
         values = encoder.encode(rows)
         value_bytes += values.nbytes - 4 * (len(values) + 1)
         keys = message_keys(exchange, rows.column("symbol"))
         partitions = trades.partition_of[symbol].tolist()
         for key, value, partition in zip(keys, values.to_pylist(), partitions, strict=True):
             _produce(producer, topic, key, value, partition)
+        if per_second is not None:
+            producer.poll(0)
+            time.sleep(max(0.0, began + trades.planted.messages / per_second - time.monotonic()))
     left = producer.flush(FLUSH_SECONDS)
     if left:
         raise RuntimeError(f"{left} messages of the benchmark's topic were not delivered in {FLUSH_SECONDS} s")
-    planted = trades.planted
-    return Planted(*(getattr(planted, name) for name in _COUNTS), value_bytes)
-
-
-_COUNTS = ("messages", "rows", "gaps", "duplicates", "bad_prices")
+    return replace(trades.planted, value_bytes=value_bytes)
 
 
 def _produce(producer: Producer, topic: str, key: bytes, value: bytes, partition: int) -> None:
@@ -216,3 +224,14 @@ def _deal(weights: npt.NDArray[np.float64]) -> Int64s:
         out[symbol] = partition
         load[partition] += weight
     return out
+
+
+def main() -> None:
+    """Publish at a rate: brokers, registry, exchange, messages, messages per second."""
+    brokers, registry, exchange, messages, per_second = sys.argv[1:]
+    settings = Settings(kafka_bootstrap_servers=brokers, schema_registry_url=registry)
+    fill(settings, exchange, int(messages), PUBLISHER_SEED, int(per_second))
+
+
+if __name__ == "__main__":
+    main()
