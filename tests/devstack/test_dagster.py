@@ -24,8 +24,8 @@ ASSETS = """{ assetNodes { assetKey { path } groupName description kinds
 MATERIALIZATION = """{ assetOrError(assetKey: {path: ["ticks"]}) { ... on Asset { assetMaterializations(limit: 1) {
     partition metadataEntries { __typename label } } } } }"""
 EVALUATION = """query($partition: String!) { assetCheckExecutions(
-    assetKey: {path: ["ticks"]}, checkName: "sequence_gaps", limit: 1, partition: $partition) { status evaluation { success severity metadataEntries {
-    __typename label ... on UrlMetadataEntry { url } ... on MarkdownMetadataEntry { mdStr } } } } }"""
+    assetKey: {path: ["ticks"]}, checkName: "sequence_gaps", limit: 1, partition: $partition) {
+    status evaluation { success severity metadataEntries { __typename label ... on UrlMetadataEntry { url } ... on MarkdownMetadataEntry { mdStr } } } } }"""
 CHECKS = """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks { checks { name
     executionForLatestMaterialization { runId } } } } } }"""
 SENSORS = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "k2"}) {
