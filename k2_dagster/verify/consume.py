@@ -92,12 +92,8 @@ class TopicReader:
             if failed:
                 messages = [one for one in messages if one.error() is None]
             if messages:
-                offsets = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
-                position = int(offsets[-1]) + 1
-                inside = offsets[: int(np.searchsorted(offsets, following))]
-                pieces.append(inside)
-                for at in np.flatnonzero(wanted(inside)).tolist():
-                    chunk.values[int(inside[at])] = messages[at].value()
+                pieces.append(_take(messages, chunk, wanted))
+                position = (messages[-1].offset() or 0) + 1
             for one in failed:
                 position = self._after(one, partition, position, chunk)
             if position > before:
@@ -147,6 +143,15 @@ class TopicReader:
             f"{SILENCE_SECONDS:.0f} s, though it has messages there",
             advice="`k2 doctor` tries the brokers",
         )
+
+
+def _take(messages: list[Message], chunk: Chunk, wanted: Wanted) -> Int64s:
+    """Offsets of the messages that belong to the chunk; the wanted ones' values are put into it."""
+    offsets = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
+    inside = offsets[: int(np.searchsorted(offsets, chunk.following))]
+    for at in np.flatnonzero(wanted(inside)).tolist():
+        chunk.values[int(inside[at])] = messages[at].value()
+    return inside
 
 
 @contextmanager

@@ -12,9 +12,14 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from pyiceberg.expressions import And, BooleanExpression, EqualTo
 
+from k2_dagster.cli.init import initialize
+from k2_dagster.devstack.process import wait_until
 from k2_dagster.errors import ConfigurationError
+from k2_dagster.ingest.losses import accept_losses
 from k2_dagster.kafka.clients import client_config
+from k2_dagster.kafka.topics import describe
 from k2_dagster.lake.catalog import load_table
+from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.verify.proof import verify
 from k2_dagster.verify.report import FAULTS, Report
@@ -296,6 +301,27 @@ def test_past_retention_the_commits_prove_the_rows(make_landed: MakeLanded) -> N
     assert faults(verify(landed.settings, ["ticks"])) == {"count": 1, "digest": 1}
     _append(landed, "ticks", old)
     assert faults(verify(landed.settings, ["ticks"])) == {}
+
+
+def test_a_topic_that_was_made_again_has_two_histories(make_landed: MakeLanded) -> None:
+    landed = make_landed()
+    topic = topic_name("ticks", landed.exchange)
+    admin = AdminClient(client_config(landed.settings))
+    admin.delete_topics([topic])[topic].result(30)
+    assert wait_until(lambda: topic not in describe(landed.settings, [topic]), 30)
+    report = verify(landed.settings, ["ticks"])
+    assert list(report.findings()) == []
+    assert report.streams[0].proofs == ("tiling",)
+
+    initialize(landed.settings, load_profiles(landed.settings.profiles), (landed.exchange,))
+    accept_losses(landed.settings, landed.exchange, "ticks", accepted_by="me", reason="test")
+    landed.feed.send("ticks", [*landed.feed.messages("ticks", 10), landed.feed.sent["ticks"][0]])
+    landed.drain()
+    report = verify(landed.settings, ["ticks"])
+    assert list(report.findings()) == []
+    assert report.streams[0].proofs == ("offsets", "tiling")
+    assert report.total("rows") == GOOD + 10
+    assert report.total("duplicates") == DUPLICATES + 1
 
 
 def test_an_accepted_loss_is_no_hole(landed: Landed) -> None:
