@@ -25,8 +25,8 @@ MATERIALIZATION = """{ assetOrError(assetKey: {path: ["ticks"]}) { ... on Asset 
     partition metadataEntries { __typename label } } } } }"""
 EVALUATION = """query($partition: String!) { assetCheckExecutions(
     assetKey: {path: ["ticks"]}, checkName: "sequence_gaps", limit: 1, partition: $partition) {
-    status evaluation { success severity metadataEntries { __typename label
-    ... on UrlMetadataEntry { url } ... on MarkdownMetadataEntry { mdStr } } } } }"""
+    status evaluation { success severity metadataEntries {
+    __typename label ... on UrlMetadataEntry { url } ... on MarkdownMetadataEntry { mdStr } } } } }"""
 CHECKS = """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks { checks { name
     executionForLatestMaterialization { runId } } } } } }"""
 SENSORS = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "k2"}) {
