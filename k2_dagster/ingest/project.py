@@ -70,8 +70,12 @@ class Projection:
 
 
 def plan(dataset: Dataset, layout: Node) -> Projection:
-    """Raises SchemaMismatch when a required field is missing or has a type that cannot be read as declared."""
+    """Raises SchemaMismatch when a required field is missing or has a type that cannot be read as declared, or when the
+    writer's schema has none of the dataset's own fields: it is another dataset's, and would land as a row of nulls."""
     have = dict(layout.children)
+    own = [field.name for field in dataset.own_fields]
+    if not any(name in have for name in own):
+        raise SchemaMismatch(f"the writer's schema has none of {', '.join(own)}")
     columns: list[tuple[Field, str | None, Node | None]] = []
     for field in dataset.wire_fields:
         node = have.get(field.name)

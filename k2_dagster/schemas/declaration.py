@@ -13,6 +13,8 @@ SIZE_SCALE = 8
 PRICE_PRECISION = 18
 SIZE_PRECISION = 28
 MAX_WIRE_LONG = 2**63 - 1
+# Ids of the fields that a dataset adds to the common ones start here.
+FIRST_OWN_ID = 100
 # Sequences above this are refused as damage: no venue counts that far, and arithmetic on them cannot overflow.
 MAX_SEQUENCE = 2**62
 
@@ -79,6 +81,11 @@ class Dataset:
     def wire_fields(self) -> tuple[Field, ...]:
         """The fields that a publisher writes, in wire order."""
         return tuple(one for one in self.fields if one.source == "wire")
+
+    @property
+    def own_fields(self) -> tuple[Field, ...]:
+        """The wire fields that make it this dataset and no other: all but the common ones."""
+        return tuple(one for one in self.wire_fields if one.id >= FIRST_OWN_ID)
 
     @property
     def rules(self) -> tuple[tuple[Field, Rule], ...]:
