@@ -4,7 +4,7 @@ A field that the writer does not have is null. A price or size in another scale 
 that does not fit is refused with its row, never rounded. A schema that cannot carry the dataset is refused as a whole.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 from k2_dagster.ingest.avro_layout import Node
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.schemas.arrow import wire_type
+from k2_dagster.schemas.common import identity_fields
 from k2_dagster.schemas.declaration import PRICE_SCALE, SIZE_SCALE, Dataset, Field, FieldType
 
 Int64s = npt.NDArray[np.int64]
@@ -73,7 +74,8 @@ def plan(dataset: Dataset, layout: Node) -> Projection:
     """Raises SchemaMismatch when a required field is missing or has a type that cannot be read as declared, or when the
     writer's schema has none of the dataset's own fields: it is another dataset's, and would land as a row of nulls."""
     have = dict(layout.children)
-    own = [field.name for field in dataset.own_fields]
+    # conditions are on trades and quotes alike
+    own = [field.name for field in dataset.own_fields if field.type is not FieldType.STRINGS]
     if not any(name in have for name in own):
         raise SchemaMismatch(f"the writer's schema has none of {', '.join(own)}")
     columns: list[tuple[Field, str | None, Node | None]] = []
@@ -86,7 +88,16 @@ def plan(dataset: Dataset, layout: Node) -> Projection:
             continue
         _check(field, node)
         columns.append((field, field.name, node))
+    _check_own_fields(dataset, have)
     return Projection(dataset, tuple(columns))
+
+
+def _check_own_fields(dataset: Dataset, have: Mapping[str, Node]) -> None:
+    """Another dataset's schema has the common fields too; without one of our own it would land as a row of nulls."""
+    common = {field.name for field in identity_fields(dataset.kinds)}
+    own = [one.name for one in dataset.wire_fields if one.name not in common and one.type is not FieldType.STRINGS]
+    if not any(name in have for name in own):
+        raise SchemaMismatch(f"the writer's schema has none of the fields of {dataset.name}: {', '.join(own)}")
 
 
 def _shown(value: pa.Scalar) -> str:
