@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench chaos up down lock clean
+.PHONY: help setup demo test coverage lint format bench chaos up down lock clean
 
 help: ## Print the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,10 @@ demo: $(STAMP) ## Run the main job on real parts, with planted faults and a proo
 	@$(BIN)/python -m proofs.demo
 
 test: $(STAMP) ## Run every test, real Kafka included
-	@$(BIN)/python -m pytest --cov --cov-report=
+	@$(BIN)/python -m pytest --durations=25
+
+coverage: $(STAMP) ## Run every test and report which lines none of them reached
+	@$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: $(STAMP) ## Check format, style, imports between rooms, and types
 	@$(BIN)/ruff format --check .
