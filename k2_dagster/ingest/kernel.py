@@ -193,10 +193,12 @@ def _open(rows, row, now, keys, holes, queue, events, symbol_bad):  # type: igno
     if keys.holes[key] >= MAX_HOLES_PER_KEY:
         _drop_oldest(events, row, keys, holes, key)
     hole = _take(keys, holes, key)
-    first = keys.last[key] + 1
+    # before the first number that is seen, any may still come: not one of them has landed
+    unseen = keys.last[key] == NEVER
+    first = 0 if unseen else keys.last[key] + 1
     last = rows.sequence[row] if refused else rows.previous[row]
     size = 1 if keys.sparse[key] else last - first + 1
-    explained = refused or size <= symbol_bad[rows.symbol[row]] - keys.bad_seen[key]
+    explained = refused or unseen or size <= symbol_bad[rows.symbol[row]] - keys.bad_seen[key]
     holes.first[hole] = first
     holes.last[hole] = last
     holes.opened_offset[hole] = rows.offset[row]
@@ -204,7 +206,7 @@ def _open(rows, row, now, keys, holes, queue, events, symbol_bad):  # type: igno
     holes.opened_ms[hole] = now
     holes.partition[hole] = rows.partition[row]
     holes.cause[hole] = QUARANTINED if explained else UNKNOWN
-    # a hole that quarantine explains is outside the gap levels: never reported
+    # a hole that quarantine or the beginning explains is outside the gap levels: never reported
     holes.reported[hole] = 1 if explained else 0
     holes.origin[hole] = first
     holes.next[hole] = keys.head[key]
@@ -310,7 +312,7 @@ def _judge_row(rows, row, now, keys, holes, queue, events, symbol_bad):  # type:
     keys.messages[key] += 1
     if sequence <= last:
         return _fill(rows, row, keys, holes, events)
-    if last != NEVER and previous > last:
+    if previous > last and previous >= 0:
         _open(rows, row, now, keys, holes, queue, events, symbol_bad)
     keys.last[key] = sequence
     keys.bad_seen[key] = symbol_bad[rows.symbol[row]]
@@ -345,7 +347,7 @@ def judge(  # type: ignore[no-untyped-def]
         elif flag != SKIPPED:
             key, sequence = row_key[row], row_sequence[row]
             last = key_last[key]
-            if flag == GOOD and sequence > last and (last == NEVER or row_previous[row] <= last):
+            if flag == GOOD and sequence > last and row_previous[row] <= last:
                 key_messages[key] += 1
                 key_last[key] = sequence
                 key_bad_seen[key] = symbol_bad[row_symbol[row]]

@@ -92,9 +92,9 @@ class Oracle:
         state.count += 1
         if row.sequence <= state.last:
             return self._fill(row, state)
-        if state.last != kernel.NEVER and row.previous > state.last:
+        if row.previous > state.last:
             size = 1 if state.sparse else row.previous - state.last
-            explained = size <= self.bad.get(row.symbol, 0) - state.bad_seen
+            explained = state.last == kernel.NEVER or size <= self.bad.get(row.symbol, 0) - state.bad_seen
             self._open(row, state, row.previous, now, explained=explained)
         state.last = row.sequence
         state.bad_seen = self.bad.get(row.symbol, 0)
@@ -102,7 +102,7 @@ class Oracle:
 
     def _open(self, row: Row, state: KeyState, last: int, now: int, *, explained: bool) -> None:
         gap = Gap(row.offset, state.count, now, row.partition, explained)
-        state.open.update(dict.fromkeys(range(state.last + 1, last + 1), gap))
+        state.open.update(dict.fromkeys(range(max(0, state.last + 1), last + 1), gap))
 
     def _fill(self, row: Row, state: KeyState) -> int:
         arrived = [number for number in range(row.previous + 1, row.sequence + 1) if number in state.open]

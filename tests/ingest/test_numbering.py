@@ -161,12 +161,19 @@ def test_a_reported_gap_is_filled_in_pieces() -> None:
         (kernel.FILL, (0, "A"), 4, 4),
     ]
     assert {event[5] for event in events} == {2}
-    assert sorted(number for _, number, _ in missing(numbering)) == [2, 3, 6, 7, 8, 9]
+    assert sorted(number for _, number, explained in missing(numbering) if not explained) == [2, 3, 6, 7, 8, 9]
 
 
 def test_a_first_message_opens_no_hole_unless_the_beginning_is_known() -> None:
     assert judge_split(dense([7]), set(), 0, 0)[2] == []
     assert judge_split(dense([7], start=0), set(), 0, 0)[2] == [(0, kernel.REPORT, (0, "A"), 1, 6, 1, 0)]
+
+
+def test_numbers_before_the_first_one_seen_are_late_once_and_never_a_gap() -> None:
+    _, verdicts, events = judge_split(dense([12, 4, 5, 4, 12, 13]), {2, 4}, 0, 0)
+    late, duplicate = kernel.LATE, kernel.DUPLICATE
+    assert verdicts == [kernel.IN_ORDER, late, late, duplicate, duplicate, kernel.IN_ORDER]
+    assert events == []
 
 
 def test_the_holes_of_a_key_are_bounded_and_what_is_forgotten_was_reported_and_is_beyond_the_horizon() -> None:
@@ -204,7 +211,8 @@ def test_forgetting_keys_keeps_the_holes_of_the_others() -> None:
     ]
     judge(numbering, rows, 100, FAR_MS)
     numbering.forget({1})
-    assert missing(numbering) == {((0, "A"), 2, False), ((0, "C"), 2, False)}
+    # number 0 is what was before the first that was seen
+    assert missing(numbering) == {((0, name), *hole) for name in "AC" for hole in ((0, True), (2, False))}
     _, events = judge(numbering, [Row((0, "C"), 4, 3, kernel.GOOD, (0, "C"), 0, 6, FAR_MS)], 100, FAR_MS)
     assert [event[2] for event in events] == [(0, "A"), (0, "C")]
 
