@@ -3,11 +3,11 @@ when the server has confirmed the commit of a table's new metadata."""
 
 import contextlib
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sqlalchemy import make_url
 
@@ -38,15 +38,15 @@ class LossyPostgres:
 
 
 @contextmanager
-def lossy_postgres(uri: str, folder: Path, answers_to_lose: int = 1) -> Iterator[LossyPostgres]:
-    """Listen in `folder` for the server at `uri` (a SQLAlchemy URI with a socket folder as its host)."""
+def lossy_postgres(uri: str, answers_to_lose: int = 1) -> Iterator[LossyPostgres]:
+    """Stand before the server at `uri` (a SQLAlchemy URI with a socket folder as its host)."""
     url = make_url(uri)
     target = f"{url.query['host']}/{_SOCKET_NAME}"
-    proxy = LossyPostgres(
-        url.update_query_dict({"host": str(folder)}).render_as_string(hide_password=False), answers_to_lose
-    )
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / _SOCKET_NAME))
+    # Short, because a socket lives in it
+    with tempfile.TemporaryDirectory(prefix="k2-lossy-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        through = url.update_query_dict({"host": folder}).render_as_string(hide_password=False)
+        proxy = LossyPostgres(through, answers_to_lose)
+        listener.bind(f"{folder}/{_SOCKET_NAME}")
         listener.listen(_LISTEN_BACKLOG)
         accepting = threading.Thread(target=_accept, args=(listener, target, proxy), daemon=True)
         accepting.start()

@@ -15,8 +15,8 @@ Record = dict[str, Any]
 
 HUGE_CHARACTERS = 100_000
 # Beyond what a recursive parser survives on a thread's stack of a few megabytes.
-DEEP_LEVELS = 200_000
-MANY_LEVELS = 5_000
+DEEP_LEVELS = 100_000
+MANY_LEVELS = 500
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def _origin(chance: random.Random) -> Headers:
 
 
 def _other_value(chance: random.Random, message: Original, around: Surroundings) -> Original:
-    return replace(message, value=chance.choice(around.others).value)
+    """Of its own dataset, the other comes with its key: elsewhere its identity would land a second time."""
+    other = chance.choice(around.others)
+    return replace(message, value=other.value, key=other.key if other.dataset == message.dataset else message.key)
 
 
 OF_ENVELOPE: dict[str, Mutation] = {

@@ -72,10 +72,7 @@ def _lost_in_the_writer(stack: Stack, folder: Path, workers: Herd, seed: int, pr
 
 def _lost_on_the_way(stack: Stack, folder: Path, workers: Herd, seed: int, proof: Proof) -> None:
     lake, exchange = _filled(stack, folder, seed)
-    # Short, because a socket lives in it
-    sockets = lake.folder / "lossy"
-    sockets.mkdir()
-    with lossy_postgres(lake.environment["K2_CATALOG_URI"], sockets) as proxy:
+    with lossy_postgres(lake.environment["K2_CATALOG_URI"]) as proxy:
         environment = lake.environment | {"K2_CATALOG_URI": proxy.uri}
         worker = workers.start(exchange, environment, driver="once")
         _await(worker, "the writer whose connection lost an answer", proof)
