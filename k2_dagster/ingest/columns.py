@@ -17,10 +17,15 @@ class Codes:
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Codes":
         """The same values for some of the rows."""
+        if len(self.values) == 1:
+            return Codes(np.zeros(len(rows), dtype=np.int32), self.values)
         return Codes(self.indices[rows], self.values)
 
     def arrow(self) -> pa.DictionaryArray:
         """As an Arrow dictionary array."""
+        if self.values == [None]:
+            nothing = pa.nulls(len(self.indices), pa.int32())
+            return pa.DictionaryArray.from_arrays(nothing, pa.array([], pa.string()))
         known = [one for one in self.values if one is not None]
         if len(known) == len(self.values):
             return pa.DictionaryArray.from_arrays(pa.array(self.indices), pa.array(self.values, pa.string()))

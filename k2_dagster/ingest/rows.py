@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -14,10 +15,17 @@ from k2_dagster.schemas.arrow import table_schema
 from k2_dagster.schemas.declaration import PRICE_PRECISION, PRICE_SCALE, SIZE_PRECISION, SIZE_SCALE, Dataset, FieldType
 
 Int64s = npt.NDArray[np.int64]
+# A price fits 64 bits: as decimal64 its longs are taken as they are, here and in the file.
 _EXACT = {
-    FieldType.PRICE: pa.decimal128(PRICE_PRECISION, PRICE_SCALE),
+    FieldType.PRICE: pa.decimal64(PRICE_PRECISION, PRICE_SCALE),
     FieldType.SIZE: pa.decimal128(SIZE_PRECISION, SIZE_SCALE),
 }
+# Inside a list of levels the type is the table's own.
+_EXACT_LEVEL = _EXACT | {FieldType.PRICE: pa.decimal128(PRICE_PRECISION, PRICE_SCALE)}
+
+
+# Stamps that are the same on every row of a batch.
+CONSTANT_STAMPS = ("ingest_timestamp", "topic_epoch", "rules_version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +42,18 @@ class Accepted:
 def by_day(dataset: Dataset, accepted: Accepted) -> dict[str, pa.Table]:
     """One table per UTC day (YYYY-MM-DD), in file order, with the table's schema and field ids."""
     out = {}
-    for day in np.unique(accepted.days).tolist():
+    for day in _distinct(accepted.days):
         of_day = np.flatnonzero(accepted.days == day)
         name = str(np.datetime64(int(day), "D"))
         out[name] = _table(dataset, accepted, of_day)
+    return out
+
+
+def _distinct(days: Int64s) -> list[int]:
+    """In ascending order; a batch of one day, as nearly all are, needs no sorting."""
+    if len(days) and bool((days == days[0]).all()):
+        return [int(days[0])]
+    out: list[int] = np.unique(days).tolist()
     return out
 
 
@@ -49,10 +65,11 @@ def _table(dataset: Dataset, accepted: Accepted, of_day: Int64s) -> pa.Table:
     rows, stamped = places[order], of_day[order]
     arrays = []
     fields = []
-    taken = pa.array(rows)
+    taken, of_stamps = pa.array(rows), pa.array(stamped)
     for field, declared in zip(table_schema(dataset), dataset.fields, strict=True):
         if declared.source == "ingest":
-            array = accepted.stamps[field.name].take(pa.array(stamped))
+            stamp = accepted.stamps[field.name]
+            array = stamp.slice(0, len(stamped)) if field.name in CONSTANT_STAMPS else stamp.take(of_stamps)
         elif field.name in accepted.codes:
             array = accepted.codes[field.name].take(rows).arrow()
         else:
@@ -74,15 +91,23 @@ def table_form(field_type: FieldType, array: pa.Array, wanted: pa.DataType) -> p
 
 
 def _decimals(array: pa.Array, type_: pa.DataType) -> pa.Array:
-    """The low word of a decimal is the long itself, the high word its sign."""
+    """A decimal of up to 18 digits is the scaled long itself; of a wider one the long is the low word, its sign the
+    high one."""
     values = _int64(array)
-    words = np.empty(2 * len(values), dtype=np.int64)
-    words[0::2] = values
-    words[1::2] = values >> 63
+    words = values if type_.bit_width == 64 else _with_sign_words(values)
     validity = None
     if array.null_count:
         validity = pa.array(array.is_valid().to_numpy(zero_copy_only=False), pa.bool_()).buffers()[1]
     return pa.Array.from_buffers(type_, len(values), [validity, pa.py_buffer(words)])
+
+
+@numba.njit(cache=True, nogil=True)
+def _with_sign_words(values):  # type: ignore[no-untyped-def]
+    words = np.empty(2 * len(values), dtype=np.int64)
+    for at in range(len(values)):
+        words[2 * at] = values[at]
+        words[2 * at + 1] = values[at] >> 63
+    return words
 
 
 def _levels(array: pa.Array, wanted: Any) -> pa.Array:
@@ -93,7 +118,7 @@ def _levels(array: pa.Array, wanted: Any) -> pa.Array:
     item_type = wanted.value_type
     price, size, orders = items.flatten()
     level = pa.StructArray.from_arrays(
-        [_decimals(price, _EXACT[FieldType.PRICE]), _decimals(size, _EXACT[FieldType.SIZE]), orders],
+        [_decimals(price, _EXACT_LEVEL[FieldType.PRICE]), _decimals(size, _EXACT_LEVEL[FieldType.SIZE]), orders],
         fields=list(item_type),
     )
     return pa.ListArray.from_arrays(offsets, level, type=wanted)

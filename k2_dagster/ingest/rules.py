@@ -30,6 +30,8 @@ from k2_dagster.schemas.validation import (
 
 Int64s = npt.NDArray[np.int64]
 
+# Texts of one field that are remembered as valid, and not asked about again; symbols of an exchange are a few thousand.
+MAX_VALID_TEXTS = 100_000
 MICROS_PER_DAY = 86_400_000_000
 MS_PER_DAY = 86_400_000
 # Days that the tables keep; Dagster's partitions are the same. A day after the record's own is tomorrow: not yet.
@@ -87,6 +89,7 @@ class Validator:
         self._numbers = number_schema(dataset)
         self._number_rules = number_rules(dataset)
         self._texts = [(field, rule, text_schema(field, rule)) for field, rule in text_rules(dataset)]
+        self._valid_texts: dict[str, set[str | None]] = {field.name: set() for field, _, _ in self._texts}
         self._sides = [one for one in dataset.wire_fields if one.type is FieldType.LEVELS]
         self._levels = level_schema()
         self._text_lists = [one for one in dataset.wire_fields if one.type is FieldType.STRINGS]
@@ -176,9 +179,14 @@ class Validator:
     def _check_texts(self, codes: dict[str, Codes], found: _Findings) -> None:
         for field, rule, schema in self._texts:
             column = codes[field.name]
+            valid = self._valid_texts[field.name]
+            if valid.issuperset(column.values):
+                continue
             frame = pl.DataFrame({field.name: pl.Series(field.name, column.values, dtype=pl.String)})
             try:
                 schema.validate(frame, lazy=True)
+                if len(valid) < MAX_VALID_TEXTS:
+                    valid.update(column.values)
             except SchemaErrors as error:
                 rows = np.flatnonzero(np.isin(column.indices, error.failure_cases["index"].to_list()))
                 found.break_rule(rule, len(rows))
