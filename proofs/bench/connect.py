@@ -15,6 +15,7 @@ import psutil
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
+from sqlalchemy.exc import OperationalError
 
 from k2_dagster.devstack.downloads import java
 from k2_dagster.devstack.process import Progress
@@ -227,8 +228,8 @@ def _row_counter(folder: Path) -> Callable[[], int]:
             catalog.append(SqlCatalog("lake", uri=f"sqlite:///{folder}/catalog.db", init_catalog_tables="false"))
         try:
             snapshot = catalog[0].load_table("bench.ticks").current_snapshot()
-        except (NoSuchTableError, OSError):
-            return 0
+        except (NoSuchTableError, OperationalError, OSError):
+            return 0  # not made yet, or being written
         if snapshot is None or snapshot.summary is None:
             return 0
         return int(snapshot.summary["total-records"] or 0)
