@@ -34,10 +34,13 @@ def test_up_shows_where_things_are_and_what_they_cost(stack: Stack) -> None:
 
 
 def test_logs_of_one_part(stack: Stack) -> None:
-    result = run(stack, "logs", "postgres", "--lines", "200")
+    result = run(stack, "logs", "postgres", "--lines", "5")
 
     assert result.exit_code == 0
-    assert "database system is ready to accept connections" in result.stdout
+    written = stack.logs("postgres").read_text()
+    lines = result.stdout.strip().splitlines()
+    assert lines
+    assert all(line in written for line in lines)
 
 
 def test_no_stack_is_said_and_fails(tmp_path_factory: pytest.TempPathFactory) -> None:
