@@ -231,7 +231,8 @@ class BatchJudge:
 
     def _stamps(self, raw: RawBatch, at: Int64s, schema_ids: Int64s, now: datetime) -> dict[str, pa.Array]:
         count = len(at)
-        origin = Codes(np.zeros(len(raw), dtype=np.int32), list(ORIGINS))
+        # without headers every message is live, and a column of one value costs nothing
+        origin = Codes(np.zeros(len(raw), dtype=np.int32), list(ORIGINS) if raw.headers else [ORIGINS[0]])
         for row, headers in raw.headers.items():
             named = dict(headers).get(ORIGIN_HEADER)
             text = named.decode(errors="replace") if named else ORIGINS[0]
@@ -256,22 +257,17 @@ class BatchJudge:
         refused: npt.NDArray[np.bool_],
         starts: Mapping[int, int],
     ) -> list[Range]:
-        digests = np.zeros(len(raw), dtype=np.uint64)
-        times = _int64(decoded.wire.column("exchange_timestamp"))
-        columns = (
-            times,
-            _int64(decoded.wire.column("sequence"), -1),
-            _int64(decoded.wire.column("publisher_sequence"), -1),
-        )
-        positions = (raw.partition[decoded.rows].astype(np.int64), raw.offset[decoded.rows])
-        digests[decoded.rows] = row_digests([*positions, *columns])
-        quarantine = row_digests([raw.partition.astype(np.int64), raw.offset])
+        digests = _row_digests(raw, decoded, landed)
+        at = np.flatnonzero(refused)
+        quarantine = row_digests([raw.partition[at].astype(np.int64), raw.offset[at]])
         out = []
         for partition, end in sorted(raw.positions.items()):
             start = starts[partition]
             if end == start:
                 continue
             mine = raw.partition == partition
+            refused_here = mine[at]
+            landed_here = mine & landed
             out.append(
                 Range(
                     topic=raw.topic,
@@ -281,13 +277,28 @@ class BatchJudge:
                     start=start,
                     end=end,
                     consumed=int(mine.sum()),
-                    rows=int((mine & landed).sum()),
-                    quarantined=int((mine & refused).sum()),
-                    digest=total(digests[mine & landed]),
-                    quarantine_digest=total(quarantine[mine & refused]),
+                    rows=int(landed_here.sum()),
+                    quarantined=int(refused_here.sum()),
+                    digest=total(digests[landed_here]),
+                    quarantine_digest=total(quarantine[refused_here]),
                 )
             )
         return out
+
+
+def _row_digests(raw: RawBatch, decoded: DecodedBatch, landed: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    """Per raw message; zeros where nothing was decoded. Where nothing lands there is nothing to compute."""
+    digests = np.zeros(len(raw), dtype=np.uint64)
+    if landed.any():
+        columns = (
+            raw.partition[decoded.rows].astype(np.int64),
+            raw.offset[decoded.rows],
+            _int64(decoded.wire.column("exchange_timestamp")),
+            _int64(decoded.wire.column("sequence"), -1),
+            _int64(decoded.wire.column("publisher_sequence"), -1),
+        )
+        digests[decoded.rows] = row_digests(columns)
+    return digests
 
 
 _CODED = ("stream", "kind", "session", "symbol", "publisher_session")

@@ -209,8 +209,9 @@ class Tracker:
         firsts = np.empty(len(parts), dtype=np.int64)
         # of a place that occurs more than once the last assignment stays, which is its first row
         firsts[places[::-1]] = np.arange(len(places) - 1, -1, -1)
-        lasts = np.full(len(parts), kernel.NEVER, dtype=np.int64)
-        np.maximum.at(lasts, places, times)
+        lasts = np.empty(len(parts), dtype=np.int64)
+        # record time never goes back within a partition, so a session's newest is its last row's
+        lasts[places] = times
         old: set[int] = set()
         for at in np.argsort(firsts, kind="stable").tolist():
             session = (int(str(parts[at][0])), str(parts[at][1]), parts[at][2] or "")
