@@ -160,7 +160,7 @@ class _Scope:
         if not known or len(known) != len(values):
             return None
         if column.kind == "text":
-            return In(column.name, known)  # type: ignore[call-arg, misc]  # the library hides its own constructor
+            return In(column.name, known)  # type: ignore[call-arg]  # the library hides its own constructor
         return joined(Or, [predicate(column, "=", value) for value in known])
 
     def _column(self, node: Node) -> Column | None:
