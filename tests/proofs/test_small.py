@@ -1,0 +1,77 @@
+"""Each proof at a small size, on the session's stack: they hold, and their line says so."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from k2_dagster.devstack.stack import Stack
+from proofs import captures, chaos, fuzz, injected
+from proofs.accounting import account
+from proofs.chaos import settle_accounts
+from proofs.chaos_feeds import Feeds, profiles_text
+from proofs.common import Proof, conclude, new_lake, new_token
+from proofs.herd import herd
+
+pytestmark = pytest.mark.stack
+
+
+def _assert_holds(proof: Proof, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    status = conclude(proof)
+    line: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["findings"] == []
+    assert (status, line["holds"], line["proof"]) == (0, True, proof.proof)
+    return line
+
+
+def test_fuzz(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = _assert_holds(fuzz.run(stack, tmp_path, messages=1_500, seed=11), capsys)
+    assert line["rows"]
+    assert line["quarantined"]
+    assert line["held_at_unknown_id"]
+
+
+def test_injected_faults(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = _assert_holds(injected.run(stack, tmp_path, seeds=1, first_seed=11, seconds=60.0), capsys)
+    assert line["reported_gaps"]
+    assert line["reported_late"]
+
+
+@pytest.mark.captures
+def test_captures(stack: Stack, tmp_path: Path, sample_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ("Coinbase", "Kraken Futures", "twins trade", "twins difference_depth")
+    line = _assert_holds(captures.run(stack, tmp_path, sample_data, chosen), capsys)
+    assert line["defects_found"] == {"day": 1, "duplicate": 2, "gap": 2, "latency": 2, "rule": 1}
+
+
+def test_captures_that_are_not_there_are_skipped(
+    stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _assert_holds(captures.run(stack, tmp_path, tmp_path / "none"), capsys)
+    assert line["skipped"] is True
+
+
+def test_chaos(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fewer kills than the first kill of a part needs: the stack belongs to the whole session."""
+    line = _assert_holds(chaos.run(stack, tmp_path, kills=5, seed=11, rate=200.0), capsys)
+    assert (line["missing"], line["duplicated"], line["extra"], line["differences_to_undisturbed"]) == (0, 0, 0, 0)
+    assert line["parts_killed"] == {}
+    assert (line["zombies"], line["lost_answers"]) == (5, 2)
+
+
+def test_what_is_not_drained_is_missing_and_what_differs_is_told(stack: Stack, tmp_path: Path) -> None:
+    """The proof can fail: a topic that goes on after the drain has messages in no table."""
+    exchange = f"small_{new_token()}"
+    lake = new_lake(stack, tmp_path, profiles_text({exchange: ("dense", "monotone", "range")}), [exchange])
+    proof = Proof("chaos")
+    with herd(tmp_path / "workers") as workers:
+        for seed in (1, 2):
+            feeds = Feeds(lake, [exchange], rate=200.0, seed=seed)
+            feeds.start()
+            published = sum(feeds.stop().values())
+            if seed == 1:
+                settle_accounts(workers, stack, lake, [exchange], tmp_path, proof)
+                assert proof.findings == []
+    accounting = account(lake, [exchange])
+    assert accounting.missing == published
+    assert not accounting.clean
