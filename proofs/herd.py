@@ -58,7 +58,8 @@ class Herd:
         self._workers: dict[int, Worker] = {}
         self.news: queue.Queue[Worker] = queue.Queue()
         self.ready = threading.Event()
-        threading.Thread(target=self._listen, name="herd", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="herd", daemon=True)
+        self._listener.start()
 
     def start(self, exchange: str, environment: dict[str, str], **fields: Any) -> Worker:
         """Fork a worker; `fields` are those of Job."""
@@ -71,6 +72,15 @@ class Herd:
         self._process.stdin.write(json.dumps(asdict(job)) + "\n")
         self._process.stdin.flush()
         return worker
+
+    def close(self) -> None:
+        """End the fork server, with every worker, and what listens to it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._listener.join()
+        self._process.stdout.close()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -100,12 +110,10 @@ def herd(folder: Path) -> Iterator[Herd]:
         [sys.executable, "-m", "proofs.worker"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
+    made = Herd(process, folder)
     try:
-        made = Herd(process, folder)
         if not made.ready.wait(READY_TIMEOUT_SECONDS):
             raise TimeoutError("the fork server did not come up")
         yield made
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait()
+        made.close()
