@@ -17,7 +17,8 @@ from datetime import datetime
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import DataFile
-from pyiceberg.table import Table
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
 
 from k2_dagster.errors import CommitUnknown, FenceMoved, TransientError
 from k2_dagster.lake.catalog import load_table, translated_errors
@@ -65,6 +66,23 @@ class Landed:
     stamp: datetime
     seconds: float
     tries: int
+
+
+class _Transaction(Transaction):
+    """PyIceberg copies the whole metadata each time that a transaction is asked for it, some fifteen times in a commit:
+    most of a commit's time, and under the interpreter lock. Table and staged updates decide it, so one copy does."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table)
+        self._copied: tuple[TableMetadata, object, TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The table's metadata with the updates staged so far."""
+        base = self._table.metadata
+        if self._copied is None or self._copied[0] is not base or self._copied[1] is not self._updates:
+            self._copied = (base, self._updates, super().table_metadata)
+        return self._copied[2]
 
 
 def fenced_append(catalog: Catalog, database: Database, append: Append) -> Landed:
@@ -119,7 +137,7 @@ def _commit(table: Table, append: Append, fence: Fence, started: float, tries: i
     vector, heads = merged(fence, append.ends, append.stream, append.commit_id)
     stamp = next_stamp(fence)
     reached("commit.before")
-    with translated_errors(), table.transaction() as transaction:
+    with translated_errors(), _Transaction(table) as transaction:
         transaction.set_properties(table_properties(append.commit_id, vector, heads))
         summary = snapshot_properties(append.commit_id, stamp, vector)
         with transaction.update_snapshot(snapshot_properties=summary).merge_append() as producer:
