@@ -19,19 +19,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import k2_dagster.ingest.commit as commit_module
 from k2_dagster.errors import DatabaseUnavailable, K2Error, TransientError
 from k2_dagster.ingest import warm
 from k2_dagster.ingest.commit import CommitReport
-from k2_dagster.ingest.drain import Connections, StreamDrain, drain_exchange
+from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.drain import StreamDrain, drain_exchange
+from k2_dagster.lake import expiry
 from k2_dagster.observability.points import arm
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.settings import load_settings
 
 # A worker that has caught up looks again this soon: the producers never rest.
 IDLE_SECONDS = 0.02
-# Expiry comes after so many commits of a stream instead of fifty, so that lives of a few seconds see it.
-COMMITS_BETWEEN_EXPIRIES = 3
+# Expiry comes when so many snapshots have gathered instead of fifty, so that lives of a few seconds see it.
+EXPIRY_SLACK = 3
 # Opened by the selector of the fork loop; longer only delays the news of a death that no signal told.
 POLL_SECONDS = 0.5
 
@@ -171,7 +172,7 @@ def _action(job: Job, seen: dict[str, int]) -> Callable[[str], None]:
 def _drain(job: Job, stop: threading.Event, report: WorkerReport) -> None:
     settings = load_settings(job.environment)
     profiles = load_profiles(settings.profiles)
-    commit_module.COMMITS_BETWEEN_EXPIRIES = COMMITS_BETWEEN_EXPIRIES
+    expiry.EXPIRY_SLACK = EXPIRY_SLACK
 
     def count(commit: CommitReport) -> None:
         report.commits += 1

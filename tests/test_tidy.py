@@ -12,10 +12,7 @@ FILE_LINES = 300
 FUNCTION_LINES = 50
 
 LONG_FILES = {
-    "k2_dagster/ingest/batch.py": "the verdicts of one batch in their order; to be split",
-    "k2_dagster/ingest/drain.py": "the drain loop with its three stages; to be split",
     "k2_dagster/ingest/kernel.py": "the compiled sequence kernel: numba inlines within a module",
-    "k2_dagster/ingest/numbering.py": "the two numberings of one message; to be split",
     "proofs/capture_truth.py": "an independent reader per venue format, kept free of the package's own",
     "proofs/chaos.py": "one proof, start to end; to be split",
     "proofs/fuzz.py": "one proof, start to end; to be split",

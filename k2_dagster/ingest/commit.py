@@ -19,22 +19,18 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from k2_dagster import __version__
-from k2_dagster.ingest.batch import Outcome
+from k2_dagster.ingest.outcome import Outcome
 from k2_dagster.ingest.resume import QUARANTINE_TABLE, Position
 from k2_dagster.lake.append import Append, Landed, fenced_append
 from k2_dagster.lake.catalog import load_table
-from k2_dagster.lake.expiry import expire_snapshots
+from k2_dagster.lake.expiry import expire_snapshots, expiry_is_due
 from k2_dagster.lake.fence import position_key
 from k2_dagster.lake.parquet import data_path, write_data_file
-from k2_dagster.lake.settle import settle_lineage
 from k2_dagster.observability.points import reached
 from k2_dagster.schemas.datasets import TABLES
 from k2_dagster.schemas.quarantine import QUARANTINE
 from k2_dagster.state.attempts import Attempt, LandedCommit, Range, collect_lost, insert_attempt, settle
 from k2_dagster.state.database import Database
-
-# Commits of one stream between two looks at whether snapshots should be expired.
-COMMITS_BETWEEN_EXPIRIES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,6 @@ class Committer:
         self.rules_version = rules_version
         self.run_id = run_id
         self.keep = keep
-        self._commits = 0
         self._data: Table = load_table(catalog, position.table)
         self._quarantine: Table = load_table(catalog, QUARANTINE_TABLE)
 
@@ -87,7 +82,7 @@ class Committer:
         for one in outcome.ranges:
             self.position.starts[one.partition] = one.end
         self.position.previous_id = commit_id
-        self._expire()
+        self._expire(self.position.table, landed)
         return self._report(attempt, landed)
 
     def _write(self, outcome: Outcome, commit_id: str) -> list[DataFile]:
@@ -134,6 +129,7 @@ class Committer:
         self._settle(attempt, landed)
         position.quarantine_expected.update(ends)
         position.quarantine_previous_id = attempt.id
+        self._expire(QUARANTINE_TABLE, landed)
 
     def _attempt(self, commit_id: str, outcome: Outcome, files: list[DataFile]) -> Attempt:
         return Attempt(
@@ -173,13 +169,10 @@ class Committer:
         settle(self.database, attempt.table_name, [commit])
         reached("settle.after")
 
-    def _expire(self) -> None:
-        self._commits += 1
-        if self._commits % COMMITS_BETWEEN_EXPIRIES == 0:
-            for table in (self.position.table, QUARANTINE_TABLE):
-                settle_lineage(self.database, table, load_table(self.catalog, table).metadata)
-                expire_snapshots(self.catalog, self.database, table, self.keep)
-                collect_lost(self.database, table)
+    def _expire(self, table: str, landed: Landed) -> None:
+        if expiry_is_due(landed.snapshots, self.keep):
+            expire_snapshots(self.catalog, self.database, table, self.keep)
+            collect_lost(self.database, table)
 
     def _report(self, attempt: Attempt, landed: Landed) -> CommitReport:
         position = self.position

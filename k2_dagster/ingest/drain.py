@@ -1,58 +1,38 @@
-"""The drain loop: a topic into its table, in three overlapping stages with bounded queues (DESIGN D7, D8).
-
-    read      exact offsets from Kafka, up to `ingest_batch_rows` or `ingest_commit_interval_seconds`
-    judge     decode, validate, sequence, deduplicate: columns in, columns out
-    commit    files, quarantine, attempt, fenced append, settle
+"""The drain loop: a topic into its table, in the three stages of `pipeline.py` (DESIGN D7, D8).
 
 One loop, two drivers: a Dagster run calls `drain_exchange` until caught up, `k2 ingest` calls it for ever. Any error
 throws the position away; the next call finds it again from the fence.
 """
 
-import gc
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-from pyiceberg.catalog import Catalog
 
 from k2_dagster.errors import FenceMoved, NotInitialized, RegistryUnavailable, SchemaUnknown
-from k2_dagster.ingest.batch import BatchJudge, Outcome
+from k2_dagster.ingest.batch import BatchJudge
 from k2_dagster.ingest.commit import CommitReport, Committer
+from k2_dagster.ingest.connections import Connections
 from k2_dagster.ingest.decode import Decoder
+from k2_dagster.ingest.outcome import Outcome
+from k2_dagster.ingest.pipeline import OnCommit, Pipeline, reached_ends
 from k2_dagster.ingest.resume import Position, resume
 from k2_dagster.kafka.batch import RawBatch, Reader
-from k2_dagster.kafka.ends import TopicEnd, TopicEnds
+from k2_dagster.kafka.ends import TopicEnd
 from k2_dagster.kafka.reader import open_reader
-from k2_dagster.kafka.registry import Registry
-from k2_dagster.lake.catalog import close_catalog, open_catalog
-from k2_dagster.observability.points import reached
 from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
-from k2_dagster.state.database import Database
-from k2_dagster.state.migrate import require_current
 from k2_dagster.state.refused_schemas import refused_schema_ids
 
 logger = logging.getLogger(__name__)
 
-# Raw batches read ahead of the judge, and outcomes ahead of the commit: one each keeps all stages busy, and memory is
-# (1 + 1 + the ones in hand) batches.
-QUEUED_BATCHES = 1
-# A stage looks this often whether another one has ended.
-STAGE_POLL_SECONDS = 0.1
 # How long an unknown schema id, or a registry that does not answer, is waited for before the run gives up.
 SCHEMA_WAIT_SECONDS = 60.0
 SCHEMA_RETRY_SECONDS = 1.0
 # Another writer may win this often in a row before we stop competing with it.
 MAX_FENCE_MOVES = 5
-
-Item = TypeVar("Item")
-OnCommit = Callable[[CommitReport], None]
 
 
 @dataclass
@@ -65,34 +45,6 @@ class DrainReport:
     quarantined: int = 0
     caught_up: bool = False
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Connections:
-    """What every stream of a process shares."""
-
-    settings: Settings
-    profiles: Profiles
-    catalog: Catalog
-    database: Database
-    registry: Registry
-    ends: TopicEnds
-
-    @classmethod
-    @contextmanager
-    def open(cls, settings: Settings, profiles: Profiles) -> Iterator["Connections"]:
-        """Open catalog, control database and registry. Raises NotInitialized when `k2 init` has not been run."""
-        database = Database(settings)
-        try:
-            require_current(database)
-            catalog, registry = open_catalog(settings), Registry(settings)
-            try:
-                yield cls(settings, profiles, catalog, database, registry, TopicEnds(settings))
-            finally:
-                registry.close()
-                close_catalog(catalog)
-        finally:
-            database.close()
 
 
 class StreamDrain:
@@ -143,8 +95,7 @@ class StreamDrain:
             self._refresh(position)
         if _caught_up(position):
             return True
-        with _no_collections():
-            _Pipeline(self, position, stop, deadline, on_commit).run()
+        Pipeline(self, position, stop, deadline, on_commit).run()
         return _caught_up(position)
 
     def _open(self) -> Position:
@@ -172,7 +123,8 @@ class StreamDrain:
 
     def _end(self, position: Position) -> TopicEnd:
         end = self.connections.ends.read([position.topic.name])[position.topic.name]
-        if isinstance(end, TopicEnd) and end.topic_id == position.topic.topic_id:
+        same = isinstance(end, TopicEnd) and end.topic_id == position.topic.topic_id
+        if isinstance(end, TopicEnd) and same and end.ends.keys() == position.starts.keys():
             return end
         if isinstance(end, TopicEnd | NotInitialized):
             raise FenceMoved(f"{self.name}: the topic is another one now", advice="resume says what that means")
@@ -204,98 +156,6 @@ class StreamDrain:
         assert self.position is not None
         self._end(self.position)
         return self._committer.commit(outcome)
-
-
-class _Pipeline:
-    """The three stages of one drain call; the commit stage runs in the caller's thread.
-
-    The reader decides when to end (caught up, stop, deadline). What it has read by then still goes through the other
-    stages, so that reader, tracker and fence agree when the call returns.
-    """
-
-    def __init__(
-        self,
-        stream: StreamDrain,
-        position: Position,
-        stop: threading.Event,
-        deadline: float | None,
-        on_commit: OnCommit,
-    ) -> None:
-        self.stream = stream
-        self.position = position
-        self.stop = stop
-        self.deadline = deadline
-        self.on_commit = on_commit
-        self.failed = threading.Event()
-        self.raw: queue.Queue[RawBatch | None] = queue.Queue(QUEUED_BATCHES)
-        self.outcomes: queue.Queue[Outcome | None] = queue.Queue(QUEUED_BATCHES)
-        self.errors: list[BaseException] = []
-
-    def run(self) -> None:
-        """Raises the first error of any stage."""
-        stages = [threading.Thread(target=self._guarded, args=(body,)) for body in (self._read, self._judge)]
-        for stage in stages:
-            stage.start()
-        try:
-            self._commit()
-        except BaseException:
-            self.failed.set()
-            raise
-        finally:
-            for stage in stages:
-                stage.join()
-        if self.errors:
-            raise self.errors[0]
-
-    def _guarded(self, body: Callable[[], None]) -> None:
-        try:
-            body()
-        except BaseException as error:  # noqa: BLE001  (handed to the caller's thread, which raises it)
-            self.errors.append(error)
-            self.failed.set()
-
-    def _read(self) -> None:
-        positions = dict(self.position.starts)
-        while not self._asked_to_end() and not _reached(positions, self.position.ends):
-            batch = self.stream.read()
-            if not len(batch) and all(positions[key] == at for key, at in batch.positions.items()):
-                continue
-            positions.update(batch.positions)
-            reached("batch.consumed")
-            self._put(self.raw, batch)
-        self._put(self.raw, None)
-
-    def _judge(self) -> None:
-        starts = dict(self.position.starts)
-        while (batch := self._take(self.raw)) is not None:
-            outcome = self.stream.judge(batch, starts, self.stop)
-            starts.update(batch.positions)
-            self._put(self.outcomes, outcome)
-        self._put(self.outcomes, None)
-
-    def _commit(self) -> None:
-        while (outcome := self._take(self.outcomes)) is not None:
-            self.on_commit(self.stream.commit(outcome))
-
-    def _asked_to_end(self) -> bool:
-        late = self.deadline is not None and time.monotonic() > self.deadline
-        return late or self.failed.is_set() or self.stop.is_set()
-
-    def _put(self, target: "queue.Queue[Item | None]", item: Item | None) -> None:
-        while not self.failed.is_set():
-            try:
-                target.put(item, timeout=STAGE_POLL_SECONDS)
-            except queue.Full:
-                continue
-            return
-
-    def _take(self, source: "queue.Queue[Item | None]") -> Item | None:
-        while not self.failed.is_set():
-            try:
-                return source.get(timeout=STAGE_POLL_SECONDS)
-            except queue.Empty:
-                continue
-        return None
 
 
 def drain_exchange(
@@ -351,21 +211,4 @@ class _Counting:
 
 
 def _caught_up(position: Position) -> bool:
-    return _reached(position.starts, position.ends)
-
-
-def _reached(positions: dict[int, int], ends: dict[int, int]) -> bool:
-    return all(positions[partition] >= end for partition, end in ends.items())
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """Cycle collection costs a third of the consumer's time: every message is an object that it would look at."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-        gc.collect()
+    return reached_ends(position.starts, position.ends)

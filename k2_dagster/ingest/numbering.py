@@ -4,7 +4,6 @@ Pure: `judge` depends on the state and the rows alone. `dump` and `load` carry t
 """
 
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from k2_dagster.ingest import kernel
+from k2_dagster.ingest.frames import framed, unframed
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -234,7 +234,7 @@ class Numbering:
             ),
             "partitions": pa.table({"record_ms": self._partition_ms}),
         }
-        return b"".join(_framed(name, table) for name, table in parts.items())
+        return b"".join(framed(name, table) for name, table in parts.items())
 
     def _padded_bad(self) -> Int64s:
         missing = len(self.symbols) - len(self._symbol_bad)
@@ -243,7 +243,7 @@ class Numbering:
     @classmethod
     def load(cls, data: bytes) -> "Numbering":
         """The state that `dump` wrote."""
-        parts = dict(_unframed(data))
+        parts = dict(unframed(data))
         out = cls()
         keys = parts["keys"]
         width = sum(name.startswith("part_") for name in keys.column_names)
@@ -279,24 +279,3 @@ def _width(keys: list[Key]) -> int:
 def _events(room: int) -> kernel.Events:
     columns = {name: np.empty(room, dtype=np.int64) for name in _EVENT_COLUMNS}
     return kernel.Events(**columns, used=np.zeros(1, dtype=np.int64))
-
-
-def _framed(name: str, table: pa.Table) -> bytes:
-    sink = BytesIO()
-    options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
-    with pyarrow.ipc.new_stream(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
-    body = sink.getvalue()
-    return len(name).to_bytes(2, "big") + name.encode() + len(body).to_bytes(8, "big") + body
-
-
-def _unframed(data: bytes) -> list[tuple[str, pa.Table]]:
-    out = []
-    at = 0
-    while at < len(data):
-        name_end = at + 2 + int.from_bytes(data[at : at + 2], "big")
-        name = data[at + 2 : name_end].decode()
-        body_end = name_end + 8 + int.from_bytes(data[name_end : name_end + 8], "big")
-        out.append((name, pyarrow.ipc.open_stream(data[name_end + 8 : body_end]).read_all()))
-        at = body_end
-    return out

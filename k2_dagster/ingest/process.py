@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 from k2_dagster.errors import LeaseHeld, TerminalError, TransientError
 from k2_dagster.ingest.commit import CommitReport
-from k2_dagster.ingest.drain import Connections, OnCommit, StreamDrain
+from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.drain import StreamDrain
+from k2_dagster.ingest.pipeline import OnCommit
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
 from k2_dagster.state.leases import acquire_lease, new_holder, release_lease, renew_lease

@@ -14,7 +14,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from k2_dagster.errors import FenceMoved, LogShrunk, NotInitialized, RetentionOverrun, TerminalError, TopicRecreated
-from k2_dagster.ingest.batch import Held, Topic
+from k2_dagster.ingest.outcome import Held, Topic
 from k2_dagster.ingest.tracker import Terms, Tracker
 from k2_dagster.kafka.topics import describe, watermarks
 from k2_dagster.lake.catalog import load_table, translated_errors

@@ -22,6 +22,7 @@ from pyiceberg.table.metadata import TableMetadata
 
 from k2_dagster.errors import CommitUnknown, FenceMoved, TransientError
 from k2_dagster.lake.catalog import load_table, translated_errors
+from k2_dagster.lake.expiry import expirable
 from k2_dagster.lake.fence import (
     Fence,
     Vector,
@@ -60,12 +61,13 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """A commit that is in the table."""
+    """A commit that is in the table. `snapshots` are those that the table keeps now, but for tags and branches."""
 
     snapshot_id: int
     stamp: datetime
     seconds: float
     tries: int
+    snapshots: int
 
 
 class _Transaction(Transaction):
@@ -146,13 +148,14 @@ def _commit(table: Table, append: Append, fence: Fence, started: float, tries: i
     head = table.metadata.current_snapshot_id
     if head is None:
         raise CommitUnknown(f"{append.table}: the commit left no snapshot", advice="run `k2 verify`")
-    return Landed(head, stamp, time.monotonic() - started, tries)
+    return Landed(head, stamp, time.monotonic() - started, tries, expirable(table.metadata))
 
 
 def _find(table: Table, append: Append, started: float, tries: int) -> Landed | None:
     for landed in ingest_lineage(table.metadata):
         if landed.commit_id == append.commit_id:
-            return Landed(landed.snapshot_id, landed.stamp, time.monotonic() - started, tries)
+            seconds = time.monotonic() - started
+            return Landed(landed.snapshot_id, landed.stamp, seconds, tries, expirable(table.metadata))
     return None
 
 

@@ -20,12 +20,25 @@ from k2_dagster.state.locks import table_lock
 EXPIRY_SLACK = 50
 
 
+def expirable(metadata: TableMetadata) -> int:
+    """How many snapshots expiry could remove if it kept none: all but the tagged ones and the head."""
+    return len(metadata.snapshots) - len(metadata.refs)
+
+
+def expiry_is_due(snapshots: int, keep: int) -> bool:
+    """Whether so many snapshots (see `expirable`) are worth an expiry. A writer asks after each commit: the answer is
+    in the table, so it does not matter how many commits one run, process or stream made of them."""
+    return snapshots >= keep + EXPIRY_SLACK
+
+
 def expire_snapshots(catalog: Catalog, database: Database, table_name: str, keep: int) -> int:
     """Expire what is settled, not tagged and beyond the newest `keep`, if enough has gathered. Returns how many."""
-    if len(load_table(catalog, table_name).metadata.snapshots) < keep + EXPIRY_SLACK:
+    if not expiry_is_due(expirable(load_table(catalog, table_name).metadata), keep):
         return 0
     with table_lock(database, table_name):
         table = load_table(catalog, table_name)
+        if not expiry_is_due(expirable(table.metadata), keep):
+            return 0  # another writer was faster
         # the commit of a writer that died since would be kept, but behind a hole that no walk of the lineage crosses
         settle_lineage(database, table_name, table.metadata)
         doomed = _expirable(database, table.metadata, keep)

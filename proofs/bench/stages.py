@@ -18,7 +18,8 @@ from typing import Any
 
 from k2_dagster.devstack.process import Progress
 from k2_dagster.ingest.commit import CommitReport
-from k2_dagster.ingest.drain import Connections, StreamDrain
+from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.drain import StreamDrain
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.schemas.ticks import TICKS
 from k2_dagster.settings import Settings, as_environment, load_settings
@@ -48,7 +49,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "sequence: the rest": (f"{_INGEST}.tracker:Tracker.judge",),
     "build: sort": (f"{_INGEST}.rows:file_order",),
     "build: columns": (f"{_INGEST}.batch:by_day",),
-    "account: ranges, digests": (f"{_INGEST}.batch:BatchJudge._ranges",),
+    "account: ranges, digests": (f"{_INGEST}.batch:committed_ranges",),
     "account: ledger, quarantine, state": (
         f"{_INGEST}.batch:ledger_changes",
         f"{_INGEST}.batch:quarantine_table",

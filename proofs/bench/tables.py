@@ -13,7 +13,8 @@ from pyiceberg.catalog import Catalog
 
 from k2_dagster.devstack.process import Progress
 from k2_dagster.ingest.commit import CommitReport
-from k2_dagster.ingest.drain import Connections, StreamDrain
+from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.drain import StreamDrain
 from k2_dagster.lake.append import Append, fenced_append
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.lake.expiry import expire_snapshots
@@ -33,7 +34,6 @@ FLATNESS_GOAL = 1.5
 # Commits at each end of the series that are compared.
 END_COMMITS = 100
 ROWS_PER_COMMIT = 100
-COMMITS_BETWEEN_EXPIRIES = 50
 DEFAULT_TABLE = "bare.ticks"
 
 
@@ -144,9 +144,9 @@ def _commit_often(settings: Settings, commits: int, progress: Progress) -> list[
             for number in range(commits):
                 began = time.perf_counter()
                 previous = _commit(catalog, database, rows, number, previous)
-                if (number + 1) % COMMITS_BETWEEN_EXPIRIES == 0:
-                    expire_snapshots(catalog, database, table_name(TICKS.name), settings.snapshots_kept)
-                    progress(f"{number + 1} commits")
+                expired = expire_snapshots(catalog, database, table_name(TICKS.name), settings.snapshots_kept)
+                if expired:
+                    progress(f"{number + 1} commits, {expired} snapshots expired")
                 seconds.append(time.perf_counter() - began)
             return seconds
         finally:

@@ -5,7 +5,6 @@ import signal
 import sys
 from threading import Event
 
-from k2_dagster.ingest import commit
 from k2_dagster.ingest.drain import drain_exchange
 from k2_dagster.lake import expiry
 from k2_dagster.observability import points
@@ -25,8 +24,7 @@ def main(point: str, nth: int, exchange: str) -> None:
 
     points.arm(reached)
     # so that a handful of commits reaches an expiry
-    commit.COMMITS_BETWEEN_EXPIRIES = 2
-    expiry.EXPIRY_SLACK = 0
+    expiry.EXPIRY_SLACK = 1
     settings = load_settings()
     profiles = load_profiles(settings.profiles)
     drain_exchange(settings, profiles, exchange, datasets=["ticks"], cap_seconds=60.0, stop=Event())

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2_dagster.errors import SchemaUnknown
-from k2_dagster.ingest.batch import BatchJudge, Held, Outcome, Topic
+from k2_dagster.ingest.batch import BatchJudge
 from k2_dagster.ingest.decode import Decoder
+from k2_dagster.ingest.outcome import Held, Outcome, Topic
 from k2_dagster.ingest.tracker import Terms, Tracker
 from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.quarantine import REASONS

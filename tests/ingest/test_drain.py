@@ -1,6 +1,5 @@
 """The drain loop on real Kafka, PostgreSQL and files: killed at every point, and faced with a topic that changed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,17 +10,16 @@ from threading import Event
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import select
 
-from k2_dagster.errors import FenceMoved, InputLost, LogShrunk, RetentionOverrun, SchemaUnknown, TopicRecreated
+from k2_dagster.errors import FenceMoved, InputLost, SchemaUnknown
 from k2_dagster.ingest import drain as drain_module
-from k2_dagster.ingest.drain import Connections, StreamDrain
-from k2_dagster.ingest.losses import accept_losses
+from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.drain import StreamDrain
 from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.topics import describe, watermarks
-from k2_dagster.lake.append import Append
+from k2_dagster.lake import expiry
 from k2_dagster.lake.catalog import load_table
 from k2_dagster.lake.fence import position_key, read_fence
 from k2_dagster.observability.points import POINTS
@@ -126,6 +124,20 @@ def test_killed_at_any_point_and_drained_again_is_as_if_nothing_had_happened(exc
     assert heads[f"{exchange.name}/ticks"] in left
 
 
+def test_snapshots_expire_however_few_commits_a_run_makes(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trickling exchange: each run makes one commit, and no run lives to see the snapshots gather."""
+    monkeypatch.setattr(expiry, "EXPIRY_SLACK", 3)
+    runs = 12
+    for _ in range(runs):
+        exchange.publish([exchange.tick(), b"junk"], 0)
+        exchange.drain(settings=small_batches(exchange))
+    for table in ("ticks", "quarantine"):
+        kept = load_table(exchange.catalog, f"market_data.{table}").metadata.snapshots
+        assert len(kept) <= 2 + 3 + 1
+        assert len(exchange.positions(table)) == runs
+    assert_tiled(exchange)
+
+
 def test_two_drains_that_each_move_another_partition_do_not_both_land(exchange: Exchange) -> None:
     """Each would leave a tracker state that knows nothing of the other's messages."""
     exchange.publish([exchange.tick("A") for _ in range(3)], 0)
@@ -180,88 +192,6 @@ def test_aborted_messages_are_in_no_table_and_their_offsets_are_passed(exchange:
     fence = read_fence(load_table(exchange.catalog, "market_data.ticks").metadata)
     assert fence.vector[position_key(topic_id, 0)] == watermarks(exchange.settings, exchange.topic, 2)[0][1]
     assert exchange.drain().commits == 0
-
-
-def test_a_recreated_topic_stops_the_drain_until_the_loss_is_accepted(exchange: Exchange) -> None:
-    exchange.publish([exchange.tick() for _ in range(3)])
-    exchange.drain()
-    old = describe(exchange.settings, [exchange.topic])[exchange.topic].topic_id
-    exchange.remake_topic()
-    exchange.publish([exchange.tick() for _ in range(2)])
-    with pytest.raises(TopicRecreated) as stopped:
-        exchange.drain()
-    assert stopped.value.fields["old_topic_id"] == old
-    assert stopped.value.fields["ranges"][f"{old}:0"] == 3
-    accept(exchange)
-    exchange.drain()
-    assert [(one["topic_epoch"], one["kafka_offset"], one["sequence"]) for one in exchange.landed()] == [
-        *((0, at, at + 1) for at in range(3)),
-        *((1, at, at + 4) for at in range(2)),
-    ]
-
-
-def accept(exchange: Exchange) -> list[dict[str, Any]]:
-    return accept_losses(exchange.settings, exchange.name, "ticks", accepted_by="a tester", reason="a test")
-
-
-def test_messages_that_kafka_deleted_stop_the_drain_until_the_loss_is_accepted(exchange: Exchange) -> None:
-    exchange.publish([exchange.tick() for _ in range(3)])
-    exchange.drain()
-    exchange.publish([exchange.tick() for _ in range(4)])
-    admin = AdminClient(client_config(exchange.settings))
-    for deletion in admin.delete_records([TopicPartition(exchange.topic, 0, 5)]).values():
-        deletion.result(20)
-    with pytest.raises(RetentionOverrun) as stopped:
-        exchange.drain()
-    fields = stopped.value.fields
-    assert (fields["partition"], fields["first_offset"], fields["next_offset"]) == (0, 3, 5)
-    assert [(one["first_offset"], one["next_offset"], one["cause"]) for one in accept(exchange)] == [
-        (3, 5, "retention_overrun")
-    ]
-    exchange.drain()
-    assert exchange.positions() == [(0, at) for at in (0, 1, 2, 5, 6)]
-
-
-def test_a_log_that_shrank_stops_the_drain_and_loses_nothing_more_once_accepted(exchange: Exchange) -> None:
-    """As after an unclean election: the table holds offsets up to 10, the log ends at 3."""
-    exchange.publish([exchange.tick() for _ in range(3)])
-    exchange.drain()
-    pretend_more_landed(exchange, 10)
-    with pytest.raises(LogShrunk) as stopped:
-        exchange.drain()
-    fields = stopped.value.fields
-    assert (fields["partition"], fields["first_offset"], fields["next_offset"]) == (0, 10, 3)
-    accept(exchange)
-    for count in (2, 3, 4):  # the last ones go beyond the old fence
-        exchange.publish([exchange.tick() for _ in range(count)])
-        exchange.drain()
-    assert [(one["topic_epoch"], one["kafka_offset"]) for one in exchange.landed()] == [
-        *((0, at) for at in range(3)),
-        *((1, at) for at in range(3, 12)),
-    ]
-
-
-def pretend_more_landed(exchange: Exchange, end: int) -> None:
-    """Move the fence of partition 0 ahead, as if messages had been there."""
-    fence = read_fence(load_table(exchange.catalog, "market_data.ticks").metadata)
-    topic_id = describe(exchange.settings, [exchange.topic])[exchange.topic].topic_id
-    key, stream = position_key(topic_id, 0), f"{exchange.name}/ticks"
-    append = Append("market_data.ticks", fence.heads[stream], stream, {key: 3}, {key: end}, [])
-    # the same commit id once more, so that its tracker state is found; the lineage must not name it before
-    table = load_table(exchange.catalog, "market_data.ticks")
-    body = json.loads(table.properties["k2.fence"])
-    body["vector"][key] = end
-    with table.transaction() as transaction:
-        transaction.set_properties({"k2.fence": json.dumps(body)})
-        with transaction.update_snapshot(
-            snapshot_properties={
-                "k2.op": "ingest",
-                "k2.commit-id": append.commit_id,
-                "k2.stamp": fence.stamp.isoformat() if fence.stamp else "",
-                "k2.fence": json.dumps(body["vector"]),
-            }
-        ).fast_append():
-            pass
 
 
 def test_an_unknown_schema_waits_and_then_stops_without_moving_the_fence(

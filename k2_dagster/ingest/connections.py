@@ -1,0 +1,43 @@
+"""What every stream of a process shares: settings, catalog, control database, registry and Kafka's end offsets."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pyiceberg.catalog import Catalog
+
+from k2_dagster.kafka.ends import TopicEnds
+from k2_dagster.kafka.registry import Registry
+from k2_dagster.lake.catalog import close_catalog, open_catalog
+from k2_dagster.schemas.profiles import Profiles
+from k2_dagster.settings import Settings
+from k2_dagster.state.database import Database
+from k2_dagster.state.migrate import require_current
+
+
+@dataclass(frozen=True)
+class Connections:
+    """What every stream of a process shares."""
+
+    settings: Settings
+    profiles: Profiles
+    catalog: Catalog
+    database: Database
+    registry: Registry
+    ends: TopicEnds
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: Settings, profiles: Profiles) -> Iterator["Connections"]:
+        """Open catalog, control database and registry. Raises NotInitialized when `k2 init` has not been run."""
+        database = Database(settings)
+        try:
+            require_current(database)
+            catalog, registry = open_catalog(settings), Registry(settings)
+            try:
+                yield cls(settings, profiles, catalog, database, registry, TopicEnds(settings))
+            finally:
+                registry.close()
+                close_catalog(catalog)
+        finally:
+            database.close()

@@ -1,0 +1,162 @@
+"""The three overlapping stages of one drain call, with bounded queues between them (DESIGN D8).
+
+read      exact offsets from Kafka, up to `ingest_batch_rows` or `ingest_commit_interval_seconds`
+judge     decode, validate, sequence, deduplicate: columns in, columns out
+commit    files, quarantine, attempt, fenced append, settle
+"""
+
+import gc
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from k2_dagster.ingest.commit import CommitReport
+from k2_dagster.ingest.outcome import Outcome
+from k2_dagster.ingest.resume import Position
+from k2_dagster.kafka.batch import RawBatch
+from k2_dagster.observability.points import reached
+
+# Raw batches read ahead of the judge, and outcomes ahead of the commit: one each keeps all stages busy, and memory is
+# (1 + 1 + the ones in hand) batches.
+QUEUED_BATCHES = 1
+# A stage looks this often whether another one has ended.
+STAGE_POLL_SECONDS = 0.1
+
+Item = TypeVar("Item")
+OnCommit = Callable[[CommitReport], None]
+
+
+class Stages(Protocol):
+    """What the pipeline runs, each method in a thread of its own."""
+
+    def read(self) -> RawBatch:
+        """The next messages, up to the ends of the position."""
+
+    def judge(self, raw: RawBatch, starts: dict[int, int], stop: threading.Event) -> Outcome:
+        """What becomes of them; `starts` are the positions before the batch."""
+
+    def commit(self, outcome: Outcome) -> CommitReport:
+        """Land it."""
+
+
+class Pipeline:
+    """The three stages of one drain call; the commit stage runs in the caller's thread.
+
+    The reader decides when to end (caught up, stop, deadline). What it has read by then still goes through the other
+    stages, so that reader, tracker and fence agree when the call returns.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        position: Position,
+        stop: threading.Event,
+        deadline: float | None,
+        on_commit: OnCommit,
+    ) -> None:
+        self.stages = stages
+        self.position = position
+        self.stop = stop
+        self.deadline = deadline
+        self.on_commit = on_commit
+        self.failed = threading.Event()
+        self.raw: queue.Queue[RawBatch | None] = queue.Queue(QUEUED_BATCHES)
+        self.outcomes: queue.Queue[Outcome | None] = queue.Queue(QUEUED_BATCHES)
+        self.errors: list[BaseException] = []
+
+    def run(self) -> None:
+        """Raises the first error of any stage."""
+        with _collections_between_commits():
+            self._run()
+
+    def _run(self) -> None:
+        threads = [threading.Thread(target=self._guarded, args=(body,)) for body in (self._read, self._judge)]
+        for thread in threads:
+            thread.start()
+        try:
+            self._commit()
+        except BaseException:
+            self.failed.set()
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
+        if self.errors:
+            raise self.errors[0]
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:  # noqa: BLE001  (handed to the caller's thread, which raises it)
+            self.errors.append(error)
+            self.failed.set()
+
+    def _read(self) -> None:
+        positions = dict(self.position.starts)
+        while not self._asked_to_end() and not reached_ends(positions, self.position.ends):
+            batch = self.stages.read()
+            if not len(batch) and all(positions[key] == at for key, at in batch.positions.items()):
+                continue
+            positions.update(batch.positions)
+            reached("batch.consumed")
+            self._put(self.raw, batch)
+        self._put(self.raw, None)
+
+    def _judge(self) -> None:
+        starts = dict(self.position.starts)
+        while (batch := self._take(self.raw)) is not None:
+            outcome = self.stages.judge(batch, starts, self.stop)
+            starts.update(batch.positions)
+            self._put(self.outcomes, outcome)
+        self._put(self.outcomes, None)
+
+    def _commit(self) -> None:
+        while (outcome := self._take(self.outcomes)) is not None:
+            self.on_commit(self.stages.commit(outcome))
+            # what a commit leaves behind (table metadata refers to itself) would otherwise wait for the end of the run
+            del outcome
+            gc.collect()
+
+    def _asked_to_end(self) -> bool:
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        return late or self.failed.is_set() or self.stop.is_set()
+
+    def _put(self, target: "queue.Queue[Item | None]", item: Item | None) -> None:
+        while not self.failed.is_set():
+            try:
+                target.put(item, timeout=STAGE_POLL_SECONDS)
+            except queue.Full:
+                continue
+            return
+
+    def _take(self, source: "queue.Queue[Item | None]") -> Item | None:
+        while not self.failed.is_set():
+            try:
+                return source.get(timeout=STAGE_POLL_SECONDS)
+            except queue.Empty:
+                continue
+        return None
+
+
+def reached_ends(positions: Mapping[int, int], ends: Mapping[int, int]) -> bool:
+    """Whether every partition is read up to its end."""
+    return all(positions[partition] >= end for partition, end in ends.items())
+
+
+@contextmanager
+def _collections_between_commits() -> Iterator[None]:
+    """No cycle collection by count: every message is an object that it would look at, which costs a third of the
+    reader's time. Frozen, what the process has made before is not looked at either, so that a collection between two
+    commits takes a millisecond."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
