@@ -16,10 +16,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 import fastavro
@@ -38,12 +37,12 @@ from k2_dagster.lake.fence import read_fence
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.avro import avro_schema_text
 from k2_dagster.schemas.datasets import WIRE_DATASETS
-from k2_dagster.schemas.profiles import Domain
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.state.database import Database
 from k2_dagster.state.refused_schemas import refuse_schema
 from proofs.accounting import account_twice, offset_of, opened, partition_of, table_rows
 from proofs.chaos_feeds import profiles_text
+from proofs.claims import Claims
 from proofs.common import Lake, Proof, conclude, new_lake, new_token, proof_stack, say, scratch_folder
 from proofs.mutations import Original, Surroundings, mutate
 from proofs.oracle import Oracle, Row, different_fields, frame_id, raw_avro_schema, table_wire_rows
@@ -199,7 +198,7 @@ def _check_rows(lake: Lake, exchange: str, sent: list[Sent], oracle: Oracle, pro
     unjudged = 0
     for dataset, declared in WIRE_DATASETS.items():
         rows = table_wire_rows(declared, table_rows(lake, dataset, exchange))
-        landed = _Landed(lake, exchange, dataset, rows.values())
+        landed = Claims(lake, exchange, dataset, rows.values())
         for one in sent:
             if one.message.dataset != dataset or one.position is None:
                 continue
@@ -230,32 +229,6 @@ def _check_row(one: Sent, dataset: str, row: Row, said: Row | None, proof: Proof
     elif different := different_fields(row, said):
         name = different[0]
         proof.object_to(f"{where}: {name} is {row[name]!r:.60}, said {said[name]!r:.60}")
-
-
-class _Landed:
-    """The numbers that landed rows claim, to judge a "duplicate" by: a row of a range claims every number in it."""
-
-    def __init__(self, lake: Lake, exchange: str, dataset: str, rows: Iterable[Row]) -> None:
-        self._profile = lake.profiles.exchange(exchange)
-        self._dataset = dataset
-        self._claims: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
-        for row in rows:
-            identity, first, last = self._claim(row)
-            self._claims.setdefault(identity, []).append((first, last))
-
-    def holds(self, row: Row) -> bool:
-        """Whether a landed row claims this row's last number."""
-        identity, _, last = self._claim(row)
-        return any(low <= last <= high for low, high in self._claims.get(identity, []))
-
-    def _claim(self, row: Row) -> tuple[tuple[Any, ...], int, int]:
-        stream = self._profile.stream(self._dataset, str(row["stream"]))
-        if stream is None or not stream.domain.judged_by_ingest:
-            number = row["publisher_sequence"] or 0
-            return ("publisher", row["publisher_session"], row["symbol"]), number, number
-        dense = stream.domain is Domain.DENSE
-        identity = tuple(row[name] for name in ("stream", "kind", "session", "symbol"))
-        return identity, row["sequence"] if dense else row["previous_sequence"] + 1, row["sequence"]
 
 
 def _check_unknown_id(stack: Stack, folder: Path, seed: int, proof: Proof) -> None:

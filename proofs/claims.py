@@ -1,0 +1,34 @@
+"""Which numbers the rows of a table claim, by rules of the proofs' own."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from k2_dagster.schemas.profiles import Domain
+from proofs.common import Lake
+from proofs.oracle import Row
+
+
+class Claims:
+    """The numbers that landed rows claim, to judge a "duplicate" by: a row of a range claims every number in it."""
+
+    def __init__(self, lake: Lake, exchange: str, dataset: str, rows: Iterable[Row]) -> None:
+        self._profile = lake.profiles.exchange(exchange)
+        self._dataset = dataset
+        self._claims: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
+        for row in rows:
+            identity, first, last = self._claim(row)
+            self._claims.setdefault(identity, []).append((first, last))
+
+    def holds(self, row: Row) -> bool:
+        """Whether a landed row claims this row's last number."""
+        identity, _, last = self._claim(row)
+        return any(low <= last <= high for low, high in self._claims.get(identity, []))
+
+    def _claim(self, row: Row) -> tuple[tuple[Any, ...], int, int]:
+        stream = self._profile.stream(self._dataset, str(row["stream"]))
+        if stream is None or not stream.domain.judged_by_ingest:
+            number = row["publisher_sequence"] or 0
+            return ("publisher", row["publisher_session"], row["symbol"]), number, number
+        dense = stream.domain is Domain.DENSE
+        identity = tuple(row[name] for name in ("stream", "kind", "session", "symbol"))
+        return identity, row["sequence"] if dense else row["previous_sequence"] + 1, row["sequence"]
