@@ -23,6 +23,7 @@
         │   ├── TopicRecreated         the topic's id is not the one that the fence was made with
         │   └── LogShrunk              the topic ends before the fence
         ├── FenceDisagrees             snapshot and table property name different positions
+        ├── RulesDiffer                the stream is judged by newer rules, or by others of the same version
         ├── CaptureInvalid             a capture file is not in the format it claims
         ├── QueryRefused               the query cannot be answered as asked
         ├── StackFailed                a part of the development stack did not come up
@@ -131,6 +132,10 @@ class LogShrunk(InputLost):
 
 class FenceDisagrees(TerminalError):
     """Snapshot and table property name different positions."""
+
+
+class RulesDiffer(TerminalError):
+    """The stream is judged by newer rules, or by others of the same version."""
 
 
 class CaptureInvalid(TerminalError):

@@ -52,7 +52,7 @@ def judge(facts: PartitionFacts, freshness_target_seconds: float) -> list[Findin
 
 def _sequence_gaps(facts: PartitionFacts, _: float) -> Finding:
     unexplained = [one for one in facts.gaps if one["state"] != "filled" and one["cause"] != "quarantined"]
-    messages = sum(int(one["missing"]) - int(one["filled"]) for one in unexplained)
+    messages = sum(max(0, int(one["missing"]) - int(one["filled"]) - int(one["quarantined"])) for one in unexplained)
     levels = {level: sum(one["level"] == level for one in unexplained) for level in ("warn", "page", "halt")}
     metadata: dict[str, Any] = {
         "gaps": len(unexplained),

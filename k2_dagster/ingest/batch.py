@@ -28,10 +28,12 @@ from k2_dagster.ingest.outcome import (
 )
 from k2_dagster.ingest.quarantined import Quarantined, quarantine_table
 from k2_dagster.ingest.refusal import Refusal
+from k2_dagster.ingest.returned import originals
 from k2_dagster.ingest.rows import Accepted, by_day
 from k2_dagster.ingest.rules import Validated, Validator
 from k2_dagster.ingest.tracker import Input, Tracker, Verdicts
 from k2_dagster.kafka.batch import RawBatch
+from k2_dagster.schemas.common import REFUSED_FIRST_HEADER
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
 
 _REFUSING_VERDICTS = (
@@ -115,6 +117,7 @@ class BatchJudge:
             publisher_session=codes["publisher_session"],
             publisher_sequence=_scatter(int64_values(pair), at, count),
             has_publisher=_scatter(has_pair.astype(np.int64), at, count).astype(bool),
+            originals=originals(raw.headers, REFUSED_FIRST_HEADER),
         )
 
     def _symbols(self, raw: RawBatch, symbols: Codes, flag: npt.NDArray[np.int8]) -> Codes:

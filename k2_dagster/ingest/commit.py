@@ -160,6 +160,8 @@ class Committer:
             starts=dict(expected),
             ends=ends,
             files=files,
+            previous_id=attempt.previous_id,
+            rules=self.position.rules,
         )
         return fenced_append(self.catalog, self.database, append)
 

@@ -24,7 +24,6 @@ from k2_dagster.kafka.reader import open_reader
 from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
-from k2_dagster.state.refused_schemas import refused_schema_ids
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +102,9 @@ class StreamDrain:
             return self.position
         found = self.connections
         profile = found.profiles.exchange(self.exchange)
-        position = resume(found.settings, found.catalog, found.database, self.exchange, self.dataset, profile)
-        refused = refused_schema_ids(found.database)
-        decoder = Decoder(WIRE_DATASETS[self.dataset], found.registry.schema, refused)
-        rules_version = found.profiles.rules_version
+        position = resume(found.settings, found.catalog, found.database, self.exchange, self.dataset, found.profiles)
+        decoder = Decoder(WIRE_DATASETS[self.dataset], found.registry.schema, position.refused_schemas)
+        rules_version = position.rules.version
         self._judge = BatchJudge(
             self.exchange, profile, decoder, position.tracker, position.topic, rules_version, position.held
         )

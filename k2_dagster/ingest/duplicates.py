@@ -11,6 +11,8 @@ from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.ingest.tracker import Input
 from k2_dagster.kafka.batch import RawBatch
 
+Int64s = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class First:
@@ -22,9 +24,24 @@ class First:
 
 def first_seen(raw: RawBatch, rows: Input, landed: npt.NDArray[np.bool_], refusals: list[Refusal]) -> dict[int, First]:
     """Row of a duplicate -> its first, for duplicates whose first landed in this batch."""
-    duplicates = np.array([one.row for one in refusals if one.reason == "duplicate"], dtype=np.int64)
-    if not len(duplicates):
-        return {}
+    found = [one.row for one in refusals if one.reason == "duplicate"]
+    numbered = [row for row in found if rows.by_venue[row] or rows.has_publisher[row]]
+    firsts = _by_number(rows, landed, np.array(numbered, dtype=np.int64)) if numbered else {}
+    firsts |= _by_original(rows, landed, set(found) - set(numbered))
+    return {
+        row: First(int(raw.offset[first]), raw.values[first].as_py() == raw.values[row].as_py())
+        for row, first in firsts.items()
+    }
+
+
+def _by_original(rows: Input, landed: npt.NDArray[np.bool_], duplicates: set[int]) -> dict[int, int]:
+    """Of messages without a number that came back from quarantine, by where they were first refused."""
+    landed_at = {(int(rows.partition[row]), original): row for row, original in rows.originals.items() if landed[row]}
+    found = {row: landed_at.get((int(rows.partition[row]), rows.originals[row])) for row in duplicates}
+    return {row: first for row, first in found.items() if first is not None}
+
+
+def _by_number(rows: Input, landed: npt.NDArray[np.bool_], duplicates: Int64s) -> dict[int, int]:
     number = np.where(rows.by_venue, rows.sequence, rows.publisher_sequence)
     # only rows that share a number with a duplicate can be its first
     candidates = np.flatnonzero(landed & np.isin(number, number[duplicates]))
@@ -38,13 +55,8 @@ def first_seen(raw: RawBatch, rows: Input, landed: npt.NDArray[np.bool_], refusa
     firsts: dict[tuple[int, int, int], int] = {}
     for row, key in zip(candidates.tolist(), identity[: len(candidates)], strict=True):
         firsts.setdefault(key, row)
-    out = {}
-    for row, key in zip(duplicates.tolist(), identity[len(candidates) :], strict=True):
-        first = firsts.get(key)
-        if first is not None:
-            same = raw.values[first].as_py() == raw.values[row].as_py()
-            out[row] = First(int(raw.offset[first]), same)
-    return out
+    wanted = zip(duplicates.tolist(), identity[len(candidates) :], strict=True)
+    return {row: firsts[key] for row, key in wanted if key in firsts}
 
 
 def optional_offsets(firsts: dict[int, First], rows: list[int]) -> pa.Array:

@@ -2,17 +2,21 @@
 
 It is a pure function of (state, rows): any split of a topic into batches gives the same verdicts and events. Rows are
 in offset order within each partition. A row covers the numbers previous+1 .. sequence of its key (in the `dense`
-domain previous is sequence-1). All state lives in arrays that the caller owns; `tracker.py` makes and keeps them.
+domain previous is sequence-1). All state lives in arrays that the caller owns; `numbering.py` makes and keeps them.
 
-Holes of a key form a linked list, newest first. Holes that wait for their grace to end also stand in a queue per
-partition, in the order of their opening, so that looking for overdue ones costs nothing.
+Numbers that are missing are holes, in a linked list per key, highest first. Those that wait for their grace also stand
+in a queue per partition, in the order of their opening, so that looking for overdue ones costs nothing. Numbers of
+refused messages are holes that need no explaining; they may lie ahead of the key's last number, and become part of its
+past when the numbers before them are there.
+
+One module, because numba's cache does not see changes of another.
 """
 
-from typing import NamedTuple
-
 import numba
-import numpy as np
-import numpy.typing as npt
+
+from k2_dagster.ingest.kernel_types import Events, Holes, Int8s, Int64s, Keys, Partitions, Queue, Rows, Symbols
+
+__all__ = ["Events", "Holes", "Int8s", "Int64s", "Keys", "Partitions", "Queue", "Rows", "Symbols", "judge"]
 
 # What a row may be to the judge.
 UNREADABLE = 0  # no numbers: it may explain a hole of its symbol
@@ -28,90 +32,29 @@ HORIZON = 3  # its numbers are older than what is remembered
 
 # Causes of a hole.
 UNKNOWN = 0
-QUARANTINED = 1
+QUARANTINED = 1  # refused, or before the first number that was seen: no gap was ever reported of it
+QUARANTINED_GAP = 2  # reported as a gap first, and found in quarantine then
 
 # Events.
 REPORT = 0
 FILL = 1
+EXPLAIN = 2  # numbers of a reported gap are in quarantine
+FILL_EXPLAINED = 3  # and have come after all
 
 NEVER = -(2**62)
 NONE = -1
-# Open holes remembered per key. A key with more has lost its feed; its older holes are beyond the horizon.
+DAY_MS = 86_400_000
+# Unexplained holes remembered per key. A key with more has lost its feed; its older holes are beyond the horizon.
 MAX_HOLES_PER_KEY = 256
-# Most entries of the free stack that one row takes: it opens a hole, or splits the one that holds all its numbers.
-HOLES_PER_ROW = 1
-
-_I64 = npt.NDArray[np.int64]
-_I32 = npt.NDArray[np.int32]
-_I8 = npt.NDArray[np.int8]
-
-
-class Rows(NamedTuple):
-    """The batch, one entry per message. `key` and `symbol` index the state arrays (-1: none)."""
-
-    key: _I32
-    sequence: _I64
-    previous: _I64
-    flag: _I8
-    symbol: _I32
-    partition: _I32
-    offset: _I64
-    time_ms: _I64
-
-
-class Keys(NamedTuple):
-    """One entry per numbered sequence. `sparse`: numbers jump (linked domain), so a hole's size says nothing."""
-
-    last: _I64
-    messages: _I64
-    floor: _I64
-    bad_seen: _I64
-    head: _I64
-    holes: _I64
-    waiting: _I64
-    sparse: _I8
-
-
-class Holes(NamedTuple):
-    """Missing numbers first..last of a key; `free` is a stack of unused entries, free[0] its height."""
-
-    key: _I64
-    first: _I64
-    last: _I64
-    opened_offset: _I64
-    opened_count: _I64
-    opened_ms: _I64
-    partition: _I64
-    cause: _I64
-    reported: _I64
-    origin: _I64
-    next: _I64
-    free: _I64
-
-
-class Queue(NamedTuple):
-    """Holes that wait for their grace, per partition, oldest first; used[0] counts the entries."""
-
-    key: _I64
-    opened_offset: _I64
-    opened_ms: _I64
-    next: _I64
-    head: _I64
-    tail: _I64
-    used: _I64
-
-
-class Events(NamedTuple):
-    """What happened, in row order; used[0] counts the entries. `origin` is the first number of the reported gap."""
-
-    row: _I64
-    kind: _I64
-    key: _I64
-    first: _I64
-    last: _I64
-    origin: _I64
-    opened_offset: _I64
-    used: _I64
+# Stretches of refused numbers remembered per key, so that good copies of them still land: 1.5 MB when all are used.
+# Beyond it, refused numbers count as missing.
+MAX_EXPLAINED_PER_KEY = 16_384
+# Of them, those ahead of the key's last number. Beyond it, a refused message explains a hole of its symbol by count.
+MAX_AHEAD_PER_KEY = 64
+# Most entries of the free stack that one row takes: a gap with refused stretches in it, a split, and two cut ends.
+HOLES_PER_ROW = MAX_AHEAD_PER_KEY + 8
+# Symbols that only unreadable messages have named, remembered per partition until the day ends: keys may be garbage.
+MAX_STRANGERS = 1_024
 
 
 @numba.njit(cache=True)
@@ -128,11 +71,14 @@ def _emit(events, row, kind, holes, hole, first, last):  # type: ignore[no-untyp
 
 
 @numba.njit(cache=True)
-def _report(events, row, keys, holes, hole):  # type: ignore[no-untyped-def]
-    holes.reported[hole] = 1
-    holes.origin[hole] = holes.first[hole]
-    keys.waiting[holes.key[hole]] -= 1
-    _emit(events, row, REPORT, holes, hole, holes.first[hole], holes.last[hole])
+def _count(keys, holes, hole, change):  # type: ignore[no-untyped-def]
+    key = holes.key[hole]
+    if holes.cause[hole] == UNKNOWN:
+        keys.holes[key] += change
+        if holes.reported[hole] == 0:
+            keys.waiting[key] += change
+    else:
+        keys.explained[key] += change
 
 
 @numba.njit(cache=True)
@@ -142,33 +88,117 @@ def _unlink(keys, holes, hole, before):  # type: ignore[no-untyped-def]
         keys.head[key] = holes.next[hole]
     else:
         holes.next[before] = holes.next[hole]
-    if holes.reported[hole] == 0:
-        keys.waiting[key] -= 1
-    keys.holes[key] -= 1
+    _count(keys, holes, hole, -1)
     holes.key[hole] = NONE
     holes.free[0] += 1
     holes.free[holes.free[0]] = hole
 
 
 @numba.njit(cache=True)
-def _drop_oldest(events, row, keys, holes, key):  # type: ignore[no-untyped-def]
-    """Forget the lowest hole of a key. One that still waits for its grace is reported now, or nobody ever knew."""
+def _link(keys, holes, hole):  # type: ignore[no-untyped-def]
+    """Into its key's list, by its numbers."""
+    key = holes.key[hole]
     before, at = NONE, keys.head[key]
-    while holes.next[at] != NONE:
+    while at != NONE and holes.first[at] > holes.first[hole]:
         before, at = at, holes.next[at]
-    if holes.reported[at] == 0:
-        _report(events, row, keys, holes, at)
-    keys.floor[key] = max(keys.floor[key], holes.last[at])
-    _unlink(keys, holes, at, before)
+    holes.next[hole] = at
+    if before == NONE:
+        keys.head[key] = hole
+    else:
+        holes.next[before] = hole
+    _count(keys, holes, hole, 1)
 
 
 @numba.njit(cache=True)
-def _take(keys, holes, key):  # type: ignore[no-untyped-def]
+def _made(rows, row, now, keys, holes, first, last, cause):  # type: ignore[no-untyped-def]
+    """A new hole of the row's key, in its list."""
+    key = rows.key[row]
     hole = holes.free[holes.free[0]]
     holes.free[0] -= 1
     holes.key[hole] = key
-    keys.holes[key] += 1
+    holes.first[hole] = first
+    holes.last[hole] = last
+    holes.opened_offset[hole] = rows.offset[row]
+    holes.opened_count[hole] = keys.messages[key]
+    holes.opened_ms[hole] = now
+    holes.partition[hole] = rows.partition[row]
+    holes.cause[hole] = cause
+    # what quarantine or the beginning explains is outside the gap levels: never reported
+    holes.reported[hole] = 0 if cause == UNKNOWN else 1
+    holes.origin[hole] = first
+    holes.unread[hole] = keys.unread[key]
+    _link(keys, holes, hole)
     return hole
+
+
+@numba.njit(cache=True)
+def _piece(keys, holes, hole, first, last):  # type: ignore[no-untyped-def]
+    """A part of a hole as a hole of its own, in the list; the caller shortens the old one first."""
+    piece = holes.free[holes.free[0]]
+    holes.free[0] -= 1
+    holes.key[piece] = holes.key[hole]
+    holes.first[piece] = first
+    holes.last[piece] = last
+    holes.opened_offset[piece] = holes.opened_offset[hole]
+    holes.opened_count[piece] = holes.opened_count[hole]
+    holes.opened_ms[piece] = holes.opened_ms[hole]
+    holes.partition[piece] = holes.partition[hole]
+    holes.cause[piece] = holes.cause[hole]
+    holes.reported[piece] = holes.reported[hole]
+    holes.origin[piece] = holes.origin[hole]
+    holes.unread[piece] = holes.unread[hole]
+    _link(keys, holes, piece)
+
+
+@numba.njit(cache=True)
+def _size(keys, holes, hole):  # type: ignore[no-untyped-def]
+    """Messages missing: where numbers jump, at least one."""
+    return 1 if keys.sparse[holes.key[hole]] else holes.last[hole] - holes.first[hole] + 1
+
+
+@numba.njit(cache=True)
+def _relabel(keys, holes, hole, cause):  # type: ignore[no-untyped-def]
+    _count(keys, holes, hole, -1)
+    holes.cause[hole] = cause
+    holes.reported[hole] = 1
+    _count(keys, holes, hole, 1)
+
+
+@numba.njit(cache=True)
+def _unread(keys, key, bad):  # type: ignore[no-untyped-def]
+    """Unreadable messages of the key's symbol that have not explained a hole yet."""
+    return bad[keys.symbol[key]] - keys.used[key]
+
+
+@numba.njit(cache=True)
+def _tell(events, row, keys, holes, hole, bad):  # type: ignore[no-untyped-def]
+    """The grace of a hole is over: it is a gap, unless unreadable messages of its symbol explain it by their count."""
+    key, size = holes.key[hole], _size(keys, holes, hole)
+    if size <= _unread(keys, key, bad) - holes.unread[hole] and keys.explained[key] < MAX_EXPLAINED_PER_KEY:
+        keys.used[key] += size
+        _relabel(keys, holes, hole, QUARANTINED)
+        return
+    keys.waiting[key] -= 1
+    holes.reported[hole] = 1
+    holes.origin[hole] = holes.first[hole]
+    _emit(events, row, REPORT, holes, hole, holes.first[hole], holes.last[hole])
+
+
+@numba.njit(cache=True)
+def _drop_lowest(events, row, keys, holes, key, bad):  # type: ignore[no-untyped-def]
+    """Forget the lowest unexplained hole of a key. One that still waits is told now, or nobody ever knew."""
+    before, at = NONE, keys.head[key]
+    lowest_before, lowest = NONE, NONE
+    while at != NONE:
+        if holes.cause[at] == UNKNOWN:
+            lowest_before, lowest = before, at
+        before, at = at, holes.next[at]
+    if holes.reported[lowest] == 0:
+        _tell(events, row, keys, holes, lowest, bad)
+        if holes.cause[lowest] != UNKNOWN:
+            return
+    keys.floor[key] = max(keys.floor[key], holes.last[lowest])
+    _unlink(keys, holes, lowest, lowest_before)
 
 
 @numba.njit(cache=True)
@@ -187,87 +217,255 @@ def _enqueue(queue, partition, key, opened_offset, opened_ms):  # type: ignore[n
 
 
 @numba.njit(cache=True)
-def _open(rows, row, now, keys, holes, queue, events, symbol_bad):  # type: ignore[no-untyped-def]
-    """A hole before a good row, or in place of a refused one."""
-    key, refused = rows.key[row], rows.flag[row] == REFUSED
-    if keys.holes[key] >= MAX_HOLES_PER_KEY:
-        _drop_oldest(events, row, keys, holes, key)
-    hole = _take(keys, holes, key)
-    # before the first number that is seen, any may still come: not one of them has landed
-    unseen = keys.last[key] == NEVER
-    first = 0 if unseen else keys.last[key] + 1
-    last = rows.sequence[row] if refused else rows.previous[row]
-    size = 1 if keys.sparse[key] else last - first + 1
-    explained = refused or unseen or size <= symbol_bad[rows.symbol[row]] - keys.bad_seen[key]
-    holes.first[hole] = first
-    holes.last[hole] = last
-    holes.opened_offset[hole] = rows.offset[row]
-    holes.opened_count[hole] = keys.messages[key]
-    holes.opened_ms[hole] = now
-    holes.partition[hole] = rows.partition[row]
-    holes.cause[hole] = QUARANTINED if explained else UNKNOWN
-    # a hole that quarantine or the beginning explains is outside the gap levels: never reported
-    holes.reported[hole] = 1 if explained else 0
-    holes.origin[hole] = first
-    holes.next[hole] = keys.head[key]
-    keys.head[key] = hole
-    if not explained:
-        keys.waiting[key] += 1
+def _ahead(keys, holes, key):  # type: ignore[no-untyped-def]
+    """How many refused stretches lie ahead of the key's last number."""
+    number, hole = 0, keys.head[key]
+    while hole != NONE and holes.first[hole] > keys.last[key]:
+        number += 1
+        hole = holes.next[hole]
+    return number
+
+
+@numba.njit(cache=True)
+def _land(keys, holes, key, low, high):  # type: ignore[no-untyped-def]
+    """Good copies of numbers low..high, of which some were refused ahead of their time: those are there now."""
+    before, hole = NONE, keys.head[key]
+    while hole != NONE and holes.first[hole] > keys.last[key]:
+        following = holes.next[hole]
+        if holes.first[hole] > high or holes.last[hole] < low:
+            before = hole
+        elif low <= holes.first[hole] and high >= holes.last[hole]:
+            _unlink(keys, holes, hole, before)
+        elif low > holes.first[hole] and high < holes.last[hole]:
+            below = holes.first[hole]
+            holes.first[hole] = high + 1
+            # beyond the bound the lower part is forgotten: its numbers will count as missing
+            if _ahead(keys, holes, key) < MAX_AHEAD_PER_KEY:
+                _piece(keys, holes, hole, below, low - 1)
+            return
+        elif low > holes.first[hole]:
+            holes.last[hole] = low - 1
+            before = hole
+        else:
+            holes.first[hole] = high + 1
+            before = hole
+        hole = following
+
+
+@numba.njit(cache=True)
+def _absorb(keys, holes, key):  # type: ignore[no-untyped-def]
+    """Refused numbers that follow the last one are part of the past now."""
+    last, lowest, hole = keys.last[key], NONE, keys.head[key]
+    while hole != NONE and holes.first[hole] > last:
+        lowest = hole
+        hole = holes.next[hole]
+    if lowest != NONE and holes.first[lowest] == last + 1:
+        keys.last[key] = holes.last[lowest]
+    elif hole != NONE and holes.last[hole] > last:  # a refused stretch of the past that has grown
+        keys.last[key] = holes.last[hole]
+
+
+@numba.njit(cache=True)
+def _open_before_all(rows, row, now, keys, holes):  # type: ignore[no-untyped-def]
+    """Below the first number that is seen any may still come: not one of them has landed, and none is missing."""
+    key, high = rows.key[row], rows.previous[row]
+    before, hole = NONE, keys.head[key]
+    while hole != NONE:
+        following = holes.next[hole]
+        if holes.last[hole] <= high:
+            _unlink(keys, holes, hole, before)
+        else:
+            before = hole
+        hole = following
+    _made(rows, row, now, keys, holes, 0, high, QUARANTINED)
+
+
+@numba.njit(cache=True)
+def _missing_between(keys, holes, key, low, high):  # type: ignore[no-untyped-def]
+    """How much of low..high nobody has seen, and in how many pieces."""
+    total, pieces, top = 0, 0, high
+    hole, last, jumps = keys.head[key], keys.last[key], keys.sparse[key]
+    while hole != NONE and holes.first[hole] > last:
+        if holes.first[hole] <= high:
+            if holes.last[hole] < top:
+                pieces += 1
+                total += 1 if jumps else top - holes.last[hole]
+            top = holes.first[hole] - 1
+        hole = holes.next[hole]
+    if top >= low:
+        pieces += 1
+        total += 1 if jumps else top - low + 1
+    return total, pieces
+
+
+@numba.njit(cache=True)
+def _open_gap(rows, row, now, keys, holes, queue, events, bad):  # type: ignore[no-untyped-def]
+    """Holes before a good row: what lies between the last number and it, without what was refused there."""
+    key, high = rows.key[row], rows.previous[row]
+    if keys.last[key] == NEVER:
+        _open_before_all(rows, row, now, keys, holes)
+        return
+    low = keys.last[key] + 1
+    total, pieces = _missing_between(keys, holes, key, low, high)
+    if pieces == 0:
+        return
+    unread = _unread(keys, key, bad) - keys.unread[key]
+    explained = total <= unread and keys.explained[key] + pieces <= MAX_EXPLAINED_PER_KEY
+    cause = QUARANTINED if explained else UNKNOWN
+    top, hole = high, keys.head[key]
+    while hole != NONE and holes.first[hole] >= low:
+        # looked up before a piece is opened, which may free the lowest hole and take its place
+        following = holes.next[hole]
+        if following != NONE and holes.first[following] < low:
+            following = NONE
+        if holes.first[hole] <= high:
+            if holes.last[hole] < top:
+                _open_piece(rows, row, now, keys, holes, events, bad, holes.last[hole] + 1, top, cause)
+            top = holes.first[hole] - 1
+        hole = following
+    if top >= low:
+        _open_piece(rows, row, now, keys, holes, events, bad, low, top, cause)
+    if explained:
+        keys.used[key] += total
+    else:
         _enqueue(queue, rows.partition[row], key, rows.offset[row], now)
 
 
 @numba.njit(cache=True)
-def _split(events, row, keys, holes, hole, before, low, high):  # type: ignore[no-untyped-def]
-    """Take low..high out of the middle of a hole: the numbers above become a hole of their own, listed before it."""
-    key = holes.key[hole]
-    if keys.holes[key] >= MAX_HOLES_PER_KEY:
-        if holes.reported[hole] == 0:
-            _report(events, row, keys, holes, hole)
-            _emit(events, row, FILL, holes, hole, low, high)
-        keys.floor[key] = max(keys.floor[key], low - 1)
-        holes.first[hole] = high + 1
-        return
-    piece = _take(keys, holes, key)
-    holes.first[piece] = high + 1
-    holes.last[piece] = holes.last[hole]
-    holes.opened_offset[piece] = holes.opened_offset[hole]
-    holes.opened_count[piece] = holes.opened_count[hole]
-    holes.opened_ms[piece] = holes.opened_ms[hole]
-    holes.partition[piece] = holes.partition[hole]
-    holes.cause[piece] = holes.cause[hole]
-    holes.reported[piece] = holes.reported[hole]
-    holes.origin[piece] = holes.origin[hole]
-    holes.next[piece] = hole
-    holes.last[hole] = low - 1
-    if before == NONE:
-        keys.head[key] = piece
-    else:
-        holes.next[before] = piece
-    if holes.reported[hole] == 0:
-        keys.waiting[key] += 1
+def _open_piece(rows, row, now, keys, holes, events, bad, first, last, cause):  # type: ignore[no-untyped-def]
+    key = rows.key[row]
+    if cause == UNKNOWN and keys.holes[key] >= MAX_HOLES_PER_KEY:
+        _drop_lowest(events, row, keys, holes, key, bad)
+    _made(rows, row, now, keys, holes, first, last, cause)
 
 
 @numba.njit(cache=True)
-def _fill(rows, row, keys, holes, events):  # type: ignore[no-untyped-def]
-    """Take the row's numbers out of the key's holes. Returns the verdict on the row."""
-    key, low, high = rows.key[row], rows.previous[row] + 1, rows.sequence[row]
+def _refuse_ahead(rows, row, now, keys, holes, first, last):  # type: ignore[no-untyped-def]
+    """Note refused numbers beyond the last one. Returns whether there was room."""
+    key = rows.key[row]
+    into, before, hole = NONE, NONE, keys.head[key]
+    while hole != NONE and holes.last[hole] >= first - 1:
+        following = holes.next[hole]
+        if holes.cause[hole] != QUARANTINED or holes.first[hole] > last + 1:
+            before = hole
+        elif into == NONE:
+            holes.first[hole] = min(holes.first[hole], first)
+            holes.last[hole] = max(holes.last[hole], last)
+            into = before = hole
+        else:
+            holes.first[into] = min(holes.first[into], holes.first[hole])
+            _unlink(keys, holes, hole, before)
+        hole = following
+    if into != NONE:
+        return True
+    if _ahead(keys, holes, key) >= MAX_AHEAD_PER_KEY or keys.explained[key] >= MAX_EXPLAINED_PER_KEY:
+        return False
+    _made(rows, row, now, keys, holes, first, last, QUARANTINED)
+    return True
+
+
+@numba.njit(cache=True)
+def _join(keys, holes, upper):  # type: ignore[no-untyped-def]
+    """One hole of two that touch and are alike."""
+    if upper == NONE or holes.next[upper] == NONE:
+        return
+    lower = holes.next[upper]
+    alike = holes.cause[upper] == holes.cause[lower] and holes.first[upper] == holes.last[lower] + 1
+    if not alike or holes.cause[upper] == UNKNOWN:
+        return
+    same_gap = holes.origin[upper] == holes.origin[lower] and holes.opened_offset[upper] == holes.opened_offset[lower]
+    if holes.cause[upper] == QUARANTINED or same_gap:
+        holes.first[upper] = holes.first[lower]
+        _unlink(keys, holes, lower, upper)
+
+
+@numba.njit(cache=True)
+def _before(keys, holes, hole):  # type: ignore[no-untyped-def]
+    before, at = NONE, keys.head[holes.key[hole]]
+    while at != hole:
+        before, at = at, holes.next[at]
+    return before
+
+
+@numba.njit(cache=True)
+def _explain_hole(events, row, keys, holes, hole, low, high):  # type: ignore[no-untyped-def]
+    """Numbers low..high of an unexplained hole are in quarantine."""
+    key, first, last = holes.key[hole], holes.first[hole], holes.last[hole]
+    rests = int(low > first) + int(high < last)
+    if keys.holes[key] + rests - 1 > MAX_HOLES_PER_KEY or keys.explained[key] >= MAX_EXPLAINED_PER_KEY:
+        return
+    if holes.reported[hole] == 1:
+        _emit(events, row, EXPLAIN, holes, hole, low, high)
+    cause = QUARANTINED_GAP if holes.reported[hole] == 1 else QUARANTINED
+    holes.first[hole] = low
+    holes.last[hole] = high
+    if high < last:
+        _piece(keys, holes, hole, high + 1, last)
+    if low > first:
+        _piece(keys, holes, hole, first, low - 1)
+    _relabel(keys, holes, hole, cause)
+    before = _before(keys, holes, hole)
+    _join(keys, holes, hole)
+    _join(keys, holes, before)
+
+
+@numba.njit(cache=True)
+def _explain(events, row, keys, holes, key, low, high):  # type: ignore[no-untyped-def]
+    """Refused numbers that had been missed. Those that are not in a hole have landed before."""
+    hole = keys.head[key]
+    while hole != NONE and holes.last[hole] >= low:
+        # the next one may be joined to this one, or a rest of it put between them
+        following = holes.next[hole]
+        if holes.cause[hole] == UNKNOWN and holes.first[hole] <= high:
+            below = holes.first[hole]
+            _explain_hole(events, row, keys, holes, hole, max(below, low), min(holes.last[hole], high))
+            following = keys.head[key]
+            while following != NONE and holes.first[following] >= below:
+                following = holes.next[following]
+        hole = following
+
+
+@numba.njit(cache=True)
+def _split(events, row, keys, holes, hole, low, high, bad):  # type: ignore[no-untyped-def]
+    """Take low..high out of the middle of a hole: what is left below becomes a hole of its own."""
+    key, first = holes.key[hole], holes.first[hole]
+    if holes.cause[hole] == UNKNOWN and keys.holes[key] >= MAX_HOLES_PER_KEY:
+        if holes.reported[hole] == 0:
+            _tell(events, row, keys, holes, hole, bad)
+            if holes.cause[hole] == UNKNOWN:
+                _emit(events, row, FILL, holes, hole, low, high)
+        keys.floor[key] = max(keys.floor[key], low - 1)
+        holes.first[hole] = high + 1
+        return
+    holes.first[hole] = high + 1
+    if holes.cause[hole] != UNKNOWN and keys.explained[key] >= MAX_EXPLAINED_PER_KEY:
+        keys.floor[key] = max(keys.floor[key], low - 1)
+        return
+    _piece(keys, holes, hole, first, low - 1)
+
+
+@numba.njit(cache=True)
+def _fill(events, row, keys, holes, key, low, high, bad):  # type: ignore[no-untyped-def]
+    """Take low..high out of the key's holes. Returns the verdict on a row of these numbers."""
     verdict = HORIZON if high <= keys.floor[key] else DUPLICATE
     before, hole = NONE, keys.head[key]
-    while hole != NONE:
+    while hole != NONE and holes.last[hole] >= low:
         following, first, last = holes.next[hole], holes.first[hole], holes.last[hole]
-        if first > high or last < low:
+        if first > high:
             before, hole = hole, following
             continue
         verdict = LATE
-        if holes.reported[hole] == 1 and holes.cause[hole] == UNKNOWN:
-            _emit(events, row, FILL, holes, hole, max(first, low), min(last, high))
+        if holes.reported[hole] == 1 and holes.cause[hole] != QUARANTINED:
+            kind = FILL if holes.cause[hole] == UNKNOWN else FILL_EXPLAINED
+            _emit(events, row, kind, holes, hole, max(first, low), min(last, high))
         if low <= first and high >= last:
             _unlink(keys, holes, hole, before)
             hole = following
             continue
         if low > first and high < last:
-            _split(events, row, keys, holes, hole, before, low, high)
-        elif low > first:
+            _split(events, row, keys, holes, hole, low, high, bad)
+            return verdict
+        if low > first:
             holes.last[hole] = low - 1
         else:
             holes.first[hole] = high + 1
@@ -276,52 +474,99 @@ def _fill(rows, row, keys, holes, events):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _report_counted(row, key, keys, holes, events, grace_messages):  # type: ignore[no-untyped-def]
+def _tell_counted(row, key, keys, holes, events, bad, grace_messages):  # type: ignore[no-untyped-def]
     hole = keys.head[key]
     while hole != NONE:
         if holes.reported[hole] == 0 and keys.messages[key] - holes.opened_count[hole] >= grace_messages:
-            _report(events, row, keys, holes, hole)
+            _tell(events, row, keys, holes, hole, bad)
         hole = holes.next[hole]
 
 
 @numba.njit(cache=True)
-def _report_overdue(row, partition, now, keys, holes, queue, events, grace_ms):  # type: ignore[no-untyped-def]
+def _tell_overdue(row, partition, now, keys, holes, queue, events, bad, grace_ms):  # type: ignore[no-untyped-def]
     at = queue.head[partition]
     while at != NONE and now >= queue.opened_ms[at] + grace_ms:
         hole = keys.head[queue.key[at]]
         while hole != NONE:
             if holes.reported[hole] == 0 and holes.opened_offset[hole] == queue.opened_offset[at]:
-                _report(events, row, keys, holes, hole)
+                _tell(events, row, keys, holes, hole, bad)
             hole = holes.next[hole]
         at = queue.next[at]
     queue.head[partition] = at
 
 
 @numba.njit(cache=True)
-def _judge_row(rows, row, now, keys, holes, queue, events, symbol_bad):  # type: ignore[no-untyped-def]
-    key, flag = rows.key[row], rows.flag[row]
-    last, sequence, previous = keys.last[key], rows.sequence[row], rows.previous[row]
-    if flag == REFUSED:
-        if last != NEVER and previous == last and sequence > last:
-            keys.messages[key] += 1
-            _open(rows, row, now, keys, holes, queue, events, symbol_bad)
-            keys.last[key] = sequence
-        elif sequence > last:
-            symbol_bad[rows.symbol[row]] += 1
-        return IN_ORDER
+def _refuse(rows, row, now, keys, holes, events, bad):  # type: ignore[no-untyped-def]
+    """A message with numbers that is in quarantine: they are missing, and nobody needs to ask why."""
+    key, low, high = rows.key[row], rows.previous[row] + 1, rows.sequence[row]
+    last = keys.last[key]
+    if low > high:
+        bad[keys.symbol[key]] += 1
+        return
     keys.messages[key] += 1
-    if sequence <= last:
-        return _fill(rows, row, keys, holes, events)
-    if previous > last and previous >= 0:
-        _open(rows, row, now, keys, holes, queue, events, symbol_bad)
-    keys.last[key] = sequence
-    keys.bad_seen[key] = symbol_bad[rows.symbol[row]]
+    if low <= last:
+        _explain(events, row, keys, holes, key, low, min(high, last))
+    if high > last and not _refuse_ahead(rows, row, now, keys, holes, max(low, last + 1), high):
+        bad[keys.symbol[key]] += 1
+    if last != NEVER:
+        _absorb(keys, holes, key)
+
+
+@numba.njit(cache=True)
+def _judge_row(rows, row, now, keys, holes, queue, events, bad):  # type: ignore[no-untyped-def]
+    if rows.flag[row] == REFUSED:
+        _refuse(rows, row, now, keys, holes, events, bad)
+        return IN_ORDER
+    key, low, high = rows.key[row], rows.previous[row] + 1, rows.sequence[row]
+    last = keys.last[key]
+    keys.messages[key] += 1
+    if high <= last:
+        return _fill(events, row, keys, holes, key, low, high, bad)
+    if low <= last:
+        _fill(events, row, keys, holes, key, low, last, bad)
+    _land(keys, holes, key, low, high)
+    if low - 1 > last and low > 0:
+        _open_gap(rows, row, now, keys, holes, queue, events, bad)
+    keys.last[key] = high
+    _absorb(keys, holes, key)
+    keys.unread[key] = _unread(keys, key, bad)
     return IN_ORDER
+
+
+@numba.njit(cache=True)
+def _note_unreadable(symbols, partitions, partition, symbol):  # type: ignore[no-untyped-def]
+    """It may explain a hole of its symbol. Symbols that no good message has named are remembered to a bound."""
+    if symbol == NONE:
+        return
+    if symbols.known[symbol] == 0 and symbols.bad[symbol] == 0:
+        if partitions.strangers[partition] >= MAX_STRANGERS:
+            return
+        partitions.strangers[partition] += 1
+    symbols.bad[symbol] += 1
+
+
+@numba.njit(cache=True)
+def _meet(symbols, partitions, partition, symbol):  # type: ignore[no-untyped-def]
+    symbols.known[symbol] = 1
+    if symbols.bad[symbol] > 0:
+        partitions.strangers[partition] -= 1
+
+
+@numba.njit(cache=True)
+def _new_day(symbols, partitions, partition, now):  # type: ignore[no-untyped-def]
+    """Strangers are forgotten with the day (of record time) that saw them."""
+    partitions.day_end_ms[partition] = (now // DAY_MS + 1) * DAY_MS
+    if partitions.strangers[partition] == 0:
+        return
+    partitions.strangers[partition] = 0
+    for symbol in range(len(symbols.known)):
+        if symbols.known[symbol] == 0 and symbols.partition[symbol] == partition:
+            symbols.bad[symbol] = 0
 
 
 @numba.njit(cache=True, nogil=True)
 def judge(  # type: ignore[no-untyped-def]
-    rows, first_row, keys, holes, queue, events, symbol_bad, partition_time_ms, grace_messages, grace_ms, verdicts
+    rows, first_row, keys, holes, queue, events, symbols, partitions, grace_messages, grace_ms, verdicts
 ):
     """Judge the rows from `first_row` on: fills `verdicts` (int8) and `events`, and moves the state on.
 
@@ -331,31 +576,38 @@ def judge(  # type: ignore[no-untyped-def]
     # each of their arrays, which costs more than all the rest.
     row_key, row_flag, row_symbol, row_partition = rows.key, rows.flag, rows.symbol, rows.partition
     row_sequence, row_previous, row_time_ms = rows.sequence, rows.previous, rows.time_ms
-    key_last, key_messages, key_bad_seen, key_waiting = keys.last, keys.messages, keys.bad_seen, keys.waiting
+    key_last, key_messages, key_unread, key_waiting = keys.last, keys.messages, keys.unread, keys.waiting
+    key_head, key_symbol, key_used, hole_first = keys.head, keys.symbol, keys.used, holes.first
     queue_head, queue_opened_ms = queue.head, queue.opened_ms
-    free = holes.free
+    partition_time_ms, partition_day_end_ms = partitions.time_ms, partitions.day_end_ms
+    bad, known, free = symbols.bad, symbols.known, holes.free
     for row in range(first_row, len(row_key)):
         if free[0] < HOLES_PER_ROW:
             return row
         partition, flag = row_partition[row], row_flag[row]
         now = max(partition_time_ms[partition], row_time_ms[row])
         partition_time_ms[partition] = now
+        if now >= partition_day_end_ms[partition]:
+            _new_day(symbols, partitions, partition, now)
         verdicts[row] = IN_ORDER
         if flag == UNREADABLE:
-            if row_symbol[row] >= 0:
-                symbol_bad[row_symbol[row]] += 1
+            _note_unreadable(symbols, partitions, partition, row_symbol[row])
         elif flag != SKIPPED:
-            key, sequence = row_key[row], row_sequence[row]
-            last = key_last[key]
-            if flag == GOOD and sequence > last and row_previous[row] <= last:
+            key, sequence, previous = row_key[row], row_sequence[row], row_previous[row]
+            symbol, last, head = key_symbol[key], key_last[key], key_head[key]
+            if known[symbol] == 0:
+                _meet(symbols, partitions, partition, symbol)
+            none_ahead = head == NONE or hole_first[head] <= last
+            in_order = previous == last or (previous < last and head == NONE)
+            if flag == GOOD and sequence > last and in_order and none_ahead:
                 key_messages[key] += 1
                 key_last[key] = sequence
-                key_bad_seen[key] = symbol_bad[row_symbol[row]]
+                key_unread[key] = bad[symbol] - key_used[key]
             else:
-                verdicts[row] = _judge_row(rows, row, now, keys, holes, queue, events, symbol_bad)
+                verdicts[row] = _judge_row(rows, row, now, keys, holes, queue, events, bad)
             if key_waiting[key] > 0:
-                _report_counted(row, key, keys, holes, events, grace_messages)
+                _tell_counted(row, key, keys, holes, events, bad, grace_messages)
         at = queue_head[partition]
         if at != NONE and now >= queue_opened_ms[at] + grace_ms:
-            _report_overdue(row, partition, now, keys, holes, queue, events, grace_ms)
+            _tell_overdue(row, partition, now, keys, holes, queue, events, bad, grace_ms)
     return len(row_key)

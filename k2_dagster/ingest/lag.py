@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pyiceberg.catalog import Catalog
-from sqlalchemy import select
 
 from k2_dagster.errors import K2Error, LogShrunk
 from k2_dagster.kafka.ends import TopicEnd, TopicEnds
@@ -17,7 +16,7 @@ from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
-from k2_dagster.state.tables import losses
+from k2_dagster.state.positions import PendingLosses, behind_losses, pending_losses
 
 # The oldest unlanded message is the first one after the fence; a broker that answers at all gives it within this.
 OLDEST_TIMEOUT_SECONDS = 5.0
@@ -49,9 +48,6 @@ class LagReport:
     errors: dict[str, K2Error] = field(default_factory=dict)
 
 
-_Losses = Mapping[tuple[str, str, int, int], int]
-
-
 class LagReader:
     """Looks at many streams, again and again: it keeps its Kafka client. Thread-safe."""
 
@@ -72,7 +68,7 @@ class LagReader:
         found = self._ends.read(topic_name(dataset, exchange) for exchange, dataset in streams)
         report = LagReport()
         known: list[tuple[str, str, TopicEnd, dict[int, int]]] = []
-        accepted = self._accepted_losses()
+        accepted = pending_losses(self._database)
         for exchange, dataset in streams:
             topic, vector = topic_name(dataset, exchange), vectors[dataset]
             end = found[topic]
@@ -93,13 +89,6 @@ class LagReader:
             return read_fence(load_table(self._catalog, table_name(dataset)).metadata).vector
         except K2Error as error:
             return error
-
-    def _accepted_losses(self) -> _Losses:
-        with self._database.begin() as connection:
-            return {
-                (row.table_name, row.topic_id, row.partition, row.first_offset): int(row.next_offset)
-                for row in connection.execute(select(losses))
-            }
 
     def _fill_in_earliest(self, fences: list[tuple[TopicEnd, dict[int, int]]], report: LagReport) -> None:
         """Partitions that no table has read yet start at the earliest retained offset."""
@@ -144,12 +133,12 @@ def _first_time(settings: Settings, topic: str, partition: int, start: int) -> i
         reader.close()
 
 
-def _fence(dataset: str, end: TopicEnd, vector: Vector, accepted: _Losses) -> dict[int, int]:
+def _fence(dataset: str, end: TopicEnd, vector: Vector, accepted: PendingLosses) -> dict[int, int]:
     fence = {}
     for partition in end.ends:
         at = vector.get(position_key(end.topic_id, partition))
         if at is not None:
-            fence[partition] = accepted.get((table_name(dataset), end.topic_id, partition, at), at)
+            fence[partition] = behind_losses(accepted.get((table_name(dataset), end.topic_id, partition), ()), at)
     return fence
 
 

@@ -52,17 +52,19 @@ def _change(
     found = profile.streams.get(stream)
     # numbers of a linked stream jump, so of a missing span only "at least one message" is known
     missing = 1 if found is not None and found.domain is Domain.LINKED else span
+    reported = event.kind == kernel.REPORT
     return LedgerChange(
-        change="report" if event.kind == kernel.REPORT else "fill",
+        change="report" if reported else "settle",
         numbering=numbering,
         stream=stream,
         kind=kind,
         session=session or "",
         symbol=symbol or "",
-        first_sequence=event.origin if event.kind == kernel.FILL else event.first,
+        first_sequence=event.first if reported else event.origin,
         last_sequence=event.last,
         missing=missing,
-        filled=span if event.kind == kernel.FILL else 0,
+        filled=span if event.kind in (kernel.FILL, kernel.FILL_EXPLAINED) else 0,
+        quarantined={kernel.EXPLAIN: span, kernel.FILL_EXPLAINED: -span}.get(event.kind, 0),
         level=gap_level(missing, profile),
         cause="unknown",
         topic_epoch=topic_epoch,

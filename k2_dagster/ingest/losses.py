@@ -1,15 +1,18 @@
 """What Kafka lost before it landed, found and put on record when a person accepts it."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from k2_dagster.errors import InputLost, LogShrunk, NotInitialized, RetentionOverrun, TopicRecreated
+from k2_dagster.errors import InputLost, LogShrunk, NotInitialized, RetentionOverrun, TerminalError, TopicRecreated
 from k2_dagster.ingest.resume import resume
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.schemas.datasets import table_name
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
-from k2_dagster.state.positions import AcceptedLoss, accept_loss, begin_epoch
+from k2_dagster.state.positions import AcceptedLoss
+from k2_dagster.state.positions import accept_losses as record_losses
 
 CAUSES = {RetentionOverrun: "retention_overrun", LogShrunk: "log_shrunk", TopicRecreated: "topic_recreated"}
 # A topic has a few hundred partitions at most, and each loses once; more rounds would be a loop.
@@ -23,18 +26,20 @@ def accept_losses(
 
     Raises NotInitialized, ConfigurationError, or a transient error; never accepts what nobody has seen.
     """
-    profile = load_profiles(settings.profiles).exchange(exchange)
+    profiles = load_profiles(settings.profiles)
+    profiles.exchange(exchange)
     database, catalog = Database(settings), open_catalog(settings)
     accepted: list[dict[str, Any]] = []
     try:
         load_table(catalog, table_name(dataset))
         for _ in range(MAX_LOSSES):
             try:
-                resume(settings, catalog, database, exchange, dataset, profile)
+                resume(settings, catalog, database, exchange, dataset, profiles)
             except InputLost as error:
                 if type(error) not in CAUSES:
                     raise
-                accepted += _record(database, dataset, error, accepted_by, reason)
+                found = _record(database, dataset, error, accepted_by, reason, accepted)
+                accepted += [asdict(loss) for loss in found]
                 continue
             return accepted
         raise NotInitialized(f"{exchange}/{dataset}: more than {MAX_LOSSES} losses", advice="look at the topic first")
@@ -43,7 +48,14 @@ def accept_losses(
         database.close()
 
 
-def _record(database: Database, dataset: str, error: InputLost, accepted_by: str, reason: str) -> list[dict[str, Any]]:
+def _record(
+    database: Database,
+    dataset: str,
+    error: InputLost,
+    accepted_by: str,
+    reason: str,
+    before: Sequence[Mapping[str, Any]],
+) -> list[AcceptedLoss]:
     fields = error.fields
     cause = CAUSES[type(error)]
     ranges = (
@@ -52,9 +64,8 @@ def _record(database: Database, dataset: str, error: InputLost, accepted_by: str
         else [(fields["partition"], fields["first_offset"], fields["next_offset"])]
     )
     topic_id = fields["old_topic_id"] if isinstance(error, TopicRecreated) else fields["topic_id"]
-    out = []
-    for partition, first, following in ranges:
-        loss = AcceptedLoss(
+    out = [
+        AcceptedLoss(
             table_name=table_name(dataset),
             topic=fields["topic"],
             topic_id=topic_id,
@@ -65,9 +76,12 @@ def _record(database: Database, dataset: str, error: InputLost, accepted_by: str
             accepted_by=accepted_by,
             reason=reason,
         )
-        accept_loss(database, loss)
-        out.append({name: getattr(loss, name) for name in AcceptedLoss.__dataclass_fields__})
-    if isinstance(error, LogShrunk):
-        # the offsets will be given again, to other messages: their rows need another epoch
-        begin_epoch(database, fields["topic"], topic_id)
+        for partition, first, following in ranges
+    ]
+    if any(asdict(loss) in before for loss in out):
+        raise TerminalError(
+            f"{error.message}: this was accepted a moment ago, and is still in the way",
+            advice="report it: what was accepted should be behind the stream",
+        )
+    record_losses(database, out, begins_epoch=isinstance(error, LogShrunk))
     return out

@@ -13,27 +13,19 @@ import pyarrow.ipc
 
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.frames import framed, unframed
+from k2_dagster.ingest.room import EVENT_COLUMNS, HOLE_COLUMNS, events_with, put, with_room
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 Key = tuple[Any, ...]
 
-_KEY_COLUMNS = ("last", "count", "floor", "bad_seen", "sparse")
-_HOLE_COLUMNS = (
-    "key",
-    "first",
-    "last",
-    "opened_offset",
-    "opened_count",
-    "opened_ms",
-    "partition",
-    "cause",
-    "reported",
-    "origin",
-)
-_EVENT_COLUMNS = ("row", "kind", "key", "first", "last", "origin", "opened_offset")
-# Rows that the key arrays grow by; each key is about 80 bytes.
-_GROWTH_KEYS = 1_024
+_KEY_COLUMNS = ("last", "messages", "floor", "unread", "used", "symbol", "sparse")
+_SYMBOL_COLUMNS = ("bad", "known", "partition")
+# Most events: each hole is reported, explained and filled once, and a row cuts into two. Of a row come at most four
+# holes (a gap, what stands behind a split, two cut ends), and a gap has a piece more for each stretch that was refused
+# ahead. Room that is not used is not touched, and costs nothing.
+EVENTS_PER_ROW = 15
+EVENTS_PER_HOLE = 6
 # Free places for holes that a batch starts with; they double when that is not enough. Room for a hole per row would be
 # 50 MB to write for every batch, nearly always for nothing.
 _GROWTH_HOLES = 16_384
@@ -67,28 +59,23 @@ class Numbering:
         self.keys: list[Key] = []
         self._index: dict[Key, int] = {}
         self._columns: dict[str, Int64s] = {name: np.zeros(0, dtype=np.int64) for name in _KEY_COLUMNS}
-        self._holes: dict[str, Int64s] = {name: np.zeros(0, dtype=np.int64) for name in _HOLE_COLUMNS}
+        self._holes: dict[str, Int64s] = {name: np.zeros(0, dtype=np.int64) for name in HOLE_COLUMNS}
         self.symbols: list[Key] = []
         self._symbol_index: dict[Key, int] = {}
-        self._symbol_bad = np.zeros(0, dtype=np.int64)
+        self._symbol_columns: dict[str, Int64s] = {name: np.zeros(0, dtype=np.int64) for name in _SYMBOL_COLUMNS}
         self._partition_ms = np.zeros(0, dtype=np.int64)
 
     def key_index(self, key: Key, *, start: int, sparse: bool) -> int:
-        """Index of a key, made at first sight. `start` is the number before its first (kernel.NEVER: any may come)."""
+        """Index of a key, made at first sight. Its last part is its symbol. `start` is the number before its first
+        (kernel.NEVER: any may come)."""
         found = self._index.get(key)
         if found is not None:
             return found
         at = len(self.keys)
         self.keys.append(key)
         self._index[key] = at
-        if at >= len(self._columns["last"]):
-            for name, column in self._columns.items():
-                self._columns[name] = np.concatenate([column, np.zeros(_GROWTH_KEYS, dtype=np.int64)])
-        self._columns["last"][at] = start
-        self._columns["count"][at] = 0
-        self._columns["floor"][at] = kernel.NEVER
-        self._columns["bad_seen"][at] = 0
-        self._columns["sparse"][at] = sparse
+        made = {"last": start, "floor": kernel.NEVER, "symbol": self.symbol_index((key[0], key[-1])), "sparse": sparse}
+        put(self._columns, at, made)
         return at
 
     def symbol_index(self, symbol: Key) -> int:
@@ -97,6 +84,7 @@ class Numbering:
         if found is None:
             found = self._symbol_index[symbol] = len(self.symbols)
             self.symbols.append(symbol)
+            put(self._symbol_columns, found, {"partition": symbol[0]})
         return found
 
     def judge(self, rows: kernel.Rows, *, grace_messages: int, grace_ms: int) -> Judged:
@@ -106,15 +94,18 @@ class Numbering:
         holes = self._open_holes(room=_GROWTH_HOLES)
         keys = self._key_arrays(holes)
         queue = self._queue(holes, room=count + 1)
-        events = _events(room=4 * count + 2 * len(self._holes["key"]) + 16)
+        events = events_with(room=EVENTS_PER_ROW * count + EVENTS_PER_HOLE * len(self._holes["key"]) + 16)
         verdicts = np.zeros(count, dtype=np.int8)
-        state = (self._symbol_bad, self._partition_ms)
+        symbols, partitions = self._symbol_arrays(), self._partition_arrays()
         row = 0
         while row < count:
-            row = kernel.judge(rows, row, keys, holes, queue, events, *state, grace_messages, grace_ms, verdicts)
+            row = kernel.judge(
+                rows, row, keys, holes, queue, events, symbols, partitions, grace_messages, grace_ms, verdicts
+            )
             if row < count:
-                holes = _with_room(holes, len(holes.key))
+                holes = with_room(holes, len(holes.key))
         self._close_holes(holes)
+        self._forget_strangers()
         return Judged(verdicts, self._read(events))
 
     def forget(self, doomed: set[int]) -> None:
@@ -138,15 +129,13 @@ class Numbering:
     def open_holes(self) -> list[tuple[Key, int, int, bool]]:
         """(key, first, last, explained by quarantine) of every open hole; for tests and status."""
         return [
-            (self.keys[key], int(first), int(last), cause == kernel.QUARANTINED)
+            (self.keys[key], int(first), int(last), cause != kernel.UNKNOWN)
             for key, first, last, cause in zip(
                 *(self._holes[name] for name in ("key", "first", "last", "cause")), strict=True
             )
         ]
 
     def _grow(self, rows: kernel.Rows) -> None:
-        missing = len(self.symbols) - len(self._symbol_bad)
-        self._symbol_bad = np.concatenate([self._symbol_bad, np.zeros(missing, dtype=np.int64)])
         partitions = int(rows.partition.max(initial=-1)) + 1
         if partitions > len(self._partition_ms):
             more = np.full(partitions - len(self._partition_ms), kernel.NEVER, dtype=np.int64)
@@ -155,32 +144,49 @@ class Numbering:
     def _open_holes(self, room: int) -> kernel.Holes:
         count = len(self._holes["key"])
         held = kernel.Holes(**self._holes, next=np.full(count, kernel.NONE, dtype=np.int64), free=np.zeros(1, np.int64))
-        return _with_room(held, room)
+        return with_room(held, room)
 
     def _key_arrays(self, holes: kernel.Holes) -> kernel.Keys:
         size = len(self._columns["last"])
+        key, unexplained = self._holes["key"], self._holes["cause"] == kernel.UNKNOWN
         head = np.full(size, kernel.NONE, dtype=np.int64)
-        number = np.zeros(size, dtype=np.int64)
-        waiting = np.zeros(size, dtype=np.int64)
-        count = len(self._holes["key"])
-        # kept in list order (newest first), so linking from the end restores each list
-        for at in range(count - 1, -1, -1):
-            key = holes.key[at]
-            holes.next[at] = head[key]
-            head[key] = at
-            number[key] += 1
-            waiting[key] += 1 - holes.reported[at]
-        columns = self._columns
+        # kept in list order, key by key, so each one's next is its neighbour
+        places = np.arange(len(key))
+        head[key[::-1]] = places[::-1]
+        last_of_key = np.append(key[1:] != key[:-1], True) if len(key) else np.zeros(0, dtype=bool)
+        holes.next[: len(key)] = np.where(last_of_key, kernel.NONE, places + 1)
         return kernel.Keys(
-            columns["last"],
-            columns["count"],
-            columns["floor"],
-            columns["bad_seen"],
-            head,
-            number,
-            waiting,
-            columns["sparse"].astype(np.int8),
+            **self._columns,
+            head=head,
+            holes=np.bincount(key[unexplained], minlength=size),
+            explained=np.bincount(key[~unexplained], minlength=size),
+            waiting=np.bincount(key[self._holes["reported"] == 0], minlength=size),
         )
+
+    def _symbol_arrays(self) -> kernel.Symbols:
+        return kernel.Symbols(**self._symbol_columns)
+
+    def _partition_arrays(self) -> kernel.Partitions:
+        times = self._partition_ms
+        day_end = np.where(times == kernel.NEVER, kernel.NEVER, (times // kernel.DAY_MS + 1) * kernel.DAY_MS)
+        columns = self._symbol_columns
+        strange = (columns["known"] == 0) & (columns["bad"] > 0)
+        return kernel.Partitions(times, day_end, np.bincount(columns["partition"][strange], minlength=len(times)))
+
+    def _forget_strangers(self) -> None:
+        """Symbols that only unreadable messages named and that are not remembered."""
+        count = len(self.symbols)
+        columns = self._symbol_columns
+        kept = (columns["known"][:count] == 1) | (columns["bad"][:count] > 0)
+        keys = self._columns["symbol"][: len(self.keys)]
+        kept[keys] = True
+        if kept.all():
+            return
+        moved = np.cumsum(kept) - 1
+        self.symbols = [symbol for symbol, stays in zip(self.symbols, kept.tolist(), strict=True) if stays]
+        self._symbol_index = {symbol: at for at, symbol in enumerate(self.symbols)}
+        self._symbol_columns = {name: column[:count][kept] for name, column in columns.items()}
+        keys[:] = moved[keys]
 
     def _queue(self, holes: kernel.Holes, room: int) -> kernel.Queue:
         waiting = np.flatnonzero(self._holes["reported"] == 0)
@@ -205,17 +211,17 @@ class Numbering:
         alive = np.flatnonzero(holes.key != kernel.NONE)
         # list order within a key is by number, highest first; across keys any order will do
         order = alive[np.lexsort((-holes.first[alive], holes.key[alive]))]
-        self._holes = {name: getattr(holes, name)[order].copy() for name in _HOLE_COLUMNS}
+        self._holes = {name: getattr(holes, name)[order].copy() for name in HOLE_COLUMNS}
 
     def _read(self, events: kernel.Events) -> list[Event]:
-        columns = [getattr(events, name)[: events.used[0]].tolist() for name in _EVENT_COLUMNS]
+        columns = [getattr(events, name)[: events.used[0]].tolist() for name in EVENT_COLUMNS]
         return [
             Event(row, kind, self.keys[key], first, last, origin, opened_offset)
             for row, kind, key, first, last, origin, opened_offset in zip(*columns, strict=True)
         ]
 
     def dump(self) -> bytes:
-        """The state as bytes (compressed Arrow). Equal states give equal bytes."""
+        """The state as bytes (compressed Arrow)."""
         count = len(self.keys)
         parts = {
             "keys": pa.table(
@@ -227,18 +233,13 @@ class Numbering:
             "holes": pa.table(self._holes),
             "symbols": pa.table(
                 {
-                    "partition": pa.array([one[0] for one in self.symbols], pa.int64()),
                     "symbol": pa.array([one[1] for one in self.symbols], pa.string()),
-                    "bad": self._padded_bad(),
+                    **{name: column[: len(self.symbols)] for name, column in self._symbol_columns.items()},
                 }
             ),
             "partitions": pa.table({"record_ms": self._partition_ms}),
         }
         return b"".join(framed(name, table) for name, table in parts.items())
-
-    def _padded_bad(self) -> Int64s:
-        missing = len(self.symbols) - len(self._symbol_bad)
-        return np.concatenate([self._symbol_bad, np.zeros(missing, dtype=np.int64)])
 
     @classmethod
     def load(cls, data: bytes) -> "Numbering":
@@ -251,31 +252,14 @@ class Numbering:
         out.keys = list(zip(*columns, strict=True))
         out._index = {key: at for at, key in enumerate(out.keys)}
         out._columns = {name: keys[name].to_numpy().copy() for name in _KEY_COLUMNS}
-        out._holes = {name: parts["holes"][name].to_numpy().copy() for name in _HOLE_COLUMNS}
+        out._holes = {name: parts["holes"][name].to_numpy().copy() for name in HOLE_COLUMNS}
         symbols = parts["symbols"]
         out.symbols = list(zip(symbols["partition"].to_pylist(), symbols["symbol"].to_pylist(), strict=True))
         out._symbol_index = {one: at for at, one in enumerate(out.symbols)}
-        out._symbol_bad = symbols["bad"].to_numpy().copy()
+        out._symbol_columns = {name: symbols[name].to_numpy().copy() for name in _SYMBOL_COLUMNS}
         out._partition_ms = parts["partitions"]["record_ms"].to_numpy().copy()
         return out
 
 
-def _with_room(holes: kernel.Holes, room: int) -> kernel.Holes:
-    """The same holes in arrays with `room` more places, all free."""
-    count, height = len(holes.key), int(holes.free[0])
-    arrays = {}
-    for name in (*_HOLE_COLUMNS, "next"):
-        arrays[name] = np.full(count + room, kernel.NONE, dtype=np.int64)
-        arrays[name][:count] = getattr(holes, name)
-    new = np.arange(count + room - 1, count - 1, -1)
-    free = np.concatenate([[height + room], holes.free[1 : height + 1], new, np.zeros(count, dtype=np.int64)])
-    return kernel.Holes(**arrays, free=free)
-
-
 def _width(keys: list[Key]) -> int:
     return len(keys[0]) if keys else 0
-
-
-def _events(room: int) -> kernel.Events:
-    columns = {name: np.empty(room, dtype=np.int64) for name in _EVENT_COLUMNS}
-    return kernel.Events(**columns, used=np.zeros(1, dtype=np.int64))

@@ -12,21 +12,22 @@ from typing import Any
 from confluent_kafka import KafkaException, Message, Producer
 from pyiceberg.catalog import Catalog
 
-from k2_dagster.errors import DeliveryFailed, QueryRefused
+from k2_dagster.errors import DeliveryFailed, NotInitialized, QueryRefused
+from k2_dagster.ingest.returned import Original
 from k2_dagster.kafka.clients import producer_config, translate
+from k2_dagster.kafka.topics import describe
 from k2_dagster.lake.catalog import load_table, translated_errors
-from k2_dagster.schemas.common import ORIGIN_HEADER
+from k2_dagster.schemas.common import ORIGIN_HEADER, REFUSED_AT_HEADER, REFUSED_FIRST_HEADER
 from k2_dagster.schemas.datasets import table_name
 from k2_dagster.settings import Settings
 
-# Where a republished message was refused before: `epoch/partition/offset`.
-REFUSED_AT_HEADER = "k2-refused-at"
 # A duplicate has landed already, and a number beyond the horizon is refused again: republishing helps neither.
 NEVER_REPUBLISHED = ("duplicate", "identity_horizon")
 # More than this in one call is a migration: do it by day, so that it can be watched.
 MAX_MESSAGES = 1_000_000
 FLUSH_TIMEOUT_SECONDS = 120.0
 POLL_SECONDS = 0.1
+_OURS = (ORIGIN_HEADER, REFUSED_AT_HEADER, REFUSED_FIRST_HEADER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,12 @@ def republish(settings: Settings, catalog: Catalog, selection: Selection) -> int
             failures.append(f"{message.topic()}: {error}")
 
     producer = Producer(producer_config(settings))
+    partitions = _partitions(settings, {row["topic"] for row in rows})
     count = 0
     for row in rows:
         if (row["topic"], row["topic_epoch"], row["kafka_partition"], row["kafka_offset"]) in already:
             continue
-        _produce(producer, row, delivered)
+        _produce(producer, row, partitions[row["topic"]], delivered)
         count += 1
     left = producer.flush(FLUSH_TIMEOUT_SECONDS)
     if left or failures:
@@ -95,14 +97,32 @@ def republish(settings: Settings, catalog: Catalog, selection: Selection) -> int
     return count
 
 
-def _produce(producer: Producer, row: dict[str, Any], delivered: Any) -> None:
-    headers = [(one["name"], one["value"]) for one in row["headers"] or [] if one["name"] != ORIGIN_HEADER]
-    position = f"{row['topic_epoch']}/{row['kafka_partition']}/{row['kafka_offset']}"
-    headers = [(name, value) for name, value in headers if name != REFUSED_AT_HEADER]
-    headers += [(ORIGIN_HEADER, b"reprocessed"), (REFUSED_AT_HEADER, position.encode())]
+def _partitions(settings: Settings, topics: set[str]) -> dict[str, int]:
+    """Partition counts. Raises NotInitialized for a topic that is gone."""
+    found = describe(settings, sorted(topics))
+    for topic in topics - set(found):
+        raise NotInitialized(
+            f"topic {topic} does not exist: its messages cannot go there again", advice="run `k2 init`"
+        )
+    return {topic: state.partitions for topic, state in found.items()}
+
+
+def _produce(producer: Producer, row: dict[str, Any], partitions: int, delivered: Any) -> None:
+    """To the partition that refused it, whatever its key: there its number is known, or where it was refused."""
+    given = [(one["name"], one["value"]) for one in row["headers"] or []]
+    position = Original(row["topic_epoch"], row["kafka_partition"], row["kafka_offset"]).header()
+    headers = [(name, value) for name, value in given if name not in _OURS]
+    headers += [
+        (ORIGIN_HEADER, b"reprocessed"),
+        (REFUSED_AT_HEADER, position),
+        (REFUSED_FIRST_HEADER, dict(given).get(REFUSED_FIRST_HEADER) or position),
+    ]
+    # a topic with other partitions is another one: its keys go where its partitioner says
+    same = row["kafka_partition"] < partitions
+    place = {"partition": row["kafka_partition"]} if same else {}
     while True:
         try:
-            producer.produce(row["topic"], row["value"], row["key"], headers=headers, on_delivery=delivered)
+            producer.produce(row["topic"], row["value"], row["key"], headers=headers, on_delivery=delivered, **place)
             return
         except BufferError:
             producer.poll(POLL_SECONDS)
@@ -118,5 +138,6 @@ def _republished(rows: list[dict[str, Any]]) -> set[tuple[str, int, int, int]]:
 def _refused_at(row: dict[str, Any]) -> Iterator[tuple[int, int, int]]:
     for header in row["headers"] or []:
         if header["name"] == REFUSED_AT_HEADER and header["value"]:
-            epoch, partition, offset = (int(part) for part in header["value"].decode().split("/"))
-            yield epoch, partition, offset
+            original = Original.parse(header["value"])
+            if original is not None:
+                yield original.topic_epoch, original.partition, original.offset

@@ -1,10 +1,11 @@
 """Where to go on: the fence, checked against Kafka, and the state that belongs to it (DESIGN D5, D6).
 
-1. settle     fold what has landed into the control database
-2. identify   the topic's id is the one that the fence was made with
-3. bound      every start lies between Kafka's earliest and end offsets
-4. restore    the tracker state of the attempt that the head names
-5. hold       what quarantine already holds beyond the data table's fence
+1. take over  both tables say that the stream is judged by our rules: what a writer with others has in hand is void
+2. settle     fold what has landed into the control database
+3. identify   the topic's id is the one that the fence was made with
+4. bound      every start lies between Kafka's earliest and end offsets
+5. restore    the tracker state of the attempt that the head names
+6. hold       what quarantine already holds beyond the data table's fence
 """
 
 from collections.abc import Mapping
@@ -18,15 +19,17 @@ from k2_dagster.ingest.outcome import Held, Topic
 from k2_dagster.ingest.tracker import Terms, Tracker
 from k2_dagster.kafka.topics import describe, watermarks
 from k2_dagster.lake.catalog import load_table, translated_errors
-from k2_dagster.lake.fence import Fence, position_key, read_fence
+from k2_dagster.lake.fence import Fence, Rules, position_key, read_fence
 from k2_dagster.lake.settle import settle_lineage
+from k2_dagster.lake.takeover import take_over
 from k2_dagster.schemas.datasets import table_name
-from k2_dagster.schemas.profiles import ExchangeProfile
+from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.attempts import attempt_state
 from k2_dagster.state.database import Database
 from k2_dagster.state.positions import (
+    behind_losses,
     known_incarnations,
     pending_losses,
     read_baselines,
@@ -34,6 +37,7 @@ from k2_dagster.state.positions import (
     record_baselines,
     topic_epoch,
 )
+from k2_dagster.state.refused_schemas import refusals_digest, refused_schema_ids
 
 QUARANTINE_TABLE = table_name("quarantine")
 STOP_ADVICE = "`k2 ingest accept-loss` puts on record who accepts the loss and goes on behind it"
@@ -56,6 +60,8 @@ class Position:
     quarantine_expected: dict[str, int | None]
     previous_id: str | None
     quarantine_previous_id: str | None
+    rules: Rules
+    refused_schemas: frozenset[int]
     tracker: Tracker
     held: Held = field(default_factory=Held)
 
@@ -76,29 +82,33 @@ def resume(
     database: Database,
     exchange: str,
     dataset: str,
-    profile: ExchangeProfile,
+    profiles: Profiles,
 ) -> Position:
     """Find the position of a stream.
 
-    Raises NotInitialized (no topic or table), TopicRecreated, RetentionOverrun, LogShrunk, FenceDisagrees, FenceMoved
-    (another writer went on meanwhile), or another transient error.
+    Raises NotInitialized (no topic or table), TopicRecreated, RetentionOverrun, LogShrunk, FenceDisagrees, RulesDiffer,
+    FenceMoved (another writer went on meanwhile), or another transient error.
     """
-    topic = topic_name(dataset, exchange)
-    data, quarantine = load_table(catalog, table_name(dataset)), load_table(catalog, QUARANTINE_TABLE)
-    for table in (data, quarantine):  # Step 1
+    topic, stream, profile = topic_name(dataset, exchange), f"{exchange}/{dataset}", profiles.exchange(exchange)
+    refused = refused_schema_ids(database)
+    rules = Rules(profiles.rules_version, profile.verdict_digest(dataset), refusals_digest(refused))
+    # the data table first: from then on nothing of another writer lands there, and what it still put into quarantine
+    # until we are told there too is what we hold
+    data = take_over(catalog, database, table_name(dataset), stream, rules)  # Step 1
+    quarantine = take_over(catalog, database, QUARANTINE_TABLE, stream, rules)
+    for table in (data, quarantine):  # Step 2
         settle_lineage(database, ".".join(table.name()), table.metadata)
     fence, quarantine_fence = read_fence(data.metadata), read_fence(quarantine.metadata)
-    state = describe(settings, [topic]).get(topic)  # Step 2
+    state = describe(settings, [topic]).get(topic)  # Step 3
     if state is None:
         raise NotInitialized(f"topic {topic} does not exist", advice="run `k2 init`")
     _check_incarnation(database, fence, table_name(dataset), topic, state.topic_id)
     epoch = topic_epoch(database, topic, state.topic_id, state.partitions)
-    marks = watermarks(settings, topic, state.partitions)  # Step 3
+    marks = watermarks(settings, topic, state.partitions)  # Step 4
     starts = _starts(database, fence, table_name(dataset), topic, state.topic_id, marks)
     baselines = read_baselines(database, table_name(dataset), state.topic_id)
     strict = frozenset(partition for partition, offset in baselines.items() if offset == 0)
     keys = {partition: position_key(state.topic_id, partition) for partition in starts}
-    stream = f"{exchange}/{dataset}"
     return Position(
         exchange=exchange,
         dataset=dataset,
@@ -109,8 +119,10 @@ def resume(
         quarantine_expected={key: quarantine_fence.vector.get(key) for key in keys.values()},
         previous_id=fence.heads.get(stream),
         quarantine_previous_id=quarantine_fence.heads.get(stream),
-        tracker=_tracker(catalog, database, stream, dataset, fence.heads.get(stream), profile),  # Step 4
-        held=_held(quarantine, quarantine_fence, topic, epoch, keys, starts),  # Step 5
+        rules=rules,
+        refused_schemas=refused,
+        tracker=_tracker(catalog, database, stream, dataset, fence.heads.get(stream), profile),  # Step 5
+        held=_held(quarantine, quarantine_fence, topic, epoch, keys, starts),  # Step 6
     )
 
 
@@ -118,10 +130,14 @@ def _check_incarnation(database: Database, fence: Fence, table: str, topic: str,
     known = known_incarnations(database, topic)
     if topic_id in known or not known:
         return
-    older = [one for one in known if any(key.startswith(f"{one}:") for key in fence.vector)]
-    for one in older:
+    for one in known:
+        # a partition that was looked at and from which nothing has landed yet has a baseline only
+        begun = {position_key(one, number): offset for number, offset in read_baselines(database, table, one).items()}
+        landed = {key: offset for key, offset in fence.vector.items() if key.startswith(f"{one}:")}
+        ranges = begun | landed
+        if not ranges:
+            continue
         if not any(loss["cause"] == "topic_recreated" for loss in read_losses(database, table, one)):
-            ranges = {key: offset for key, offset in fence.vector.items() if key.startswith(f"{one}:")}
             raise TopicRecreated(
                 f"{topic} has id {topic_id}; {table} was filled from id {one} up to {_show(ranges)}",
                 advice=f"what the old topic held beyond that is gone. {STOP_ADVICE}",
@@ -147,12 +163,12 @@ def _starts(
         if fence.vector.get(position_key(topic_id, partition)) is None and partition not in baselines
     }
     record_baselines(database, table, topic_id, fresh, "first read: the earliest retained offset")
-    accepted = pending_losses(database, table, topic_id)
+    accepted = pending_losses(database)
     starts = {}
     for partition, (earliest, end) in marks.items():
         at = fence.vector.get(position_key(topic_id, partition))
         start = at if at is not None else {**fresh, **baselines}[partition]
-        start = accepted.get((partition, start), start)
+        start = behind_losses(accepted.get((table, topic_id, partition), ()), start)
         if start < earliest:
             raise RetentionOverrun(
                 f"{topic} partition {partition}: offsets {start} to {earliest - 1} are no longer in Kafka "

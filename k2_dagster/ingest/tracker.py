@@ -4,12 +4,13 @@
     publisher   (partition, publisher session, symbol): the feed handler's numbers, dense from 1
 
 A row's identity is by the venue's numbering where that is judged here, else by the publisher's; a row with neither is
-identified by its offset and cannot be a duplicate (DESIGN D4).
+identified by its offset and cannot be a duplicate (DESIGN D4), unless it was refused before and comes back: then by the
+offset that it was refused at (`returned.py`).
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +18,14 @@ import numpy.typing as npt
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.columns import Codes, combine
 from k2_dagster.ingest.numbering import Event, Key, Numbering
+from k2_dagster.ingest.returned import Original, Returned
+from k2_dagster.ingest.sessions import Session, Sessions
 
 Int64s = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.int8]
 
-MS_PER_DAY = 86_400_000
 VENUE, PUBLISHER = "venue", "publisher"
-# Sessions whose numbers are forgotten but whose names are kept, so that their messages are known to be too old. Past
-# this many, the oldest names go too; at a session a day that is decades.
-MAX_OLD_SESSIONS = 10_000
 
-Session = tuple[int, str, str]
 # What `combine` gives: a place per row, and the distinct combinations.
 Combinations = tuple[Int64s, list[tuple[str | None, ...]]]
 
@@ -38,6 +36,7 @@ class Input:
 
     `flag` is GOOD, REFUSED or UNREADABLE; `by_venue` says whose numbering identifies the row; `sparse` marks rows whose
     venue numbers jump. Entries of unreadable rows are ignored, but for partition, offset, time and symbol.
+    `originals` says of rows that come back from quarantine where they were first refused.
     """
 
     partition: npt.NDArray[np.int32]
@@ -55,6 +54,7 @@ class Input:
     publisher_session: Codes
     publisher_sequence: Int64s
     has_publisher: npt.NDArray[np.bool_]
+    originals: Mapping[int, Original] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,9 @@ class Tracker:
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
-        self.horizon_ms = terms.horizon_days * MS_PER_DAY
         self.numberings = {VENUE: Numbering(), PUBLISHER: Numbering()}
-        # last record time of each session, and when the newest session of each stream was first seen
-        self._last_ms: dict[str, dict[Session, int]] = {VENUE: {}, PUBLISHER: {}}
-        self._newest_ms: dict[str, dict[tuple[int, str], int]] = {VENUE: {}, PUBLISHER: {}}
+        self.sessions = {name: Sessions(terms.horizon_days) for name in self.numberings}
+        self.returned = Returned()
 
     def judge(self, rows: Input, strict_partitions: frozenset[int]) -> Verdicts:
         """Judge one batch and move the state on."""
@@ -91,21 +89,26 @@ class Tracker:
         numbered = rows.flag != kernel.UNREADABLE
         record_ms = self._record_times(rows)
         of_venue, of_publisher = numbered & rows.by_venue, numbered & rows.has_publisher
-        constant = Codes(np.zeros(len(rows.offset), dtype=np.int32), [PUBLISHER])
-        venue_old = self._old(VENUE, [partition, rows.stream, rows.session], of_venue, record_ms)
-        publisher_old = self._old(PUBLISHER, [partition, constant, rows.publisher_session], of_publisher, record_ms)
+        venue_old = self.sessions[VENUE].old([partition, rows.stream, rows.session], of_venue, record_ms)
+        publisher_old = self.sessions[PUBLISHER].old(
+            [partition, rows.stream, rows.publisher_session], of_publisher, record_ms
+        )
         venue_flags = np.where(numbered & (~of_venue | venue_old), kernel.SKIPPED, rows.flag).astype(np.int8)
         publisher_flags = np.where(numbered & (~of_publisher | publisher_old), kernel.SKIPPED, rows.flag)
-        symbols = combine([partition, rows.symbol])
+        # good rows have the symbol of their key
+        symbols = None if numbered.all() else combine([partition, rows.symbol])
         venue = self._judge_venue(rows, partition, symbols, venue_flags)
         publisher = self._judge_publisher(rows, partition, symbols, publisher_flags.astype(np.int8), strict_partitions)
         verdict = np.where(rows.by_venue, venue[0], publisher[0])
         verdict = np.where(np.where(rows.by_venue, venue_old, publisher_old), kernel.HORIZON, verdict)
+        for row, original in sorted(rows.originals.items()):
+            if rows.flag[row] == kernel.GOOD and not rows.by_venue[row] and not rows.has_publisher[row]:
+                verdict[row] = self.returned.claim(int(rows.partition[row]), original)
         self._forget_old()
         return Verdicts(verdict.astype(np.int8), {VENUE: venue[1], PUBLISHER: publisher[1]})
 
     def _judge_venue(
-        self, rows: Input, partition: Codes, symbols: Combinations, flags: Flags
+        self, rows: Input, partition: Codes, symbols: Combinations | None, flags: Flags
     ) -> tuple[Flags, list[Event]]:
         places, parts = combine([partition, rows.stream, rows.kind, rows.session, rows.symbol])
         used = np.zeros(len(parts), dtype=bool)
@@ -128,7 +131,7 @@ class Tracker:
         self,
         rows: Input,
         partition: Codes,
-        symbols: Combinations,
+        symbols: Combinations | None,
         flags: Flags,
         strict_partitions: frozenset[int],
     ) -> tuple[Flags, list[Event]]:
@@ -148,22 +151,15 @@ class Tracker:
         self,
         numbering: Numbering,
         rows: Input,
-        symbols: Combinations,
+        symbols: Combinations | None,
         key: npt.NDArray[np.int32],
         flags: Flags,
         sequence: Int64s,
         previous: Int64s,
     ) -> tuple[Flags, list[Event]]:
-        places, parts = symbols
-        symbol_of = np.array(
-            [
-                numbering.symbol_index((int(str(place)), symbol)) if symbol is not None else -1
-                for place, symbol in parts
-            ],
-            dtype=np.int32,
-        )
+        symbol = _symbols(numbering, symbols, len(flags))
         judged = numbering.judge(
-            kernel.Rows(key, sequence, previous, flags, symbol_of[places], rows.partition, rows.offset, rows.time_ms),
+            kernel.Rows(key, sequence, previous, flags, symbol, rows.partition, rows.offset, rows.time_ms),
             grace_messages=self.terms.grace_messages,
             grace_ms=self.terms.grace_ms,
         )
@@ -178,78 +174,25 @@ class Tracker:
             out[at] = np.maximum.accumulate(np.maximum(out[at], before))
         return out
 
-    def _old(
-        self, name: str, columns: list[Codes], wanted: npt.NDArray[np.bool_], record_ms: Int64s
-    ) -> npt.NDArray[np.bool_]:
-        """Rows of sessions that ended longer ago than the horizon; notes the sessions of the others.
-
-        The rows are looked at by stretches of record time that are shorter than the horizon: inside one, a session's
-        first row decides for all of its rows, so that the batch may be split anywhere.
-        """
-        out = np.zeros(len(wanted), dtype=bool)
-        if not wanted.any():
-            return out
-        all_wanted = bool(wanted.all())
-        if all_wanted and int(record_ms.min()) // self.horizon_ms == int(record_ms.max()) // self.horizon_ms:
-            return self._old_of_stretch(name, columns, record_ms)
-        stretches = record_ms // self.horizon_ms
-        for stretch in np.unique(stretches[wanted]):
-            at = np.flatnonzero(wanted & (stretches == stretch))
-            out[at] = self._old_of_stretch(name, [column.take(at) for column in columns], record_ms[at])
-        return out
-
-    def _old_of_stretch(self, name: str, columns: list[Codes], record_ms: Int64s) -> npt.NDArray[np.bool_]:
-        places, parts = combine(columns)
-        old = np.zeros(len(parts), dtype=bool)
-        old[list(self._note_sessions(name, places, parts, record_ms))] = True
-        return old[places] if old.any() else np.zeros(len(places), dtype=bool)
-
-    def _note_sessions(self, name: str, places: Int64s, parts: list[tuple[str | None, ...]], times: Int64s) -> set[int]:
-        last_ms, newest_ms = self._last_ms[name], self._newest_ms[name]
-        firsts = np.empty(len(parts), dtype=np.int64)
-        # of a place that occurs more than once the last assignment stays, which is its first row
-        firsts[places[::-1]] = np.arange(len(places) - 1, -1, -1)
-        lasts = np.empty(len(parts), dtype=np.int64)
-        # record time never goes back within a partition, so a session's newest is its last row's
-        lasts[places] = times
-        old: set[int] = set()
-        for at in np.argsort(firsts, kind="stable").tolist():
-            session = (int(str(parts[at][0])), str(parts[at][1]), parts[at][2] or "")
-            first = int(times[firsts[at]])
-            before = last_ms.get(session)
-            newest = newest_ms.get(session[:2], kernel.NEVER)
-            if before is None:
-                newest_ms[session[:2]] = max(newest, first)
-            elif first - before > self.horizon_ms and newest > before:
-                old.add(at)
-                continue
-            last_ms[session] = max(int(lasts[at]), before if before is not None else kernel.NEVER)
-        return old
-
     def _forget_old(self) -> None:
         for name, numbering in self.numberings.items():
-            last_ms, newest_ms = self._last_ms[name], self._newest_ms[name]
-            old = {
-                session
-                for session, last in last_ms.items()
-                if numbering.record_ms(session[0]) - last > 2 * self.horizon_ms and newest_ms[session[:2]] > last
-            }
-            if old:
-                numbering.forget({at for at, key in enumerate(numbering.keys) if _session_of(name, key) in old})
-            if len(last_ms) > MAX_OLD_SESSIONS:
-                for session in sorted(last_ms, key=last_ms.__getitem__)[:-MAX_OLD_SESSIONS]:
-                    del last_ms[session]
+            over = self.sessions[name].over(numbering.record_ms)
+            if over:
+                numbering.forget(self._keys_of(name, over))
+
+    def _keys_of(self, name: str, over: set[Session]) -> set[int]:
+        """Indices of the keys of sessions that are over. A publisher's numbers go over all of its streams."""
+        keys = self.numberings[name].keys
+        if name == VENUE:
+            return {at for at, key in enumerate(keys) if (key[0], str(key[1]), key[3] or "") in over}
+        gone = {(partition, session) for partition, _, session in over} - self.sessions[name].alive()
+        return {at for at, key in enumerate(keys) if (key[0], key[1] or "") in gone}
 
     def dump(self) -> bytes:
         """The whole state as bytes."""
-        head = {
-            name: {
-                "last_ms": [[*session, ms] for session, ms in self._last_ms[name].items()],
-                "newest_ms": [[*stream, ms] for stream, ms in self._newest_ms[name].items()],
-            }
-            for name in self.numberings
-        }
-        parts = [json.dumps(head).encode(), *(numbering.dump() for numbering in self.numberings.values())]
+        head = {name: sessions.dump() for name, sessions in self.sessions.items()}
+        numberings = [numbering.dump() for numbering in self.numberings.values()]
+        parts = [json.dumps(head).encode(), *numberings, self.returned.dump()]
         return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
     @classmethod
@@ -263,12 +206,10 @@ class Tracker:
             parts.append(data[at + 8 : end])
             at = end
         head: Mapping[str, Mapping[str, list[list[object]]]] = json.loads(parts[0])
-        for name, body in zip(out.numberings, parts[1:], strict=True):
+        out.returned = Returned.load(parts[-1])
+        for name, body in zip(out.numberings, parts[1:-1], strict=True):
             out.numberings[name] = Numbering.load(body)
-            for partition, stream, session, ms in head[name]["last_ms"]:
-                out._last_ms[name][_whole(partition), str(stream), str(session)] = _whole(ms)
-            for partition, stream, ms in head[name]["newest_ms"]:
-                out._newest_ms[name][_whole(partition), str(stream)] = _whole(ms)
+            out.sessions[name].restore(head[name])
         return out
 
 
@@ -279,11 +220,13 @@ def _places_of(places: Int64s, chosen: npt.NDArray[np.bool_]) -> Int64s:
     return places[chosen] if chosen.any() else places[:0]
 
 
-def _whole(value: object) -> int:
-    return int(str(value))
-
-
-def _session_of(name: str, key: Key) -> Session:
-    if name == VENUE:
-        return key[0], str(key[1]), key[3] or ""
-    return key[0], PUBLISHER, key[1] or ""
+def _symbols(numbering: Numbering, symbols: Combinations | None, count: int) -> npt.NDArray[np.int32]:
+    if symbols is None:
+        return np.full(count, kernel.NONE, dtype=np.int32)
+    places, parts = symbols
+    named = [
+        numbering.symbol_index((int(str(partition)), symbol)) if symbol is not None else kernel.NONE
+        for partition, symbol in parts
+    ]
+    out: npt.NDArray[np.int32] = np.array(named, dtype=np.int32)[places]
+    return out

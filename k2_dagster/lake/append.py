@@ -2,7 +2,7 @@
 
 1. lock      take the table's commit lock (the files are written already)
 2. reload    load the table as it is now
-3. compare   our id in the lineage: landed. Start offsets differ from the fence: refused
+3. compare   our id in the lineage: landed. Another start, predecessor or set of rules than the fence shows: refused
 4. merge     the new vector, and a stamp after the head's
 5. commit    property, vector, id and files in one Iceberg transaction
 6. unknown   if the answer was lost, reload and look for our id; never append again without looking
@@ -25,6 +25,7 @@ from k2_dagster.lake.catalog import load_table, translated_errors
 from k2_dagster.lake.expiry import expirable
 from k2_dagster.lake.fence import (
     Fence,
+    Rules,
     Vector,
     ingest_lineage,
     merged,
@@ -49,7 +50,8 @@ OUTCOME_RETRY_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """What to append. `starts` are the positions that the batch was built on (None: the partition was never read)."""
+    """What to append. `starts` are the positions that the batch was built on (None: the partition was never read),
+    `previous_id` the stream's commit before, `rules` what it was judged by."""
 
     table: str
     commit_id: str
@@ -57,6 +59,8 @@ class Append:
     starts: Mapping[str, int | None]
     ends: Vector
     files: Sequence[DataFile]
+    previous_id: str | None
+    rules: Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +136,30 @@ def _compare(table: Table, append: Append) -> Fence:
             table=append.table,
             moved=moved,
         )
+    # an offset may come round again after a log shrank; a commit does not
+    head = fence.heads.get(append.stream)
+    if head != append.previous_id:
+        raise FenceMoved(
+            f"{append.table}: {append.stream} is at commit {head}, the batch was built on {append.previous_id}",
+            advice="another writer went on; reload and start from the fence",
+            table=append.table,
+        )
+    if fence.rules.get(append.stream, append.rules) != append.rules:
+        raise FenceMoved(
+            f"{append.table}: {append.stream} is judged by other rules now than the batch was",
+            advice="another writer has taken the stream over; reload and start from the fence",
+            table=append.table,
+        )
     return fence
 
 
 def _commit(table: Table, append: Append, fence: Fence, started: float, tries: int) -> Landed:
-    vector, heads = merged(fence, append.ends, append.stream, append.commit_id)
+    after = merged(fence, append.ends, append.stream, append.commit_id, append.rules)
     stamp = next_stamp(fence)
     reached("commit.before")
     with translated_errors(), _Transaction(table) as transaction:
-        transaction.set_properties(table_properties(append.commit_id, vector, heads))
-        summary = snapshot_properties(append.commit_id, stamp, vector)
+        transaction.set_properties(table_properties(after))
+        summary = snapshot_properties(append.commit_id, stamp, after.vector)
         with transaction.update_snapshot(snapshot_properties=summary).merge_append() as producer:
             for data_file in append.files:
                 producer.append_data_file(data_file)

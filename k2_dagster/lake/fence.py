@@ -7,8 +7,9 @@ is `{topic id}:{partition}`: a recreated topic has another id and so another key
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
@@ -24,6 +25,16 @@ INGEST = "ingest"
 Vector = Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Everything that the verdicts on a stream depend on, beside its messages: the version of the rules, a digest of
+    what the profile says of them, and one of the schema ids that a person has refused."""
+
+    version: int
+    profile: str
+    refused: str
+
+
 def position_key(topic_id: str, partition: int) -> str:
     """Key of one topic-partition in a vector."""
     return f"{topic_id}:{partition}"
@@ -31,11 +42,13 @@ def position_key(topic_id: str, partition: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Where a table is. `heads` names the last commit of each stream (`exchange/dataset`) that wrote to the table."""
+    """Where a table is. `heads` names the last commit of each stream (`exchange/dataset`) that wrote to the table,
+    `rules` by which rules the stream is judged since."""
 
     vector: Vector = field(default_factory=dict)
     commit_id: str | None = None
     heads: Mapping[str, str] = field(default_factory=dict)
+    rules: Mapping[str, Rules] = field(default_factory=dict)
     snapshot_id: int | None = None
     stamp: datetime | None = None
 
@@ -62,10 +75,10 @@ def read_fence(metadata: TableMetadata) -> Fence:
     if newest is None:
         if metadata.current_snapshot() is None and prop.get("commit_id"):
             raise _disagree("none: the table has no snapshot", prop["commit_id"])
-        return Fence(prop.get("vector", {}), prop.get("commit_id"), prop.get("heads", {}))
+        return Fence(prop.get("vector", {}), prop.get("commit_id"), prop.get("heads", {}), _rules(prop))
     if prop.get("commit_id") != newest.commit_id:
         raise _disagree(newest.commit_id, prop.get("commit_id"))
-    return Fence(newest.vector, newest.commit_id, prop["heads"], newest.snapshot_id, newest.stamp)
+    return Fence(newest.vector, newest.commit_id, prop["heads"], _rules(prop), newest.snapshot_id, newest.stamp)
 
 
 def ingest_lineage(metadata: TableMetadata) -> Iterator[LandedSnapshot]:
@@ -102,9 +115,15 @@ def moved_keys(fence: Fence, starts: Mapping[str, int | None]) -> list[str]:
     return [key for key, start in starts.items() if fence.vector.get(key) != start]
 
 
-def merged(fence: Fence, ends: Vector, stream: str, commit_id: str) -> tuple[Vector, Mapping[str, str]]:
-    """The vector and heads after a commit."""
-    return {**fence.vector, **ends}, {**fence.heads, stream: commit_id}
+def merged(fence: Fence, ends: Vector, stream: str, commit_id: str, rules: Rules) -> Fence:
+    """The fence after a commit of a stream."""
+    return replace(
+        fence,
+        vector={**fence.vector, **ends},
+        commit_id=commit_id,
+        heads={**fence.heads, stream: commit_id},
+        rules={**fence.rules, stream: rules},
+    )
 
 
 def snapshot_properties(commit_id: str, stamp: datetime, vector: Vector) -> dict[str, str]:
@@ -117,10 +136,15 @@ def snapshot_properties(commit_id: str, stamp: datetime, vector: Vector) -> dict
     }
 
 
-def table_properties(commit_id: str, vector: Vector, heads: Mapping[str, str]) -> dict[str, str]:
+def table_properties(fence: Fence) -> dict[str, str]:
     """Table property written in the same transaction."""
-    body = {"commit_id": commit_id, "vector": dict(vector), "heads": dict(heads)}
+    rules = {stream: asdict(one) for stream, one in fence.rules.items()}
+    body = {"commit_id": fence.commit_id, "vector": dict(fence.vector), "heads": dict(fence.heads), "rules": rules}
     return {FENCE_KEY: json.dumps(body, separators=(",", ":"), sort_keys=True)}
+
+
+def _rules(stored: Mapping[str, Any]) -> dict[str, Rules]:
+    return {stream: Rules(**one) for stream, one in stored.get("rules", {}).items()}
 
 
 def _disagree(snapshot: str, prop: str | None) -> FenceDisagrees:

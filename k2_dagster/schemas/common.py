@@ -117,3 +117,6 @@ POSITION_FIELDS: tuple[Field, ...] = (
 )
 ORIGINS = ("live", "recovered", "reprocessed", "restated")
 ORIGIN_HEADER = "k2-origin"
+# Of a message that comes back from quarantine, `epoch/partition/offset`: where it was refused the last time, and first.
+REFUSED_AT_HEADER = "k2-refused-at"
+REFUSED_FIRST_HEADER = "k2-refused-first"

@@ -4,6 +4,8 @@ They live in one validated TOML file (`K2_PROFILES`, else the one in the package
 what would be valid.
 """
 
+import hashlib
+import json
 import tomllib
 from enum import Enum
 from functools import cached_property
@@ -19,6 +21,8 @@ from k2_dagster.schemas.datasets import RULES_VERSION, WIRE_DATASETS
 PACKAGED_PROFILES = Path(__file__).parent / "exchanges.toml"
 # A rules version is RULES_VERSION * this + the profile file's version.
 PROFILE_VERSIONS = 100_000
+# 64 bits tell two profiles apart.
+DIGEST_CHARACTERS = 16
 # More partitions than this on one topic is a typing mistake; Kafka handles a few thousand per broker.
 MAX_PARTITIONS = 1_024
 
@@ -78,7 +82,7 @@ class ExchangeProfile(_Strict):
     gap_grace_messages: int = Field(20, ge=0)
     gap_grace_seconds: float = Field(5.0, ge=0)
     on_critical_gap: Literal["halt", "mark_stale"]
-    closed_session_days: int = Field(3, gt=0)
+    closed_session_days: int = Field(7, gt=0)
 
     @field_validator("timezone")
     @classmethod
@@ -100,6 +104,15 @@ class ExchangeProfile(_Strict):
         """Data sets that this exchange has topics for; `control` always."""
         named = {stream.dataset for stream in self.streams.values()}
         return tuple(name for name in WIRE_DATASETS if name in named or name == "control")
+
+    def verdict_digest(self, dataset: str) -> str:
+        """Of what the verdicts on a dataset's messages depend on; thresholds and priorities are not among it."""
+        said = {
+            "streams": {name: one.domain.value for name, one in self.streams.items() if one.dataset == dataset},
+            "grace": [self.gap_grace_messages, self.gap_grace_seconds],
+            "closed_session_days": self.closed_session_days,
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:DIGEST_CHARACTERS]
 
     def stream(self, dataset: str, name: str) -> StreamProfile | None:
         """The stream's profile, or None when it is not declared for this dataset."""

@@ -17,9 +17,10 @@ from k2_dagster.state.tables import gaps
 
 @dataclass(frozen=True, slots=True)
 class LedgerChange:
-    """One change: `report` opens a gap row, `fill` says that `filled` of its numbers came late."""
+    """One change: `report` opens a gap row; `settle` says that `filled` of its numbers came late, and how many more
+    (or, where those came late, fewer) of them are in quarantine."""
 
-    change: Literal["report", "fill"]
+    change: Literal["report", "settle"]
     numbering: str
     stream: str
     kind: str
@@ -29,6 +30,7 @@ class LedgerChange:
     last_sequence: int
     missing: int
     filled: int
+    quarantined: int
     level: str
     cause: str
     topic_epoch: int
@@ -44,7 +46,7 @@ def fold_changes(connection: Connection, attempt: Any, changes: Sequence[LedgerC
         if change.change == "report":
             _report(connection, attempt, change)
         else:
-            _fill(connection, attempt, change)
+            _settle(connection, attempt, change)
 
 
 def open_gaps(database: Database, dataset: str, exchange: str, day: str | None = None) -> list[dict[str, Any]]:
@@ -69,9 +71,11 @@ def _report(connection: Connection, attempt: Any, change: LedgerChange) -> None:
     )
 
 
-def _fill(connection: Connection, attempt: Any, change: LedgerChange) -> None:
+def _settle(connection: Connection, attempt: Any, change: LedgerChange) -> None:
     filled = gaps.c.filled + change.filled
+    quarantined = gaps.c.quarantined + change.quarantined
     span = gaps.c.last_sequence - gaps.c.first_sequence + 1
+    explained = (quarantined > 0) & (filled + quarantined >= span)
     connection.execute(
         update(gaps)
         .where(
@@ -85,6 +89,8 @@ def _fill(connection: Connection, attempt: Any, change: LedgerChange) -> None:
         )
         .values(
             filled=filled,
+            quarantined=quarantined,
+            cause=case((explained, "quarantined"), else_="unknown"),
             state=case((filled >= span, "filled"), else_="open"),
             commit_id=attempt.id,
             changed_at=func.now(),

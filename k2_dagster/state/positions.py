@@ -1,16 +1,16 @@
 """Where topics begin: incarnations (epochs), baselines and accepted losses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, tuple_, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
 from k2_dagster.errors import PartitionCountChanged
 from k2_dagster.state.database import Database
-from k2_dagster.state.tables import baselines, commits, losses, topics
+from k2_dagster.state.tables import baselines, losses, topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,15 @@ def read_baselines(database: Database, table_name: str, topic_id: str) -> dict[i
         return {row.partition: row.first_offset for row in connection.execute(query)}
 
 
-def accept_loss(database: Database, loss: AcceptedLoss) -> None:
-    """Put an accepted loss on record."""
+def accept_losses(database: Database, accepted: Sequence[AcceptedLoss], *, begins_epoch: bool) -> None:
+    """Put accepted losses of one topic on record. `begins_epoch`: its log shrank, so offsets that have rows will be
+    given to other messages, whose rows need another epoch; both are true together or not at all."""
     names = AcceptedLoss.__dataclass_fields__
     with database.begin() as connection:
-        connection.execute(plain_insert(losses), {name: getattr(loss, name) for name in names})
+        for loss in accepted:
+            connection.execute(plain_insert(losses), {name: getattr(loss, name) for name in names})
+        if begins_epoch:
+            _begin_epoch(connection, accepted[0].topic, accepted[0].topic_id)
 
 
 def read_losses(database: Database, table_name: str, topic_id: str) -> list[dict[str, Any]]:
@@ -100,29 +104,36 @@ def read_losses(database: Database, table_name: str, topic_id: str) -> list[dict
         return [dict(row) for row in connection.execute(query.order_by(losses.c.id)).mappings()]
 
 
-def pending_losses(database: Database, table_name: str, topic_id: str) -> dict[tuple[int, int], int]:
-    """Accepted losses that no commit has gone behind yet: (partition, first offset) -> offset to go on from.
+# (table name, topic id, partition) -> (first lost offset, offset to go on from), in the order of acceptance
+PendingLosses = Mapping[tuple[str, str, int], Sequence[tuple[int, int]]]
 
-    An applied one must not be applied again: after a log shrank, its first offset is reached a second time.
-    """
-    out = {}
-    for loss in read_losses(database, table_name, topic_id):
-        behind = [{"topic_id": topic_id, "partition": loss["partition"], "start": loss["next_offset"]}]
-        query = select(commits.c.id).where(
-            commits.c.table_name == table_name,
-            commits.c.ranges.contains(behind),
-            commits.c.settled_at > loss["accepted_at"],
-        )
-        with database.begin() as connection:
-            applied = connection.execute(query.limit(1)).one_or_none() is not None
-        if not applied:
-            out[loss["partition"], loss["first_offset"]] = int(loss["next_offset"])
+
+def pending_losses(database: Database) -> PendingLosses:
+    """Accepted losses that no commit has gone behind yet. An applied one must not be applied again: after a log shrank,
+    its first offset is reached a second time."""
+    query = select(losses).where(losses.c.applied_by.is_(None)).order_by(losses.c.id)
+    out: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
+    with database.begin() as connection:
+        for one in connection.execute(query):
+            place = (str(one.table_name), str(one.topic_id), int(one.partition))
+            out.setdefault(place, []).append((int(one.first_offset), int(one.next_offset)))
     return out
 
 
-def begin_epoch(database: Database, topic: str, topic_id: str) -> int:
-    """A new epoch for the same topic: its log shrank, so offsets that have rows will be given to other messages."""
-    with database.begin() as connection:
-        newest = connection.execute(select(func.max(topics.c.epoch)).where(topics.c.topic == topic)).scalar_one()
-        connection.execute(update(topics).where(topics.c.topic_id == topic_id).values(epoch=newest + 1))
-    return int(newest) + 1
+def behind_losses(accepted: Sequence[tuple[int, int]], offset: int) -> int:
+    """Where to go on from `offset`. More may have been lost before anything was read behind the first loss."""
+    for first, following in accepted:
+        offset = following if first == offset else offset
+    return offset
+
+
+def mark_applied(connection: Connection, table_name: str, commit_id: str, moved: Sequence[tuple[str, int]]) -> None:
+    """A commit has moved these (topic id, partition): what was accepted before is behind it."""
+    places = tuple_(losses.c.topic_id, losses.c.partition)
+    pending = (losses.c.table_name == table_name) & losses.c.applied_by.is_(None)
+    connection.execute(update(losses).where(pending, places.in_(moved)).values(applied_by=commit_id))
+
+
+def _begin_epoch(connection: Connection, topic: str, topic_id: str) -> None:
+    newest = connection.execute(select(func.max(topics.c.epoch)).where(topics.c.topic == topic)).scalar_one()
+    connection.execute(update(topics).where(topics.c.topic_id == topic_id).values(epoch=newest + 1))

@@ -3,11 +3,16 @@
 Messages that name one go to quarantine instead of holding their partition for ever.
 """
 
+import hashlib
+
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import refused_schemas
+
+# 64 bits tell two sets apart.
+DIGEST_CHARACTERS = 16
 
 
 def refuse_schema(database: Database, schema_id: int, *, accepted_by: str, reason: str) -> None:
@@ -21,3 +26,10 @@ def refused_schema_ids(database: Database) -> frozenset[int]:
     """Every refused id."""
     with database.begin() as connection:
         return frozenset(connection.execute(select(refused_schemas.c.schema_id)).scalars())
+
+
+def refusals_digest(schema_ids: frozenset[int]) -> str:
+    """Tells two sets of refused ids apart; empty for none."""
+    if not schema_ids:
+        return ""
+    return hashlib.sha256(" ".join(map(str, sorted(schema_ids))).encode()).hexdigest()[:DIGEST_CHARACTERS]

@@ -27,6 +27,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -118,6 +119,7 @@ gaps = Table(
     Column("last_sequence", BigInteger, nullable=False),
     Column("missing", BigInteger, nullable=False),
     Column("filled", BigInteger, nullable=False, server_default="0"),
+    Column("quarantined", BigInteger, nullable=False, server_default="0"),
     Column("level", String, nullable=False),
     Column("cause", String, nullable=False),
     Column("state", String, nullable=False),
@@ -148,6 +150,9 @@ losses = Table(
     Column("accepted_by", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("accepted_at", _Time, nullable=False, server_default=_NOW),
+    # the commit that went behind it; null until then
+    Column("applied_by", String),
+    Index("losses_pending", "table_name", postgresql_where=text("applied_by IS NULL")),
 )
 
 refused_schemas = Table(

@@ -107,7 +107,9 @@ def read_records(
         ):
             out.baselines[row.topic_id, row.partition] = row.first_offset
         for row in connection.execute(
-            select(losses).where(losses.c.table_name == data.name, losses.c.topic_id.in_(topic_ids))
+            select(losses)
+            .where(losses.c.table_name == data.name, losses.c.topic_id.in_(topic_ids))
+            .order_by(losses.c.id)
         ):
             out.losses.setdefault((row.topic_id, row.partition), []).append((row.first_offset, row.next_offset))
     return out

@@ -54,7 +54,7 @@ def check_tiling(
         tally.add("fence", "the partition has commits but no baseline on record", [ranges[0].start])
     for one in ranges:
         assert expected is not None
-        if one.start != expected and (expected, one.start) in losses:
+        if one.start != expected and one.start in _behind(losses, expected):
             expected = one.end
             continue
         if one.start > expected:
@@ -88,6 +88,16 @@ def lanes(ranges: Sequence[CommittedRange], baseline: int | None, fence: int | N
         out[-1] = replace(out[-1], end=max(out[-1].begin, fence))
     readable = [min([one.end, *(later.begin for later in out[at + 1 :])]) for at, one in enumerate(out)]
     return [replace(one, readable_below=below) for one, below in zip(out, readable, strict=True)]
+
+
+def _behind(losses: Sequence[tuple[int, int]], offset: int) -> list[int]:
+    """Offsets that the accepted losses, in their order, lead to from this one: a second loss may come before anything
+    is read behind the first."""
+    places: list[int] = []
+    for first, following in losses:
+        if first == (places[-1] if places else offset):
+            places.append(following)
+    return places
 
 
 def _shown(fence: int | None) -> str:

@@ -18,7 +18,7 @@ from k2_dagster.ingest.drain import StreamDrain
 from k2_dagster.lake.append import Append, fenced_append
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.lake.expiry import expire_snapshots
-from k2_dagster.lake.fence import position_key
+from k2_dagster.lake.fence import Rules, position_key
 from k2_dagster.lake.parquet import data_path, write_data_file
 from k2_dagster.schemas.datasets import table_name
 from k2_dagster.schemas.profiles import load_profiles
@@ -34,6 +34,7 @@ FLATNESS_GOAL = 1.5
 # Commits at each end of the series that are compared.
 END_COMMITS = 100
 ROWS_PER_COMMIT = 100
+RULES = Rules(1, "", "")
 DEFAULT_TABLE = "bare.ticks"
 
 
@@ -168,7 +169,9 @@ def _commit(catalog: Catalog, database: Database, rows: pa.Table, number: int, p
     insert_attempt(database, attempt)
     key = position_key(topic_id, 0)
     starts = {key: start if number else None}
-    landed = fenced_append(catalog, database, Append(name, commit_id, "bench/ticks", starts, {key: end}, [file]))
+    landed = fenced_append(
+        catalog, database, Append(name, commit_id, "bench/ticks", starts, {key: end}, [file], previous, RULES)
+    )
     settle(database, name, [LandedCommit(commit_id, landed.snapshot_id, landed.stamp, landed.seconds)])
     return commit_id
 

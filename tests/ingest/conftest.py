@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -54,7 +54,14 @@ class Exchange:
             sequence = self.numbers[symbol] = self.numbers.get(symbol, 0) + 1
         return avro(TICKS, self.schema_id, exchange=self.name, symbol=symbol, sequence=sequence, **values)
 
-    def publish(self, values: Sequence[bytes | None], partition: int = 0, *, transaction: str = "") -> None:
+    def publish(
+        self,
+        values: Sequence[bytes | None],
+        partition: int = 0,
+        *,
+        transaction: str = "",
+        key: bytes | None = b"key",
+    ) -> None:
         """Write messages; `transaction` is "", "commit" or "abort"."""
         config = producer_config(self.settings)
         if transaction:
@@ -64,7 +71,7 @@ class Exchange:
             producer.init_transactions(20)
             producer.begin_transaction()
         for value in values:
-            producer.produce(self.topic, value, b"key", partition)
+            producer.produce(self.topic, value, key, partition)
         assert producer.flush(20) == 0
         if transaction == "commit":
             producer.commit_transaction(20)
@@ -87,6 +94,14 @@ class Exchange:
         """(partition, offset) of every row, with repeats."""
         return [(one["kafka_partition"], one["kafka_offset"]) for one in self.landed(dataset)]
 
+    def with_profile(self, version: int, **streams: str) -> "Exchange":
+        """The same exchange under other profiles; see `profile_text`."""
+        assert self.settings.profiles is not None
+        path = self.settings.profiles.with_name(f"profiles-{version}.toml")
+        path.write_text(profile_text(self.name, version, **streams))
+        settings = self.settings.model_copy(update={"profiles": path})
+        return replace(self, settings=settings, profiles=load_profiles(path))
+
     def remake_topic(self) -> None:
         """Delete the topic and create it again, with another id."""
         admin = AdminClient(client_config(self.settings))
@@ -103,14 +118,10 @@ class Exchange:
         watermarks(self.settings, self.topic, 2)
 
 
-@pytest.fixture
-def exchange(settings: Settings, tmp_path: Path) -> Iterator[Exchange]:
-    """An exchange that nothing else uses, initialised."""
-    name = f"t_{uuid.uuid4().hex[:20]}"
-    path = tmp_path / "profiles.toml"
-    path.write_text(
-        f"""
-        version = 1
+def profile_text(name: str, version: int, **streams: str) -> str:
+    """Profiles of one exchange; `streams` gives the domain of each stream of ticks."""
+    return f"""
+        version = {version}
         [exchanges.{name}]
         title = "Test"
         asset_class = "crypto"
@@ -120,9 +131,17 @@ def exchange(settings: Settings, tmp_path: Path) -> Iterator[Exchange]:
         partitions = 2
         on_critical_gap = "mark_stale"
         gap_grace_messages = 5
-        streams.ticks_stream = {{dataset = "ticks", domain = "dense"}}
-        """
+        """ + "\n".join(
+        f'streams.{stream} = {{dataset = "ticks", domain = "{domain}"}}' for stream, domain in streams.items()
     )
+
+
+@pytest.fixture
+def exchange(settings: Settings, tmp_path: Path) -> Iterator[Exchange]:
+    """An exchange that nothing else uses, initialised."""
+    name = f"t_{uuid.uuid4().hex[:20]}"
+    path = tmp_path / "profiles.toml"
+    path.write_text(profile_text(name, 1, ticks_stream="dense"))
     settings = settings.model_copy(update={"profiles": path})
     profiles = load_profiles(path)
     database, catalog, registry = Database(settings), open_catalog(settings), Registry(settings)

@@ -1,6 +1,6 @@
 """The sequence judge as plain sets of numbers, row by row: slow, and short enough to be believed."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from k2_dagster.ingest import kernel
@@ -24,27 +24,37 @@ class Row:
     sparse: bool = False
     start: int = kernel.NEVER
 
+    @property
+    def numbers(self) -> list[int]:
+        """Every number that the message stands for."""
+        return list(range(self.previous + 1, self.sequence + 1))
+
 
 @dataclass(eq=False)
 class Gap:
-    """Numbers that were missing when one row came."""
+    """Numbers that were missing when one row came. `unread`: unreadable messages that cannot be among them."""
 
     opened_offset: int
     opened_count: int
     opened_ms: int
     partition: int
     explained: bool
+    unread: int
 
 
 @dataclass
 class KeyState:
-    """`open` maps each missing number to its gap, `origin` each reported one to the first number of its report."""
+    """`open` maps each missing number to its gap, `ahead` each refused number beyond the last one; `origin` maps each
+    number of a reported gap to the gap's first."""
 
     last: int
     sparse: bool
+    symbol: Any
     count: int = 0
-    bad_seen: int = 0
+    used: int = 0
+    unread: int = 0
     open: dict[int, Gap] = field(default_factory=dict)
+    ahead: dict[int, Gap] = field(default_factory=dict)
     origin: dict[int, int] = field(default_factory=dict)
 
 
@@ -55,95 +65,160 @@ class Oracle:
         self.grace_messages, self.grace_ms = grace_messages, grace_ms
         self.keys: dict[Any, KeyState] = {}
         self.bad: dict[Any, int] = {}
+        self.known: set[Any] = set()
         self.now: dict[int, int] = {}
         self.verdicts: list[int] = []
         self.events: list[Event] = []
 
     def judge(self, row: Row) -> None:
         """Note the verdict and the events of a row."""
-        now = self.now[row.partition] = max(self.now.get(row.partition, row.time_ms), row.time_ms)
+        before = self.now.get(row.partition)
+        now = self.now[row.partition] = row.time_ms if before is None else max(before, row.time_ms)
+        if before is not None and now // kernel.DAY_MS > before // kernel.DAY_MS:
+            strangers = [one for one in self.bad if one[0] == row.partition and one not in self.known]
+            self.bad.update(dict.fromkeys(strangers, 0))
         verdict = kernel.IN_ORDER
         if row.flag == kernel.UNREADABLE:
             if row.symbol is not None:
                 self.bad[row.symbol] = self.bad.get(row.symbol, 0) + 1
         elif row.flag != kernel.SKIPPED:
-            state = self.keys.setdefault(row.key, KeyState(row.start, row.sparse))
-            verdict = self._judge(row, state, now)
-            for piece in self._pieces(state):
-                gap = state.open[piece[0]]
-                if state.count - gap.opened_count >= self.grace_messages:
-                    self._report(row, row.key, piece)
+            self.known.add(row.symbol)
+            state = self.keys.setdefault(row.key, KeyState(row.start, row.sparse, row.symbol))
+            state.count += 1
+            if row.flag == kernel.REFUSED:
+                self._refuse(row, state, now)
+            else:
+                verdict = self._land(row, state, now)
+            self._absorb(state)
+            for piece in self._pieces(state, reported=False):
+                if state.count - state.open[piece[0]].opened_count >= self.grace_messages:
+                    self._tell(row, row.key, piece)
         self.verdicts.append(verdict)
-        self._report_overdue(row, now)
+        self._tell_overdue(row, now)
 
     def open_numbers(self) -> set[tuple[Any, int, bool]]:
-        """(key, number, explained by quarantine) of everything that is missing."""
-        return {(key, number, gap.explained) for key, state in self.keys.items() for number, gap in state.open.items()}
+        """(key, number, explained by quarantine) of everything that is missing or was refused ahead of its time."""
+        return {
+            (key, number, gap.explained)
+            for key, state in self.keys.items()
+            for number, gap in (state.open | state.ahead).items()
+        }
 
-    def _judge(self, row: Row, state: KeyState, now: int) -> int:
-        if row.flag == kernel.REFUSED:
-            if state.last != kernel.NEVER and row.previous == state.last and row.sequence > state.last:
-                state.count += 1
-                self._open(row, state, row.sequence, now, explained=True)
-                state.last = row.sequence
-            elif row.sequence > state.last:
-                self.bad[row.symbol] = self.bad.get(row.symbol, 0) + 1
-            return kernel.IN_ORDER
-        state.count += 1
-        if row.sequence <= state.last:
-            return self._fill(row, state)
-        if row.previous > state.last:
-            size = 1 if state.sparse else row.previous - state.last
-            explained = state.last == kernel.NEVER or size <= self.bad.get(row.symbol, 0) - state.bad_seen
-            self._open(row, state, row.previous, now, explained=explained)
+    def _refuse(self, row: Row, state: KeyState, now: int) -> None:
+        """Its numbers are in quarantine: those that are missing are explained, those to come will not be missed."""
+        pieces = [*self._pieces(state, reported=True), *self._pieces(state, reported=False)]
+        for piece in sorted(pieces, reverse=True):
+            refused = [number for number in piece if number in row.numbers]
+            if refused and refused[0] in state.origin:
+                self._event(row, kernel.EXPLAIN, row.key, refused[0], refused[-1], piece[0])
+            state.open.update({number: replace(state.open[number], explained=True) for number in refused})
+        gap = self._gap(row, state, now, explained=True)
+        state.ahead.update({number: gap for number in row.numbers if number > state.last and number not in state.ahead})
+
+    def _land(self, row: Row, state: KeyState, now: int) -> int:
+        last = state.last
+        verdict = self._fill(row, state) if row.previous < last else kernel.IN_ORDER
+        if row.sequence <= last:
+            return verdict
+        for number in row.numbers:
+            state.ahead.pop(number, None)
+        if row.previous > last:
+            self._miss(row, state, now)
         state.last = row.sequence
-        state.bad_seen = self.bad.get(row.symbol, 0)
+        state.unread = self._unread(state)
         return kernel.IN_ORDER
 
-    def _open(self, row: Row, state: KeyState, last: int, now: int, *, explained: bool) -> None:
-        gap = Gap(row.offset, state.count, now, row.partition, explained)
-        state.open.update(dict.fromkeys(range(max(0, state.last + 1), last + 1), gap))
+    def _miss(self, row: Row, state: KeyState, now: int) -> None:
+        missing = range(max(0, state.last + 1), row.previous + 1)
+        if state.last == kernel.NEVER:
+            # before the first number that is seen any may still come
+            state.open.update(dict.fromkeys(missing, self._gap(row, state, now, explained=True)))
+            state.ahead = {number: gap for number, gap in state.ahead.items() if number > row.previous}
+            return
+        unseen = [number for number in missing if number not in state.ahead]
+        size = len(runs(unseen)) if state.sparse else len(unseen)
+        explained = size <= self._unread(state) - state.unread
+        if explained:
+            state.used += size
+        state.open.update(dict.fromkeys(unseen, self._gap(row, state, now, explained=explained)))
+        # past now, as everything below this row's numbers
+        state.open.update({number: state.ahead.pop(number) for number in missing if number in state.ahead})
+
+    def _absorb(self, state: KeyState) -> None:
+        while state.last != kernel.NEVER and state.last + 1 in state.ahead:
+            state.last += 1
+            state.open[state.last] = state.ahead.pop(state.last)
+
+    def _gap(self, row: Row, state: KeyState, now: int, *, explained: bool) -> Gap:
+        return Gap(row.offset, state.count, now, row.partition, explained, state.unread)
+
+    def _unread(self, state: KeyState) -> int:
+        return self.bad.get(state.symbol, 0) - state.used
 
     def _fill(self, row: Row, state: KeyState) -> int:
-        arrived = [number for number in range(row.previous + 1, row.sequence + 1) if number in state.open]
-        for piece in self._pieces(state, reported=True):
+        arrived = [number for number in row.numbers if number in state.open]
+        pieces = [*self._pieces(state, reported=True), *self._pieces(state, reported=True, explained=True)]
+        for piece in sorted(pieces, reverse=True):
             filled = [number for number in piece if number in arrived]
             if filled:
-                self._event(row, kernel.FILL, row.key, filled[0], filled[-1], piece[0])
+                explained = state.open[filled[0]].explained
+                kind = kernel.FILL_EXPLAINED if explained else kernel.FILL
+                self._event(row, kind, row.key, filled[0], filled[-1], piece[0])
         for number in arrived:
             del state.open[number]
         return kernel.LATE if arrived else kernel.DUPLICATE
 
-    def _pieces(self, state: KeyState, *, reported: bool = False) -> list[Piece]:
-        """Runs of numbers missing since the same row, highest first; without those that quarantine explains."""
+    def _pieces(self, state: KeyState, *, reported: bool, explained: bool = False) -> list[Piece]:
+        """Runs of numbers that are missing since the same row, highest first."""
         pieces: list[Piece] = []
         for number in sorted(state.open):
             gap = state.open[number]
-            if gap.explained or (number in state.origin) != reported:
+            if gap.explained != explained or (number in state.origin) != reported:
                 continue
-            if pieces and pieces[-1][-1] == number - 1 and state.open[number - 1] is gap:
+            if pieces and pieces[-1][-1] == number - 1 and self._together(state, number):
                 pieces[-1].append(number)
             else:
                 pieces.append([number])
         return pieces[::-1]
 
-    def _report(self, row: Row, key: Any, piece: Piece) -> None:
+    def _together(self, state: KeyState, number: int) -> bool:
+        same_row = state.open[number - 1].opened_offset == state.open[number].opened_offset
+        return same_row and state.origin.get(number - 1) == state.origin.get(number)
+
+    def _tell(self, row: Row, key: Any, piece: Piece) -> None:
+        """The grace of these numbers is over: a gap, unless unreadable messages explain them by their count."""
         state = self.keys[key]
+        size = 1 if state.sparse else len(piece)
+        if size <= self._unread(state) - state.open[piece[0]].unread:
+            state.used += size
+            state.open.update({number: replace(state.open[number], explained=True) for number in piece})
+            return
         state.origin.update(dict.fromkeys(piece, piece[0]))
         self._event(row, kernel.REPORT, key, piece[0], piece[-1], piece[0])
 
-    def _report_overdue(self, row: Row, now: int) -> None:
+    def _tell_overdue(self, row: Row, now: int) -> None:
         waiting = [
             (gap.opened_offset, -piece[0], key, piece)
             for key, state in self.keys.items()
-            for piece in self._pieces(state)
+            for piece in self._pieces(state, reported=False)
             for gap in [state.open[piece[0]]]
             if gap.partition == row.partition and now >= gap.opened_ms + self.grace_ms
         ]
         for _, _, key, piece in sorted(waiting, key=lambda one: one[:2]):
-            self._report(row, key, piece)
+            self._tell(row, key, piece)
 
     def _event(self, row: Row, kind: int, key: Any, first: int, last: int, number: int) -> None:
         state = self.keys[key]
         opened_offset = state.open[number].opened_offset
         self.events.append((row.offset, kind, key, first, last, state.origin[number], opened_offset))
+
+
+def runs(numbers: list[int]) -> list[Piece]:
+    """Consecutive numbers together."""
+    out: list[Piece] = []
+    for number in numbers:
+        if out and out[-1][-1] == number - 1:
+            out[-1].append(number)
+        else:
+            out.append([number])
+    return out

@@ -1,16 +1,13 @@
 """The compiled judge against plain sets of numbers, under every split of the rows into batches."""
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.numbering import Numbering
-from tests.ingest.oracle import Event, Oracle, Row
+from tests.ingest.judging import dense, judge, judge_split, missing, state_of, unexplained
+from tests.ingest.oracle import Oracle, Row
 
 DENSE, RANGE, LINKED = "dense", "range", "linked"
 # (partition, symbol, domain, number before the first): four sequences, two of them of one symbol
@@ -40,65 +37,6 @@ def histories(draw: st.DrawFn) -> list[Row]:
     return rows
 
 
-def judge(
-    numbering: Numbering, rows: Sequence[Row], grace_messages: int, grace_ms: int
-) -> tuple[list[int], list[Event]]:
-    keys = [
-        numbering.key_index(row.key, start=row.start, sparse=row.sparse)
-        if row.flag in (kernel.GOOD, kernel.REFUSED)
-        else kernel.NONE
-        for row in rows
-    ]
-    symbols = [kernel.NONE if row.symbol is None else numbering.symbol_index(row.symbol) for row in rows]
-
-    def column(values: list[Any], dtype: type) -> Any:
-        return np.array(values, dtype=dtype)
-
-    judged = numbering.judge(
-        kernel.Rows(
-            column(keys, np.int32),
-            column([row.sequence for row in rows], np.int64),
-            column([row.previous for row in rows], np.int64),
-            column([row.flag for row in rows], np.int8),
-            column(symbols, np.int32),
-            column([row.partition for row in rows], np.int32),
-            column([row.offset for row in rows], np.int64),
-            column([row.time_ms for row in rows], np.int64),
-        ),
-        grace_messages=grace_messages,
-        grace_ms=grace_ms,
-    )
-    events = [
-        (rows[one.row].offset, one.kind, one.key, one.first, one.last, one.origin, one.opened_offset)
-        for one in judged.events
-    ]
-    return judged.verdicts.tolist(), events
-
-
-def judge_split(
-    rows: list[Row], cuts: set[int], grace_messages: int, grace_ms: int
-) -> tuple[Numbering, list[int], list[Event]]:
-    """Judge the rows in batches that end at the cuts, with the state going through bytes in between."""
-    numbering = Numbering()
-    verdicts: list[int] = []
-    events: list[Event] = []
-    ends = [*sorted(cut for cut in cuts if 0 < cut < len(rows)), len(rows)]
-    for start, end in zip([0, *ends], ends, strict=False):
-        numbering = Numbering.load(numbering.dump())
-        more_verdicts, more_events = judge(numbering, rows[start:end], grace_messages, grace_ms)
-        verdicts += more_verdicts
-        events += more_events
-    return numbering, verdicts, events
-
-
-def missing(numbering: Numbering) -> set[tuple[Any, int, bool]]:
-    return {
-        (key, number, bool(explained))
-        for key, first, last, explained in numbering.open_holes()
-        for number in range(first, last + 1)
-    }
-
-
 @settings(max_examples=250, deadline=None)
 @given(histories(), st.sampled_from((0, 1, 3, 20)), st.sampled_from((0, 4, 15, 10_000)), st.sets(st.integers(1, 59)))
 def test_any_split_agrees_with_plain_sets(rows: list[Row], grace_messages: int, grace_ms: int, cuts: set[int]) -> None:
@@ -111,16 +49,7 @@ def test_any_split_agrees_with_plain_sets(rows: list[Row], grace_messages: int, 
     assert missing(whole) == oracle.open_numbers()
     parts, split_verdicts, split_events = judge_split(rows, cuts, grace_messages, grace_ms)
     assert (split_verdicts, split_events) == (verdicts, events)
-    assert parts.dump() == whole.dump()
-
-
-def dense(sequences: Sequence[int], *, start: int = kernel.NEVER) -> list[Row]:
-    """Good messages of one dense key, one a millisecond."""
-    key = (0, "A")
-    return [
-        Row(key, number, number - 1, kernel.GOOD, (0, "A"), 0, offset, offset, start=start)
-        for offset, number in enumerate(sequences)
-    ]
+    assert state_of(parts) == state_of(whole)
 
 
 FAR_MS = 10**9
@@ -184,7 +113,7 @@ def test_the_holes_of_a_key_are_bounded_and_what_is_forgotten_was_reported_and_i
     numbering, verdicts, events = splits[0]
     assert verdicts[-4:] == [kernel.HORIZON, kernel.LATE, kernel.LATE, kernel.HORIZON]
     assert [(kind, first) for _, kind, _, first, *_ in events] == [(kernel.REPORT, 2 * one) for one in range(1, 51)]
-    assert len(numbering.open_holes()) == kernel.MAX_HOLES_PER_KEY - 2
+    assert unexplained(numbering) == kernel.MAX_HOLES_PER_KEY - 2
     for other in splits[1:]:
         assert other[1:] == splits[0][1:]
         assert other[0].dump() == numbering.dump()
@@ -200,7 +129,7 @@ def test_a_split_beyond_the_bound_reports_the_hole_and_its_fill_and_forgets_the_
         (kernel.FILL, (0, "A"), 5, 5, 2),
         (kernel.FILL, (0, "A"), 8, 8, 2),
     ]
-    assert len(numbering.open_holes()) <= holes
+    assert unexplained(numbering) <= holes
 
 
 def test_forgetting_keys_keeps_the_holes_of_the_others() -> None:
@@ -221,7 +150,7 @@ def test_forgetting_keys_keeps_the_holes_of_the_others() -> None:
 def test_state_survives_bytes(count: int) -> None:
     numbering = Numbering()
     rows = [
-        Row((0, name, None), 2 * number, 2 * number - 1, kernel.GOOD, (0, name), 0, offset, offset)
+        Row((0, None, name), 2 * number, 2 * number - 1, kernel.GOOD, (0, name), 0, offset, offset)
         for offset, (name, number) in enumerate((f"S{one % 1500}", 1 + one // 1500) for one in range(count))
     ]
     if rows:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.columns import Codes
-from k2_dagster.ingest.numbering import Numbering
-from k2_dagster.ingest.tracker import MS_PER_DAY, PUBLISHER, VENUE, Input, Terms, Tracker
+from k2_dagster.ingest.sessions import MS_PER_DAY
+from k2_dagster.ingest.tracker import PUBLISHER, VENUE, Input, Terms, Tracker
+from tests.ingest.judging import state_of
 from tests.ingest.oracle import Oracle, Row
 
 TERMS = Terms(grace_messages=3, grace_ms=2 * MS_PER_DAY, horizon_days=2)
@@ -34,6 +35,7 @@ class Message:
     sequence: int | None = 1
     publisher: str | None = "p"
     number: int = 1
+    stream: str = "trade"
 
 
 def coded(values: Sequence[str | None]) -> Codes:
@@ -53,7 +55,7 @@ def as_input(messages: Sequence[Message]) -> Input:
         flag=column([one.flag for one in messages], np.int8),
         by_venue=column([one.sequence is not None for one in messages], bool),
         sparse=np.zeros(len(messages), dtype=bool),
-        stream=coded(["trade"] * len(messages)),
+        stream=coded([one.stream for one in messages]),
         kind=coded(["trade"] * len(messages)),
         session=coded([one.session for one in messages]),
         symbol=coded([one.symbol for one in messages]),
@@ -184,19 +186,6 @@ def histories(draw: st.DrawFn) -> list[Message]:
     return messages
 
 
-def state_of(numbering: Numbering) -> Any:
-    """The state whatever the order in which keys and symbols were first seen."""
-    columns = {
-        key: tuple(int(column[at]) for column in numbering._columns.values()) for at, key in enumerate(numbering.keys)
-    }
-    holes = sorted(
-        (repr(numbering.keys[key]), *others)
-        for key, *others in zip(*(column.tolist() for column in numbering._holes.values()), strict=True)
-    )
-    symbols = dict(zip(numbering.symbols, numbering._padded_bad().tolist(), strict=True))
-    return columns, holes, symbols, numbering._partition_ms.tolist()
-
-
 @settings(max_examples=150, deadline=None)
 @given(histories(), st.sets(st.integers(1, 39)))
 def test_any_split_agrees_with_the_plain_model(messages: list[Message], cuts: set[int]) -> None:
@@ -210,7 +199,7 @@ def test_any_split_agrees_with_the_plain_model(messages: list[Message], cuts: se
     assert (split_verdicts, split_events) == (verdicts, events)
     for name in (VENUE, PUBLISHER):
         assert state_of(parts.numberings[name]) == state_of(whole.numberings[name])
-    assert (parts._last_ms, parts._newest_ms) == (whole._last_ms, whole._newest_ms)
+        assert parts.sessions[name].dump() == whole.sessions[name].dump()
 
 
 def test_publisher_numbers_begin_at_one_only_where_the_topic_was_read_from_its_beginning() -> None:
@@ -273,6 +262,18 @@ def test_an_old_publisher_pair_of_a_venue_numbered_message_opens_no_gap() -> Non
         _, verdicts, events = judge_split(messages, cuts)
         assert verdicts == [kernel.IN_ORDER] * len(messages)
         assert events[PUBLISHER] == []
+
+
+@pytest.mark.parametrize("cuts", [set(), {1, 2, 3}])
+def test_a_publisher_of_another_stream_closes_no_session(cuts: set[int]) -> None:
+    """One publisher for trades, one for auctions: the first is silent over a long weekend."""
+    messages = [
+        Message(0, sequence=None, publisher="p", number=1),
+        Message(1, time_ms=DAY, sequence=None, publisher="q", number=1, stream="auction"),
+        Message(2, time_ms=DAY + 2 * HORIZON_MS + 1, sequence=None, publisher="p", number=2),
+        Message(3, time_ms=DAY + 2 * HORIZON_MS + 2, sequence=None, publisher="p", number=2),
+    ]
+    assert judge_split(messages, cuts)[1] == [kernel.IN_ORDER] * 3 + [kernel.DUPLICATE]
 
 
 def test_what_is_long_closed_is_forgotten() -> None:

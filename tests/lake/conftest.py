@@ -13,6 +13,7 @@ from pyiceberg.manifest import DataFile
 
 from k2_dagster.lake.append import Append, Landed, fenced_append
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
+from k2_dagster.lake.fence import Rules, read_fence
 from k2_dagster.lake.parquet import data_path, write_data_file
 from k2_dagster.lake.tables import ensure_tables
 from k2_dagster.schemas.arrow import table_schema
@@ -24,6 +25,7 @@ from k2_dagster.state.migrate import upgrade
 
 TABLE = "market_data.control"
 DATASET = TABLES["control"]
+RULES = Rules(100_001, "profile", "")
 MORNING = datetime(2026, 1, 1, 9, tzinfo=UTC)
 
 
@@ -52,7 +54,9 @@ class Lake:
         commit_id = str(uuid.uuid4())
         files = [self.file(exchange, rows, commit_id)] if rows else []
         insert_attempt(self.database, attempt(commit_id, exchange))
-        return Append(TABLE, commit_id, f"{exchange}/control", starts, ends, files)
+        stream = f"{exchange}/control"
+        previous = read_fence(load_table(self.catalog, TABLE).metadata).heads.get(stream)
+        return Append(TABLE, commit_id, stream, starts, ends, files, previous, RULES)
 
     def append(self, append: Append) -> Landed:
         return fenced_append(self.catalog, self.database, append)

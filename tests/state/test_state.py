@@ -18,8 +18,8 @@ from k2_dagster.state.gaps import LedgerChange, open_gaps
 from k2_dagster.state.migrate import require_current, upgrade
 from k2_dagster.state.positions import (
     AcceptedLoss,
-    accept_loss,
-    begin_epoch,
+    accept_losses,
+    behind_losses,
     known_incarnations,
     pending_losses,
     read_baselines,
@@ -32,6 +32,7 @@ from k2_dagster.state.tables import SCHEMA, attempts, commits, metadata
 pytestmark = pytest.mark.stack
 
 TABLE = "market_data.ticks"
+LOSS = AcceptedLoss(TABLE, "t", "id", 0, 10, 30, "retention_overrun", "a tester", "a test")
 STAMP = datetime(2026, 1, 1, tzinfo=UTC)
 GAP = LedgerChange(
     change="report",
@@ -44,6 +45,7 @@ GAP = LedgerChange(
     last_sequence=8,
     missing=4,
     filled=0,
+    quarantined=0,
     level="warn",
     cause="unknown",
     topic_epoch=0,
@@ -55,7 +57,11 @@ GAP = LedgerChange(
 
 
 def filled(first: int, last: int) -> LedgerChange:
-    return replace(GAP, change="fill", last_sequence=last, filled=last - first + 1)
+    return replace(GAP, change="settle", last_sequence=last, filled=last - first + 1)
+
+
+def explained(count: int) -> LedgerChange:
+    return replace(GAP, change="settle", quarantined=count)
 
 
 def attempt(name: str, previous: str | None = None, *changes: LedgerChange, start: int = 0, end: int = 10) -> Attempt:
@@ -176,6 +182,19 @@ def test_a_gap_is_filled_when_all_of_its_numbers_came(database: Database) -> Non
     assert open_gaps(database, "ticks", "x", "2026-01-02") == []
 
 
+def test_a_gap_is_explained_when_what_did_not_come_is_in_quarantine(database: Database) -> None:
+    changes = (filled(5, 6), explained(2)), (filled(7, 7), explained(-1)), (filled(8, 8), explained(-1))
+    found = []
+    for at, (name, pair) in enumerate(zip("abc", changes, strict=True)):
+        previous = "ab"[at - 1] if at else None
+        first = (GAP, *pair) if name == "a" else pair
+        insert_attempt(database, attempt(name, previous, *first, start=10 * at, end=10 * at + 10))
+        land(database, name)
+        (gap,) = open_gaps(database, "ticks", "x", "2026-01-01")
+        found.append((gap["filled"], gap["quarantined"], gap["cause"], gap["state"]))
+    assert found == [(2, 2, "quarantined", "open"), (3, 1, "quarantined", "open"), (4, 0, "unknown", "filled")]
+
+
 def test_each_incarnation_of_a_topic_has_its_epoch(database: Database) -> None:
     assert topic_epoch(database, "t", "first", 4) == 0
     assert topic_epoch(database, "t", "second", 2) == 1
@@ -188,7 +207,7 @@ def test_each_incarnation_of_a_topic_has_its_epoch(database: Database) -> None:
 
 def test_a_log_that_shrank_begins_an_epoch(database: Database) -> None:
     topic_epoch(database, "t", "id", 1)
-    assert begin_epoch(database, "t", "id") == 1
+    accept_losses(database, [LOSS], begins_epoch=True)
     assert topic_epoch(database, "t", "id", 1) == 1
     assert topic_epoch(database, "t", "next", 1) == 2
 
@@ -201,14 +220,22 @@ def test_the_first_baseline_stays(database: Database) -> None:
 
 
 def test_an_accepted_loss_is_pending_until_a_commit_went_behind_it(database: Database) -> None:
-    loss = AcceptedLoss(TABLE, "t", "id", 0, 10, 30, "retention_overrun", "a tester", "a test")
     insert_attempt(database, attempt("before", None, start=30, end=40))
     land(database, "before")  # as from an earlier epoch: it does not settle a loss that was accepted later
-    accept_loss(database, loss)
-    assert pending_losses(database, TABLE, "id") == {(0, 10): 30}
-    insert_attempt(database, attempt("behind", "before", start=30, end=40))
+    accept_losses(database, [LOSS], begins_epoch=False)
+    accept_losses(database, [replace(LOSS, first_offset=30, next_offset=35)], begins_epoch=False)
+    accept_losses(database, [replace(LOSS, partition=1)], begins_epoch=False)
+    found = pending_losses(database)
+    assert found == {(TABLE, "id", 0): [(10, 30), (30, 35)], (TABLE, "id", 1): [(10, 30)]}
+    assert [behind_losses(found[TABLE, "id", 0], at) for at in (9, 10, 30)] == [9, 35, 35]
+    insert_attempt(database, attempt("behind", "before", start=35, end=40))
     land(database, "behind")
-    assert pending_losses(database, TABLE, "id") == {}
+    assert list(pending_losses(database)) == [(TABLE, "id", 1)]
+
+
+def test_a_log_that_shrank_and_then_lost_its_beginning_leads_behind_both() -> None:
+    assert behind_losses([(40, 10), (10, 15)], 40) == 15
+    assert behind_losses([(10, 15), (15, 10)], 10) == 10
 
 
 def test_a_refused_schema_keeps_its_first_record(database: Database) -> None:

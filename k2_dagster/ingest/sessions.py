@@ -1,0 +1,117 @@
+"""When a session of a numbering is too old to judge (DESIGN D4).
+
+A session is closed once another of its stream has begun; its numbers are remembered for the declared days after it was
+last heard of, and what comes later is beyond the horizon. All by record time of its partition, never by a clock.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from k2_dagster.ingest.columns import Codes, combine
+
+Int64s = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+MS_PER_DAY = 86_400_000
+NEVER = -(2**62)
+# Sessions whose numbers are forgotten but whose names are kept, so that their messages are known to be too old. Past
+# this many, the oldest names go too; at a session a day that is decades.
+MAX_OLD_SESSIONS = 10_000
+
+# (partition, stream, session); a session without a name is ""
+Session = tuple[int, str, str]
+
+
+class Sessions:
+    """The sessions of one numbering: last record time of each, and when the newest of each stream was first seen."""
+
+    def __init__(self, horizon_days: int) -> None:
+        self.horizon_ms = horizon_days * MS_PER_DAY
+        self.last_ms: dict[Session, int] = {}
+        self.newest_ms: dict[tuple[int, str], int] = {}
+        self._told: set[Session] = set()
+
+    def old(self, columns: list[Codes], wanted: Flags, record_ms: Int64s) -> Flags:
+        """Rows of sessions that ended longer ago than the horizon; notes the sessions of the others.
+
+        `columns` are partition, stream and session of each row. The rows are looked at by stretches of record time that
+        are shorter than the horizon: inside one, a session's first row decides for all of its rows, so that the batch
+        may be split anywhere.
+        """
+        out = np.zeros(len(wanted), dtype=bool)
+        if not wanted.any():
+            return out
+        all_wanted = bool(wanted.all())
+        if all_wanted and int(record_ms.min()) // self.horizon_ms == int(record_ms.max()) // self.horizon_ms:
+            return self._old_of_stretch(columns, record_ms)
+        stretches = record_ms // self.horizon_ms
+        for stretch in np.unique(stretches[wanted]):
+            at = np.flatnonzero(wanted & (stretches == stretch))
+            out[at] = self._old_of_stretch([column.take(at) for column in columns], record_ms[at])
+        return out
+
+    def over(self, record_ms: Callable[[int], int]) -> set[Session]:
+        """Sessions whose numbers nobody needs any more, each told once. `record_ms` gives a partition's newest time."""
+        out = {
+            session
+            for session, last in self.last_ms.items()
+            if session not in self._told
+            and record_ms(session[0]) - last > 2 * self.horizon_ms
+            and self.newest_ms[session[:2]] > last
+        }
+        self._told |= out
+        if len(self.last_ms) > MAX_OLD_SESSIONS:
+            for session in sorted(self.last_ms, key=self.last_ms.__getitem__)[:-MAX_OLD_SESSIONS]:
+                del self.last_ms[session]
+        return out
+
+    def alive(self) -> set[tuple[int, str]]:
+        """(partition, session) of every session that is not over in each of its streams."""
+        return {(session[0], session[2]) for session in self.last_ms if session not in self._told}
+
+    def dump(self) -> dict[str, list[list[object]]]:
+        """As JSON."""
+        return {
+            "last_ms": [[*session, ms] for session, ms in sorted(self.last_ms.items())],
+            "newest_ms": [[*stream, ms] for stream, ms in sorted(self.newest_ms.items())],
+        }
+
+    def restore(self, stored: Mapping[str, list[list[object]]]) -> None:
+        """What `dump` gave."""
+        for partition, stream, session, ms in stored["last_ms"]:
+            self.last_ms[_whole(partition), str(stream), str(session)] = _whole(ms)
+        for partition, stream, ms in stored["newest_ms"]:
+            self.newest_ms[_whole(partition), str(stream)] = _whole(ms)
+
+    def _old_of_stretch(self, columns: list[Codes], record_ms: Int64s) -> Flags:
+        places, parts = combine(columns)
+        old = np.zeros(len(parts), dtype=bool)
+        old[list(self._note(places, parts, record_ms))] = True
+        return old[places] if old.any() else np.zeros(len(places), dtype=bool)
+
+    def _note(self, places: Int64s, parts: list[tuple[str | None, ...]], times: Int64s) -> set[int]:
+        firsts = np.empty(len(parts), dtype=np.int64)
+        # of a place that occurs more than once the last assignment stays, which is its first row
+        firsts[places[::-1]] = np.arange(len(places) - 1, -1, -1)
+        lasts = np.empty(len(parts), dtype=np.int64)
+        # record time never goes back within a partition, so a session's newest is its last row's
+        lasts[places] = times
+        old: set[int] = set()
+        for at in np.argsort(firsts, kind="stable").tolist():
+            session = (int(str(parts[at][0])), str(parts[at][1]), parts[at][2] or "")
+            first = int(times[firsts[at]])
+            before = self.last_ms.get(session)
+            newest = self.newest_ms.get(session[:2], NEVER)
+            if before is None:
+                self.newest_ms[session[:2]] = max(newest, first)
+            elif first - before > self.horizon_ms and newest > before:
+                old.add(at)
+                continue
+            self.last_ms[session] = max(int(lasts[at]), before if before is not None else NEVER)
+        return old
+
+
+def _whole(value: object) -> int:
+    return int(str(value))
