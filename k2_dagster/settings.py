@@ -1,27 +1,41 @@
 """Every setting of K2, once: name, type, default, unit and help.
 
 A value comes from the environment (`K2_*`), else from the development stack's file (`<home>/stack.env`, written by
-`k2 dev up`), else from the default here. A `K2_*` name that is not a setting is an error, so a typing mistake cannot
-silently fall back to a default.
+`k2 dev up`), else from the default here; `sources.py` has the rule. A `K2_*` name that is not a setting is an error, so
+a typing mistake cannot silently fall back to a default.
 """
 
-import difflib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from k2_dagster.addresses import database_uri, folder_warehouse, warehouse_root
 from k2_dagster.errors import ConfigurationError
+from k2_dagster.sources import ENVIRONMENT, HOME, PREFIX, STACK_FILE, Gathered, environment_name, gather, refusal
 
-PREFIX = "K2_"
-STACK_FILE = "stack.env"
+__all__ = [
+    "STACK_FILE",
+    "Settings",
+    "as_environment",
+    "environment_name",
+    "load_settings",
+    "stack_home",
+]
 
 Count = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+DatabaseUri = Annotated[SecretStr, AfterValidator(lambda uri: SecretStr(database_uri(uri.get_secret_value())))]
+Warehouse = Annotated[str, AfterValidator(warehouse_root)]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda given: str(given).upper())]
+
+# The folder of the tables below the home, where no other warehouse is named.
+WAREHOUSE_FOLDER = "warehouse"
 
 
 def _unit(unit: str) -> dict[str, Any]:
@@ -31,11 +45,16 @@ def _unit(unit: str) -> dict[str, Any]:
 class Settings(BaseSettings):
     """Frozen. Build it with `load_settings()`; tests may pass keyword arguments."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_parse_none_str="")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
 
     home: Path = Field(Path(".k2"), description="State folder of the development stack, and of logs and local caches")
     sample_data: Path = Field(
         Path("../shared/data"), description="Folder of captured market data, for tests and the demo"
+    )
+    maven_repository: str = Field(
+        "https://repo1.maven.org/maven2",
+        pattern=r"^(https?|file)://.",
+        description="Maven repository from which `k2 dev` fetches jars: Maven Central, or a mirror of it",
     )
     profiles: Path | None = Field(None, description="Exchange profiles (TOML); unset means the ones in the package")
 
@@ -61,14 +80,18 @@ class Settings(BaseSettings):
     schema_registry_username: str | None = Field(None, description="User name for the schema registry")
     schema_registry_password: SecretStr | None = Field(None, description="Password for the schema registry")
 
-    catalog_uri: SecretStr = Field(
+    catalog_uri: DatabaseUri = Field(
         SecretStr("postgresql+psycopg2://postgres@127.0.0.1:5432/k2"),
         description="PostgreSQL database with the Iceberg catalog and the control schema (SQLAlchemy URI)",
     )
-    dagster_uri: SecretStr | None = Field(None, description="PostgreSQL database of Dagster's storage (SQLAlchemy URI)")
+    dagster_uri: DatabaseUri | None = Field(
+        None, description="PostgreSQL database of Dagster's storage (SQLAlchemy URI)"
+    )
     catalog_name: str = Field("k2", description="Name of the Iceberg catalog; every engine must use the same one")
-    warehouse: str = Field(
-        "file:///tmp/k2-warehouse", description="Root of the tables: file:///folder or s3://bucket/prefix"
+    warehouse: Warehouse = Field(
+        default_factory=lambda known: folder_warehouse(known["home"] / WAREHOUSE_FOLDER),
+        description="Root of the tables: file:///folder or s3://bucket/prefix",
+        json_schema_extra={"default": f"file://K2_HOME/{WAREHOUSE_FOLDER}"},
     )
     s3_endpoint: str | None = Field(None, description="S3 address, when it is not Amazon's")
     s3_region: str = Field("us-east-1", description="S3 region")
@@ -121,7 +144,7 @@ class Settings(BaseSettings):
         json_schema_extra=_unit("MB"),
     )
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level that is logged")
+    log_level: Level = Field("INFO", description="Lowest level that is logged")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written (standard error)")
 
     @classmethod
@@ -137,48 +160,56 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-@dataclass(frozen=True)
-class Origin:
-    """One setting with the place its value came from: `environment`, the stack file's path, or `default`."""
-
-    name: str
-    value: Any
-    source: str
-    unit: str
-    help: str
-
-
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises ConfigurationError that names the variable, its value and what would be valid."""
-    values, _ = _gather(os.environ if environment is None else environment)
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise ConfigurationError(_explain(error), advice="`k2 settings` lists every name with its meaning") from error
+    gathered = gather_settings(environment)
+    if gathered.unknown:
+        raise refusal(gathered.unknown, Settings.model_fields)
+    settings, errors = validate(gathered)
+    if errors:
+        raise ConfigurationError("; ".join(errors.values()), advice="`k2 settings` lists every name with its meaning")
+    return settings
 
 
-def explain_settings(environment: Mapping[str, str] | None = None) -> list[Origin]:
-    """Every setting with its value and source, in the order of their declaration. Secrets stay masked."""
-    environment = os.environ if environment is None else environment
-    settings = load_settings(environment)
-    _, sources = _gather(environment)
-    return [
-        Origin(
-            name=environment_name(name),
-            value=getattr(settings, name),
-            source=sources.get(name, "default"),
-            unit=str((field.json_schema_extra or {}).get("unit", ""))
-            if isinstance(field.json_schema_extra, dict)
-            else "",
-            help=field.description or "",
-        )
-        for name, field in Settings.model_fields.items()
-    ]
+def stack_home(environment: Mapping[str, str] | None = None) -> Path:
+    """The home folder alone, for `k2 dev`: it must also work where the stack's file is of another version of K2.
+
+    Raises ConfigurationError for a name in the environment that is no setting.
+    """
+    given = os.environ if environment is None else environment
+    names = [environment_name(name) for name in Settings.model_fields]
+    unknown = {key: ENVIRONMENT for key in given if key.startswith(PREFIX) and key not in names}
+    if unknown:
+        raise refusal(unknown, Settings.model_fields)
+    settings, errors = validate(Gathered(Path(), {"home": given[HOME]} if HOME in given else {}))
+    if errors:
+        raise ConfigurationError(errors["home"], advice="name a folder, or leave K2_HOME away")
+    return settings.home
 
 
-def environment_name(field_name: str) -> str:
-    """The environment variable of a setting: `ingest_reader` -> `K2_INGEST_READER`."""
-    return PREFIX + field_name.upper()
+def mixed_addresses(environment: Mapping[str, str] | None = None) -> str:
+    """What is told of addresses that come in part from the environment, beside a development stack; else empty."""
+    return gather_settings(environment).mixture
+
+
+def type_text(field: FieldInfo) -> str:
+    """The type in words: `integer`, `plain | native`, `text or unset`."""
+    return _type_text(field.annotation)
+
+
+def unit_text(field: FieldInfo) -> str:
+    """The unit, if the setting has one."""
+    return str(_extra(field).get("unit", ""))
+
+
+def default_text(field: FieldInfo) -> str:
+    """The default as it would be written; empty for none."""
+    if field.default_factory is not None:
+        return str(_extra(field)["default"])
+    default = field.default
+    if isinstance(default, SecretStr):
+        return str(default.get_secret_value())
+    return "" if default is None else str(default)
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
@@ -191,42 +222,65 @@ def as_environment(settings: Settings) -> dict[str, str]:
     return out
 
 
-def _gather(environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    given = {key: value for key, value in environment.items() if key.startswith(PREFIX)}
-    home = Path(given.get("K2_HOME", str(Settings.model_fields["home"].default)))
-    stack_file = home / STACK_FILE
+def gather_settings(environment: Mapping[str, str] | None) -> Gathered:
+    """The texts that are given, and where. Raises ConfigurationError when the stack's file cannot be read."""
+    given = os.environ if environment is None else environment
+    return gather(given, Settings.model_fields, Settings.model_fields["home"].default)
+
+
+def validate(gathered: Gathered) -> tuple[Settings, dict[str, str]]:
+    """The settings, and what is wrong by field; what is wrong stands at its default. An empty text unsets.
+
+    Raises ConfigurationError when a default is wrong.
+    """
     values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for source, pairs in ((str(stack_file), _read_stack_file(stack_file)), ("environment", given)):
-        for key, value in pairs.items():
-            name = _field_name(key, source)
-            values[name] = value
-            sources[name] = source
-    return values, sources
+    errors: dict[str, str] = {}
+    for name, text in gathered.values.items():
+        field = Settings.model_fields[name]
+        if text:
+            values[name] = text
+        elif _is_optional(field):
+            values[name] = None
+        else:
+            errors[name] = f"{environment_name(name)} was '': it cannot be unset; valid: {type_text(field)}"
+    while True:
+        try:
+            return Settings(**values), errors
+        except ValidationError as error:
+            found = dict(_explained(error))
+            if (
+                not found.keys() & values.keys()
+            ):  # a default that follows from another value, as the warehouse from home
+                raise ConfigurationError("; ".join(found.values()), advice="set it, or K2_HOME, otherwise") from error
+            errors |= found
+            values = {name: value for name, value in values.items() if name not in errors}
 
 
-def _read_stack_file(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    lines = path.read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-
-
-def _field_name(key: str, source: str) -> str:
-    name = key.removeprefix(PREFIX).lower()
-    if name in Settings.model_fields:
-        return name
-    known = [environment_name(field) for field in Settings.model_fields]
-    nearest = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "`k2 settings` lists every name"
-    raise ConfigurationError(f"{key} ({source}) is not a setting of K2", advice=hint, name=key)
-
-
-def _explain(error: ValidationError) -> str:
-    parts = []
+def _explained(error: ValidationError) -> Iterator[tuple[str, str]]:
     for item in error.errors():
-        name = str(item["loc"][0]) if item["loc"] else ""
-        secret = "password" in name or "secret" in name or name.endswith("uri")
-        shown = "***" if secret else repr(item["input"])
-        parts.append(f"{environment_name(name)} was {shown}: {item['msg']}")
-    return "; ".join(parts)
+        name = str(item["loc"][0])
+        field = Settings.model_fields[name]
+        shown = "***" if "secret" in type_text(field) else repr(item["input"])
+        yield name, f"{environment_name(name)} was {shown}: {item['msg'].removeprefix('Value error, ')}"
+
+
+_TYPE_NAMES: dict[Any, str] = {int: "integer", float: "number", str: "text", Path: "path", SecretStr: "secret"}
+
+
+def _type_text(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        return _type_text(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return " | ".join(get_args(annotation))
+    if annotation in _TYPE_NAMES:
+        return _TYPE_NAMES[annotation]
+    members = [one for one in get_args(annotation) if one is not NoneType]
+    return f"{_type_text(members[0])} or unset"
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def _is_optional(field: FieldInfo) -> bool:
+    return NoneType in get_args(field.annotation)

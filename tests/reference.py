@@ -7,16 +7,14 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
 
 import click
-from pydantic import SecretStr
 
 from k2_dagster import errors
 from k2_dagster.cli import COMMANDS, load
 from k2_dagster.cli.exits import MEANINGS
 from k2_dagster.schemas.quarantine import REASONS
-from k2_dagster.settings import Settings, environment_name
+from k2_dagster.settings import Settings, default_text, environment_name, type_text, unit_text
 
 REPOSITORY = Path(__file__).parent.parent
 REFERENCE = REPOSITORY / "docs/reference.md"
@@ -41,7 +39,10 @@ def example(before: str) -> str:
     by_hand, begin, _ = before.partition(SETTINGS_BEGIN)
     if not begin:
         raise SystemExit(f"{EXAMPLE.name} has no line {SETTINGS_BEGIN.strip()!r}")
-    lines = (f"\n# {_help(name)}\n# {environment_name(name)}={_default(name)}\n" for name in Settings.model_fields)
+    lines = (
+        f"\n# {_help(name)}\n# {environment_name(name)}={default_text(Settings.model_fields[name])}\n"
+        for name in Settings.model_fields
+    )
     return by_hand + begin + "".join(lines)
 
 
@@ -49,12 +50,14 @@ def _settings() -> Iterator[str]:
     yield "## Settings\n"
     yield "A value comes from the environment, else from `stack.env` in the folder `K2_HOME` (`k2 dev up` writes it), "
     yield "else it is the default.\n"
-    yield "| environment | default | unit | meaning |"
-    yield "|---|---|---|---|"
-    for name in Settings.model_fields:
-        default = _default(name)
+    yield "An empty value unsets a setting that may be unset, and is an error for any other.\n"
+    yield "| environment | type | default | unit | meaning |"
+    yield "|---|---|---|---|---|"
+    for name, field in Settings.model_fields.items():
+        default = default_text(field)
         shown = f"`{default}`" if default else ""
-        yield f"| `{environment_name(name)}` | {shown} | {_unit(name)} | {_escaped(_meaning(name))} |"
+        cells = (f"`{environment_name(name)}`", type_text(field), shown, unit_text(field), str(field.description))
+        yield f"| {' | '.join(_escaped(cell) for cell in cells)} |"
     yield ""
 
 
@@ -131,33 +134,10 @@ def _reasons() -> Iterator[str]:
     yield ""
 
 
-def _default(name: str) -> str:
-    default: Any = Settings.model_fields[name].default
-    if isinstance(default, SecretStr):
-        default = default.get_secret_value()
-    return "" if default is None else str(default)
-
-
-def _unit(name: str) -> str:
-    extra = Settings.model_fields[name].json_schema_extra
-    return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
-
-
-def _meaning(name: str) -> str:
-    field = Settings.model_fields[name]
-    valid = [text for text in _literals(field.annotation) if text]
-    return f"{field.description}: {', '.join(valid)}" if valid else str(field.description)
-
-
-def _literals(annotation: Any) -> Iterator[str]:
-    """Values of a Literal, also of one that may be None."""
-    for one in get_args(annotation):
-        yield from (one,) if isinstance(one, str) and get_origin(annotation) is Literal else _literals(one)
-
-
 def _help(name: str) -> str:
-    unit = _unit(name)
-    return f"{_meaning(name)} [{unit}]" if unit else _meaning(name)
+    field = Settings.model_fields[name]
+    unit = unit_text(field)
+    return f"{field.description} ({type_text(field)})" + (f" [{unit}]" if unit else "")
 
 
 def _escaped(text: str) -> str:

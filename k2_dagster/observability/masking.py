@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 MASK = "***"
 # Greedy up to the last @ of the word: a password may hold any character, and hiding too much is the safe mistake.
-_PASSWORD_IN_URI = re.compile(r"(?P<start>[A-Za-z][\w+.-]*://[^\s:/?#@]*):(?P<secret>\S*)@")
+_PASSWORD_IN_URI = re.compile(r"(?P<start>[A-Za-z][\w+.-]*://[^\s:/?#@]*):(?P<secret>\S+)@")
 _SECRET_PARAMETER = re.compile(
     r"(?P<start>[?&\s](?:\w*password|\w*secret\w*|\w*token)=)(?P<secret>[^&\s]+)", re.IGNORECASE
 )

@@ -124,7 +124,7 @@ def test_a_mistake_of_ours_is_not_disguised(broken: list[BaseException]) -> None
 
 def test_help_of_a_command_survives_a_wrong_setting() -> None:
     helped = CliRunner().invoke(main, ["settings", "--help"], env={"K2_LOG_LEVLE": "INFO"})
-    used = CliRunner().invoke(main, ["settings"], env={"K2_LOG_LEVLE": "INFO"})
+    used = CliRunner().invoke(main, ["status"], env={"K2_LOG_LEVLE": "INFO"})
 
     assert helped.exit_code == 0
     assert used.exit_code == 4

@@ -20,7 +20,14 @@ def test_a_password_in_an_address_is_hidden(password: str) -> None:
 
 
 def test_what_holds_no_secret_stays_as_it_is() -> None:
-    for text in ("http://127.0.0.1:8081", "127.0.0.1:9092,127.0.0.1:9093", "s3://bucket/prefix", "file:///a/b@c", ""):
+    for text in (
+        "http://127.0.0.1:8081",
+        "127.0.0.1:9092,127.0.0.1:9093",
+        "s3://bucket/prefix",
+        "file:///a/b@c",
+        "",
+        "postgresql://ann:@/k2?host=/x",
+    ):
         assert mask(text) == text
 
 
