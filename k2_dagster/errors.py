@@ -14,6 +14,8 @@
     └── TerminalError                  retrying cannot help: halt and say what to do
         ├── ConfigurationError         a setting, profile or argument is wrong
         ├── NotInitialized             `k2 init` has not been run here
+        ├── DatabaseMismatch           the control database is not one that this version of K2 can work with
+        ├── TableLost                  the warehouse does not have the metadata file that the catalog names
         ├── SchemaIncompatible         a schema change breaks readers of what is already there
         ├── RegistryRejected           the schema registry refused the request
         ├── DeliveryFailed             Kafka did not take a message that was accepted for it
@@ -34,6 +36,9 @@ the message is built from them: what was found, what would be valid, what to do.
 """
 
 from typing import Any
+
+TRY_ADDRESS = "`k2 doctor` tries the address"
+"""Advice where nothing better is known; `k2 doctor` puts its own in its place."""
 
 
 class K2Error(Exception):
@@ -96,6 +101,14 @@ class ConfigurationError(TerminalError):
 
 class NotInitialized(TerminalError):
     """`k2 init` has not been run here."""
+
+
+class DatabaseMismatch(TerminalError):
+    """The control database is not one that this version of K2 can work with."""
+
+
+class TableLost(TerminalError):
+    """The warehouse does not have the metadata file that the catalog names."""
 
 
 class SchemaIncompatible(TerminalError):

@@ -58,7 +58,10 @@ class Gathered:
     def mixture(self) -> str:
         """In words, for `k2 doctor`: some addresses are from the environment, and the stack's are left out for that."""
         missing = [name for name in ADDRESSES if name not in self.foreign]
-        return f"{self.why_ignored}, {_names(missing)} not" if self.ignored and missing else ""
+        if not self.ignored or not missing:
+            return ""
+        names = ", ".join(map(environment_name, missing))
+        return f"{self.why_ignored}, while {names} do not"
 
 
 def gather(environment: Mapping[str, str], fields: Collection[str], home: Path) -> Gathered:

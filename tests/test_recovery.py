@@ -12,7 +12,7 @@ from pyiceberg.catalog import Catalog
 from sqlalchemy import create_engine, delete, make_url, text
 
 from k2_dagster.cli.init import initialize
-from k2_dagster.errors import FenceDisagrees, TerminalError, TopicRecreated, WarehouseUnavailable
+from k2_dagster.errors import FenceDisagrees, TableLost, TerminalError, TopicRecreated
 from k2_dagster.ingest.losses import accept_losses
 from k2_dagster.lake.catalog import close_catalog, open_catalog
 from k2_dagster.schemas.datasets import table_name
@@ -130,7 +130,7 @@ def test_a_restored_database_reads_again_what_it_has_forgotten(
 def test_a_catalog_that_is_older_than_the_kept_metadata_is_told(market: Market, catalog: Catalog) -> None:
     location = catalog.load_table(TICKS).metadata_location
     Path(urlparse(location).path).unlink()
-    with pytest.raises(WarehouseUnavailable, match=r"\.metadata\.json"):
+    with pytest.raises(TableLost, match=r"\.metadata\.json"):
         market.drain(market.exchange)
 
 

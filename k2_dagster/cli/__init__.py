@@ -4,6 +4,7 @@ Commands are loaded when they are called: `COMMANDS` names them all, so `k2 --he
 """
 
 import difflib
+import errno
 import importlib
 import os
 import traceback
@@ -13,10 +14,11 @@ from typing import Any
 import click
 
 from k2_dagster import __version__
-from k2_dagster.cli.exits import INTERRUPTED, MEANINGS, exit_status
+from k2_dagster.cli.exits import INTERRUPTED, MEANINGS, MISTAKE, exit_status
 from k2_dagster.errors import K2Error
 
 START = "k2_dagster.cli.common:start"
+MASK = "k2_dagster.observability.masking:mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +90,26 @@ class OnDemandGroup(click.Group):
             formatter.write_dl([(str(code), meaning) for code, meaning in MEANINGS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours is shown without a traceback, unless K2_LOG_LEVEL is DEBUG."""
+        """Run the command; an error of ours is shown without a traceback, unless K2_LOG_LEVEL is DEBUG. Any other is a
+        mistake of ours: it keeps its traceback, and has an exit status of its own."""
         try:
             return super().invoke(ctx)
         except K2Error as error:
-            if os.environ.get("K2_LOG_LEVEL") == "DEBUG":
+            if os.environ.get("K2_LOG_LEVEL", "").upper() == "DEBUG":
                 click.echo(traceback.format_exc(), err=True, nl=False)
             click.echo(f"k2: {error}", err=True)
             ctx.exit(exit_status(error))
         except KeyboardInterrupt:
             click.echo("k2: interrupted", err=True)
             ctx.exit(INTERRUPTED)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:  # the reader of our output has gone
+                raise
+            click.echo(load(MASK)(traceback.format_exc()), err=True, nl=False)
+            click.echo(f"k2: {MEANINGS[MISTAKE]}", err=True)
+            ctx.exit(MISTAKE)
 
 
 def load(target: str) -> Any:

@@ -6,6 +6,8 @@ FINDING = 1
 USAGE = 2
 TRANSIENT = 3
 TERMINAL = 4
+# The system's number for "internal software error" (sysexits.h).
+MISTAKE = 70
 INTERRUPTED = 130
 
 MEANINGS = {
@@ -14,6 +16,7 @@ MEANINGS = {
     USAGE: "the command line is wrong",
     TRANSIENT: "something did not answer; the same command may succeed later",
     TERMINAL: "cannot succeed until something is changed; the message says what",
+    MISTAKE: "a mistake of K2's: please report it with the traceback",
     INTERRUPTED: "interrupted (Ctrl-C)",
 }
 

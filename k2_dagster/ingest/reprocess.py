@@ -14,7 +14,7 @@ from pyiceberg.catalog import Catalog
 
 from k2_dagster.errors import DeliveryFailed, NotInitialized, QueryRefused
 from k2_dagster.ingest.returned import Original
-from k2_dagster.kafka.clients import producer_config, translate
+from k2_dagster.kafka.clients import producer_config, translate, translated
 from k2_dagster.kafka.topics import describe
 from k2_dagster.lake.catalog import load_table, translated_errors
 from k2_dagster.schemas.common import ORIGIN_HEADER, REFUSED_AT_HEADER, REFUSED_FIRST_HEADER
@@ -79,7 +79,8 @@ def republish(settings: Settings, catalog: Catalog, selection: Selection) -> int
         if error is not None:
             failures.append(f"{message.topic()}: {error}")
 
-    producer = Producer(producer_config(settings))
+    with translated("start a producer"):
+        producer = Producer(producer_config(settings))
     partitions = _partitions(settings, {row["topic"] for row in rows})
     count = 0
     for row in rows:

@@ -1,10 +1,12 @@
 """Configuration of every Kafka client, and the translation of librdkafka's errors into ours."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from k2_dagster.errors import ConfigurationError, K2Error, KafkaUnavailable
+from k2_dagster.errors import TRY_ADDRESS, ConfigurationError, K2Error, KafkaUnavailable
 from k2_dagster.settings import Settings
 
 # How long one request to a broker may take before it counts as unavailable.
@@ -74,6 +76,16 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def translated(action: str) -> Iterator[None]:
+    """librdkafka's errors as ours; `action` completes "Kafka could not ...". Constructors raise too: they read the
+    files of TLS and choose the SASL mechanism."""
+    try:
+        yield
+    except KafkaException as error:
+        raise translate(error, action) from error
+
+
 def translate(error: KafkaException | KafkaError, action: str) -> K2Error:
     """The K2 error for a librdkafka one: refusals are terminal, everything else is the broker being away."""
     inner = error.args[0] if isinstance(error, KafkaException) else error
@@ -82,4 +94,4 @@ def translate(error: KafkaException | KafkaError, action: str) -> K2Error:
         return ConfigurationError(
             f"Kafka refused to {action}: {text}", advice="check the K2_KAFKA_* settings with `k2 doctor`", code=code
         )
-    return KafkaUnavailable(f"Kafka could not {action}: {text}", advice="`k2 doctor` tries the address", code=code)
+    return KafkaUnavailable(f"Kafka could not {action}: {text}", advice=TRY_ADDRESS, code=code)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from k2_dagster.errors import (
+    TRY_ADDRESS,
     ConfigurationError,
     RegistryRejected,
     RegistryUnavailable,
@@ -139,7 +140,7 @@ class Registry:
         except httpx.HTTPError as error:
             raise RegistryUnavailable(
                 f"the schema registry at {self._url} did not answer: {error or type(error).__name__}",
-                advice="`k2 doctor` tries the address",
+                advice=TRY_ADDRESS,
             ) from error
         if response.is_success:
             return _decoded(response, self._url)

@@ -12,8 +12,9 @@ from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 from pyiceberg.table import Table
 from sqlalchemy.exc import DBAPIError
 
-from k2_dagster.errors import DatabaseUnavailable, NotInitialized, WarehouseUnavailable
+from k2_dagster.errors import TRY_ADDRESS, K2Error, NotInitialized, TableLost, WarehouseUnavailable
 from k2_dagster.settings import Settings
+from k2_dagster.state.database import unavailable
 
 # Bounds on one S3 request; without them a black hole costs more than ten seconds per call.
 S3_CONNECT_TIMEOUT_SECONDS = 5
@@ -56,12 +57,32 @@ def close_catalog(catalog: Catalog) -> None:
 
 
 def load_table(catalog: Catalog, name: str) -> Table:
-    """The table as it is now. Raises NotInitialized when it does not exist."""
-    with translated_errors():
+    """The table as it is now. Raises NotInitialized when it does not exist, TableLost when its files do not."""
+    try:
+        return _load(catalog, name)
+    except FileNotFoundError:
+        # Old metadata files are deleted; between the catalog's answer and the read, many commits may have come
         try:
-            return catalog.load_table(name)
-        except (NoSuchTableError, NoSuchNamespaceError) as error:
-            raise NotInitialized(f"table {name} does not exist", advice="run `k2 init`") from error
+            return _load(catalog, name)
+        except FileNotFoundError as error:
+            raise TableLost(
+                f"the catalog names table {name}, the warehouse does not have its metadata file: {error}",
+                advice="K2_WAREHOUSE and K2_CATALOG_URI must belong together; if the files are gone, see "
+                "docs/recovery.md, 'The warehouse is gone'",
+                table=name,
+            ) from error
+
+
+def _load(catalog: Catalog, name: str) -> Table:
+    """As `load_table`, but a file that is not there stays FileNotFoundError."""
+    try:
+        return catalog.load_table(name)
+    except FileNotFoundError:
+        raise
+    except (NoSuchTableError, NoSuchNamespaceError) as error:
+        raise NotInitialized(f"table {name} does not exist", advice="run `k2 init`") from error
+    except (DBAPIError, OSError) as error:
+        raise _translate(error) from error
 
 
 @contextmanager
@@ -69,8 +90,11 @@ def translated_errors() -> Iterator[None]:
     """The catalog's and the storage's errors as ours."""
     try:
         yield
-    except DBAPIError as error:
-        first_line = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
-        raise DatabaseUnavailable(f"catalog: {first_line}", advice="`k2 doctor` tries the address") from error
-    except OSError as error:
-        raise WarehouseUnavailable(f"warehouse: {error}", advice="`k2 doctor` tries the address") from error
+    except (DBAPIError, OSError) as error:
+        raise _translate(error) from error
+
+
+def _translate(error: DBAPIError | OSError) -> K2Error:
+    if isinstance(error, DBAPIError):
+        return unavailable(error, "catalog")
+    return WarehouseUnavailable(f"warehouse: {error}", advice=TRY_ADDRESS)

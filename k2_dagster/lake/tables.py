@@ -14,7 +14,7 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.table.update import AddSchemaUpdate, AssertCurrentSchemaId, SetCurrentSchemaUpdate
 from pyiceberg.transforms import IdentityTransform
 
-from k2_dagster.errors import SchemaIncompatible
+from k2_dagster.errors import NotInitialized, SchemaIncompatible
 from k2_dagster.lake.catalog import load_table, translated_errors
 from k2_dagster.schemas import iceberg
 from k2_dagster.schemas.datasets import NAMESPACE, TABLES, table_name
@@ -46,7 +46,8 @@ class TableOutcome:
 
 
 def ensure_tables(catalog: Catalog) -> list[TableOutcome]:
-    """Create the missing tables and add the missing columns. Raises SchemaIncompatible on any other difference."""
+    """Create the missing tables and add the missing columns. Raises SchemaIncompatible on any other difference,
+    TableLost when the catalog names a table that the warehouse does not have."""
     with translated_errors():
         catalog.create_namespace_if_not_exists(NAMESPACE)
         return [TableOutcome(table_name(dataset.name), _ensure(catalog, dataset)) for dataset in TABLES.values()]
@@ -54,10 +55,11 @@ def ensure_tables(catalog: Catalog) -> list[TableOutcome]:
 
 def _ensure(catalog: Catalog, dataset: Dataset) -> str:
     name = table_name(dataset.name)
-    if not catalog.table_exists(name):
+    try:
+        table = load_table(catalog, name)
+    except NotInitialized:
         _create(catalog, dataset)
         return "created"
-    table = load_table(catalog, name)
     return "columns added" if _add_columns(catalog, table, dataset) else "present"
 
 

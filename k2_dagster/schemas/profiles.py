@@ -147,9 +147,9 @@ def load_profiles(path: Path | None = None) -> Profiles:
     path = path or PACKAGED_PROFILES
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{path}: {error.strerror}", advice="set K2_PROFILES to a readable TOML file"
+            f"{path} cannot be read: {error}", advice="set K2_PROFILES to a readable TOML file (UTF-8)"
         ) from error
     try:
         return Profiles.model_validate(tomllib.loads(text))

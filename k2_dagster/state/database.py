@@ -1,12 +1,13 @@
 """The control database: one connection pool, one transaction helper, one translation of errors."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 
-from k2_dagster.errors import DatabaseUnavailable, K2Error, NotInitialized
+from k2_dagster.errors import TRY_ADDRESS, ConfigurationError, DatabaseUnavailable, K2Error, NotInitialized
 from k2_dagster.settings import Settings
 
 # A statement of ours that takes longer than this is stuck behind a lock that somebody holds.
@@ -17,6 +18,12 @@ POOL_CONNECTIONS = 5
 
 _UNDEFINED_TABLE = "42P01"
 _UNDEFINED_SCHEMA = "3F000"
+# A server that refuses a connection gives no code, only these words (in English, its default).
+_REFUSALS = (
+    (re.compile(r'database ".*" does not exist'), "create the database there (`CREATE DATABASE`), or name another"),
+    (re.compile(r'role ".*" does not exist'), "create the role there, or name another in the address"),
+    (re.compile(r"password authentication failed|no password supplied"), "correct user and password in the address"),
+)
 
 
 class Database:
@@ -74,5 +81,13 @@ def _translate(error: DBAPIError) -> K2Error | DBAPIError:
         return NotInitialized("the control database has no K2 schema", advice="run `k2 init`")
     if isinstance(error, ProgrammingError):
         return error
+    return unavailable(error, "PostgreSQL")
+
+
+def unavailable(error: DBAPIError, what: str) -> K2Error:
+    """The error for a server that cannot be reached, or that refuses the address as it is."""
     first_line = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
-    return DatabaseUnavailable(f"PostgreSQL: {first_line}", advice="`k2 doctor` tries the address")
+    for words, advice in _REFUSALS:
+        if words.search(first_line):
+            return ConfigurationError(f"{what}: {first_line}", advice=advice)
+    return DatabaseUnavailable(f"{what}: {first_line}", advice=TRY_ADDRESS)

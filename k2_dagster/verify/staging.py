@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2_dagster.errors import ConfigurationError
 from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.settings import Settings
 from k2_dagster.verify.compare import Int64s, UInt64s
@@ -190,8 +191,7 @@ class Staging:
 @contextmanager
 def open_staging(settings: Settings, dataset: Dataset, streams: Sequence[str]) -> Iterator[Staging]:
     """A staging file under the home folder, gone at the end. `streams` are identified by the venue's numbers."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="verify-", dir=settings.home) as folder:
+    with _temporary_folder(settings.home) as folder:
         config: dict[str, Any] = {
             "memory_limit": f"{settings.query_memory_megabytes}MB",
             "threads": settings.query_threads,
@@ -215,3 +215,13 @@ def sampled_mask(offsets: Int64s, share: float, seed: int) -> npt.NDArray[np.boo
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
     chosen: npt.NDArray[np.bool_] = mixed < np.uint64(share * 2**64)
     return chosen
+
+
+def _temporary_folder(home: Path) -> "tempfile.TemporaryDirectory[str]":
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="verify-", dir=home)
+    except OSError as error:
+        raise ConfigurationError(
+            f"K2_HOME was {str(home)!r}: {error}", advice="valid: a folder that you may write to"
+        ) from error

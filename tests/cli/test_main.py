@@ -1,5 +1,6 @@
 """The root of the command line: loading on demand, errors, exit statuses."""
 
+import shlex
 import subprocess
 import sys
 
@@ -96,10 +97,11 @@ def test_an_error_is_one_message_and_a_status(error: K2Error, status: int, broke
     assert result.stdout == ""
 
 
-def test_a_traceback_is_shown_on_demand(broken: list[BaseException]) -> None:
+@pytest.mark.parametrize("level", ["DEBUG", "debug"])
+def test_a_traceback_is_shown_on_demand(level: str, broken: list[BaseException]) -> None:
     broken.append(ConfigurationError("wrong value"))
 
-    result = CliRunner().invoke(main, ["break"], env={"K2_LOG_LEVEL": "DEBUG"})
+    result = CliRunner().invoke(main, ["break"], env={"K2_LOG_LEVEL": level})
 
     assert result.exit_code == 4
     assert "Traceback" in result.stderr
@@ -114,12 +116,37 @@ def test_ctrl_c_ends_with_130(broken: list[BaseException]) -> None:
     assert result.exit_code == 130
 
 
-def test_a_mistake_of_ours_is_not_disguised(broken: list[BaseException]) -> None:
-    broken.append(KeyError("a bug"))
+def test_a_mistake_of_ours_keeps_its_traceback_and_has_a_status_of_its_own(broken: list[BaseException]) -> None:
+    broken.append(KeyError("postgresql://ann:swordfish@db/k2"))
 
     result = CliRunner().invoke(main, ["break"])
 
-    assert isinstance(result.exception, KeyError)
+    assert result.exit_code == 70
+    assert "Traceback" in result.stderr
+    assert "KeyError: 'postgresql://ann:***@db/k2'" in result.stderr
+    assert result.stderr.endswith("k2: a mistake of K2's: please report it with the traceback\n")
+
+
+@pytest.mark.parametrize(("error", "status"), [(click.UsageError("wrong"), 2), (click.Abort(), 1), (SystemExit(5), 5)])
+def test_endings_of_the_command_line_stay_what_they_are(
+    error: BaseException, status: int, broken: list[BaseException]
+) -> None:
+    broken.append(error)
+
+    result = CliRunner().invoke(main, ["break"])
+
+    assert result.exit_code == status
+    assert "Traceback" not in result.stderr
+
+
+def test_a_reader_that_goes_away_is_no_mistake() -> None:
+    code = "from k2_dagster.cli import main; main(['settings', '--json'])"
+    pipeline = f"{sys.executable} -c {shlex.quote(code)} | true; echo ${{PIPESTATUS[0]}}"
+
+    shown = subprocess.run(["bash", "-c", pipeline], capture_output=True, text=True, check=True)
+
+    assert shown.stdout.strip() in ("0", "1")
+    assert "mistake" not in shown.stderr
 
 
 def test_help_of_a_command_survives_a_wrong_setting() -> None:

@@ -1,6 +1,7 @@
 """Tables as declared, and files as readers want them."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -14,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import Table
 
-from k2_dagster.errors import SchemaIncompatible
+from k2_dagster.errors import SchemaIncompatible, TableLost
 from k2_dagster.lake import tables
 from k2_dagster.lake.catalog import load_table
 from k2_dagster.lake.parquet import ROW_GROUP_ROWS, data_path, write_data_file
@@ -50,6 +52,31 @@ def test_tables_have_the_declared_ids_partitions_and_order(catalog: SqlCatalog) 
         assert table.schema().fields == iceberg.table_schema(dataset).fields
         assert table.spec().fields == iceberg.partition_spec(dataset).fields
         assert [one.source_id for one in table.sort_order().fields] == [dataset[name].id for name in dataset.sort]
+
+
+def test_a_table_whose_files_are_gone_is_lost_and_not_away(catalog: SqlCatalog, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "warehouse")
+    with pytest.raises(TableLost, match=r"the catalog names table market_data\.ticks.*metadata\.json"):
+        load_table(catalog, "market_data.ticks")
+    with pytest.raises(TableLost):
+        ensure_tables(catalog)
+
+
+def test_metadata_that_moved_on_between_two_reads_is_read_again(
+    catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    read = SqlCatalog.load_table
+
+    def late(self: SqlCatalog, name: str) -> Table:
+        calls.append(name)
+        if len(calls) == 1:
+            raise FileNotFoundError("deleted while we looked")
+        return read(self, name)
+
+    monkeypatch.setattr(SqlCatalog, "load_table", late)
+
+    assert load_table(catalog, "market_data.ticks").schema() is not None
 
 
 def test_a_second_time_changes_nothing(catalog: SqlCatalog) -> None:

@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import select, text
 
-from k2_dagster.errors import NotInitialized, PartitionCountChanged, TerminalError
+from k2_dagster.errors import DatabaseMismatch, NotInitialized, PartitionCountChanged, TerminalError
 from k2_dagster.state.attempts import Attempt, LandedCommit, Range, attempt_state, insert_attempt, settle, unsettled
 from k2_dagster.state.database import Database
 from k2_dagster.state.gaps import LedgerChange, open_gaps
@@ -106,6 +106,22 @@ def test_migrating_again_does_nothing(empty_database: Database) -> None:
     assert before is None
     assert upgrade(empty_database) == (now, now)
     require_current(empty_database)
+
+
+def test_a_database_of_a_newer_version_is_told_as_such(database: Database) -> None:
+    with database.begin() as connection:
+        connection.execute(text(f"update {SCHEMA}.alembic_version set version_num = '9999_of_tomorrow'"))
+    for act in (upgrade, require_current):
+        with pytest.raises(DatabaseMismatch, match="revision 9999_of_tomorrow, which this version of K2 does not know"):
+            act(database)
+
+
+def test_lost_tables_are_found_and_not_made_anew(database: Database) -> None:
+    with database.begin() as connection:
+        connection.execute(text(f"drop table {SCHEMA}.gaps"))
+    for act in (upgrade, require_current):
+        with pytest.raises(DatabaseMismatch, match=r"lost tables: k2\.gaps"):
+            act(database)
 
 
 def test_two_may_migrate_at_once(empty_database: Database) -> None:
