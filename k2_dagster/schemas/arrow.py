@@ -10,6 +10,7 @@ from k2_dagster.schemas.declaration import (
     Dataset,
     FieldType,
 )
+from k2_dagster.schemas.levels import LEVEL_FIELDS
 
 FIELD_ID = b"PARQUET:field_id"
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -29,12 +30,11 @@ def _identified(name: str, type_: pa.DataType, field_id: int, *, nullable: bool)
     return pa.field(name, type_, nullable=nullable, metadata={FIELD_ID: str(field_id).encode()})
 
 
-def _levels(field_id: int, price: pa.DataType, size: pa.DataType) -> pa.DataType:
+def _levels(field_id: int) -> pa.DataType:
     level = pa.struct(
         [
-            _identified("price", price, nested_id(field_id, 1), nullable=False),
-            _identified("size", size, nested_id(field_id, 2), nullable=False),
-            _identified("orders", pa.int32(), nested_id(field_id, 3), nullable=True),
+            _identified(one.name, _SIMPLE[one.type], nested_id(field_id, one.id), nullable=not one.required)
+            for one in LEVEL_FIELDS
         ]
     )
     return pa.list_(_identified("element", level, nested_id(field_id, 0), nullable=False))
@@ -65,7 +65,7 @@ def _table_type(field_type: FieldType, field_id: int) -> pa.DataType:
     if field_type is FieldType.STRINGS:
         return pa.list_(_identified("element", pa.string(), nested_id(field_id, 0), nullable=False))
     if field_type is FieldType.LEVELS:
-        return _levels(field_id, PRICE, SIZE)
+        return _levels(field_id)
     if field_type is FieldType.HEADERS:
         return _headers(field_id)
     return _SIMPLE[field_type]
@@ -89,7 +89,7 @@ def wire_type(field_type: FieldType) -> pa.DataType:
         case FieldType.STRINGS:
             return pa.list_(pa.string())
         case FieldType.LEVELS:
-            return pa.list_(pa.struct([("price", pa.int64()), ("size", pa.int64()), ("orders", pa.int32())]))
+            return pa.list_(pa.struct([(one.name, wire_type(one.type)) for one in LEVEL_FIELDS]))
         case _:
             return _table_type(field_type, 0)
 

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from k2_dagster.schemas.declaration import PRICE_SCALE, SIZE_SCALE, Dataset, Field, FieldType
+from k2_dagster.schemas.levels import LEVEL_FIELDS
 
 RECORD_NAMESPACE = "k2.market"
 
@@ -42,11 +43,7 @@ def _level(one: Field) -> dict[str, Any]:
     return {
         "type": "record",
         "name": f"{one.name.title().rstrip('s')}Level",
-        "fields": [
-            {"name": "price", "type": _number("price", PRICE_SCALE, "quote currency, scale 8")},
-            {"name": "size", "type": _number("size", SIZE_SCALE, "base units, shares or contracts, scale 8")},
-            {"name": "orders", "type": ["null", "int"], "default": None},
-        ],
+        "fields": [_field(part) for part in LEVEL_FIELDS],
     }
 
 

@@ -1,13 +1,10 @@
 """Order book, level 2: snapshots and deltas. One message is one row; its levels are lists."""
 
 from k2_dagster.schemas.common import POSITION_FIELDS, identity_fields
-from k2_dagster.schemas.declaration import MAX_WIRE_LONG, Dataset, Field, FieldType, Rule
+from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
 
 KINDS = ("book",)
 ACTIONS = ("snapshot", "delta")
-# Rules of each level. A size of zero removes the level.
-LEVEL_PRICE_RULE = Rule("level_price_positive", minimum=1, maximum=10**18 - 1)
-LEVEL_SIZE_RULE = Rule("level_size_not_negative", minimum=0, maximum=MAX_WIRE_LONG)
 
 BOOK = Dataset(
     name="book",

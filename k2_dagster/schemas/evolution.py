@@ -3,11 +3,13 @@
 BACKWARD (whoever reads with the new schema can read what was written with the old one) is judged by Avro's reference
 checker. It does not look at logical types, scales and units, lets a field disappear, and lets a long become a float.
 Here, of a field that exists, name, unit, scale and logical type stay, and its type may only widen without loss: it may
-become nullable, and an int may become a long. A field that is no longer wanted stays, and is null.
+become nullable, and an int may become a long. A field that is no longer wanted stays, and is null. A new field may be
+null, or is a list, so that older messages need no invented value; and no two names differ only in case, because SQL
+does not tell them apart.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +26,8 @@ WIDER = {"int": {"long"}}
 # JSON Schema keywords that do not restrict values.
 JSON_ANNOTATIONS = frozenset({"$schema", "$id", "$comment", "title", "description", "default", "examples"})
 JSON_MEANING = ("scale", "unit", "format", "contentEncoding")
+NO_PLACE = "readers and tables have no exact place for that"
+NO_VALUE = "older messages have no value for it, and none may be invented"
 _STEPS = {"items": "[]", "values": "{}"}
 _JSON_WALKED = frozenset({"type", "properties", "required", "items", "minimum", "maximum", "enum", *JSON_MEANING})
 
@@ -63,16 +67,21 @@ def _avro(old: Any, new: Any, path: str) -> Iterator[Problem]:
     old_branches, new_branches = _branches(old), _branches(new)
     if "null" in old_branches and "null" not in new_branches:
         yield Problem(path, "it may no longer be null", "messages that have no value for it cannot be read")
+    taken = {"null"}
     for name, old_type in old_branches.items():
         new_name = name if name in new_branches else _only_other(new_branches)
         if name == "null":
             continue
+        taken.add(new_name or "")
         if new_name is None:
             yield Problem(path, f"its type {name} is gone", "values of that type cannot be read")
         elif new_name != name and new_name not in WIDER.get(name, ()):
             yield Problem(path, f"its type was {name}, is {new_name}", "not every value stays what it was")
         else:
             yield from _avro_type(old_type, new_branches[new_name], path)
+    if "" not in taken:
+        for name in sorted(new_branches.keys() - taken):
+            yield Problem(path, f"it may now be {name}", NO_PLACE)
 
 
 def _avro_type(old: Any, new: Any, path: str) -> Iterator[Problem]:
@@ -96,6 +105,18 @@ def _avro_record(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> I
             yield _removed(name)
         else:
             yield from _avro(field["type"], new_fields[field["name"]]["type"], name)
+    for name in sorted(new_fields.keys() - {field["name"] for field in old["fields"]}):
+        if not {"null", "array"} & _branches(new_fields[name]["type"]).keys():
+            yield Problem(_join(path, name), "it is new and can neither be null nor is it a list", NO_VALUE)
+    yield from _same_but_for_case(new_fields, path)
+
+
+def _same_but_for_case(names: Iterable[str], path: str) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            yield Problem(_join(path, name), f"its name is {other} but for case", "SQL does not tell them apart")
 
 
 def _branches(type_: Any) -> dict[str, Any]:
@@ -207,7 +228,7 @@ def _json_types(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> It
         yield Problem(path, f"it may no longer be {', '.join(gone)}", "messages that have such a value are refused")
     elif old_types is not None and new_types is not None and not new_types <= old_types | {"null"}:
         added = sorted(new_types - old_types - {"null"})
-        yield Problem(path, f"it may now be {', '.join(added)}", "readers and tables have no exact place for that")
+        yield Problem(path, f"it may now be {', '.join(added)}", NO_PLACE)
 
 
 def _json_type_set(schema: Mapping[str, Any]) -> set[str] | None:
@@ -224,10 +245,13 @@ def _json_bounds(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> I
         ("enum", lambda before, after: before is None or not all(value in after for value in before)),
     ):
         before, after = old.get(word), new.get(word)
+        if before == after:
+            continue
+        changed = f"its {word} was {_shown(before)}, is {_shown(after)}"
         if after is not None and is_narrower(before, after):
-            yield Problem(
-                path, f"its {word} was {_shown(before)}, is {_shown(after)}", "it refuses values that were valid"
-            )
+            yield Problem(path, changed, "it refuses values that were valid")
+        elif word != "enum":
+            yield Problem(path, changed, NO_PLACE)
 
 
 def _json_properties(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> Iterator[Problem]:
@@ -237,5 +261,6 @@ def _json_properties(old: Mapping[str, Any], new: Mapping[str, Any], path: str) 
             yield _removed(_join(path, name))
         else:
             yield from _json(field, new_fields[name], _join(path, name))
+    yield from _same_but_for_case(new_fields, path)
     for name in sorted(set(new.get("required", ())) - set(old.get("required", ()))):
         yield Problem(_join(path, name), "it is now required", "messages without it are refused")

@@ -27,6 +27,7 @@ from k2_dagster.schemas.declaration import (
     Field,
     FieldType,
 )
+from k2_dagster.schemas.levels import LEVEL_FIELDS
 
 # Iceberg numbers partition fields from 1000 on.
 EXCHANGE_PARTITION_ID = 1000
@@ -44,9 +45,10 @@ def _levels(field_id: int) -> ListType:
     return _list(
         field_id,
         StructType(
-            NestedField(nested_id(field_id, 1), "price", _PRICE, required=True),
-            NestedField(nested_id(field_id, 2), "size", _SIZE, required=True),
-            NestedField(nested_id(field_id, 3), "orders", IntegerType(), required=False),
+            *(
+                NestedField(nested_id(field_id, one.id), one.name, _SIMPLE[one.type], required=one.required)
+                for one in LEVEL_FIELDS
+            )
         ),
     )
 

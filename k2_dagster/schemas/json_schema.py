@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from k2_dagster.schemas.declaration import PRICE_SCALE, SIZE_SCALE, Dataset, Field, FieldType
+from k2_dagster.schemas.levels import LEVEL_FIELDS
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 _LONG = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
@@ -35,12 +36,8 @@ def _plain_type(one: Field) -> dict[str, Any]:
 def _level() -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {
-            "price": {**_LONG, "scale": PRICE_SCALE},
-            "size": {**_LONG, "scale": SIZE_SCALE},
-            "orders": {"type": ["integer", "null"]},
-        },
-        "required": ["price", "size"],
+        "properties": {one.name: _property(one) for one in LEVEL_FIELDS},
+        "required": [one.name for one in LEVEL_FIELDS if one.required],
     }
 
 

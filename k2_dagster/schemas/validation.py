@@ -9,8 +9,8 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
-from k2_dagster.schemas.book import LEVEL_PRICE_RULE, LEVEL_SIZE_RULE
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
+from k2_dagster.schemas.levels import LEVEL_FIELDS
 
 _NUMBERS = (FieldType.LONG, FieldType.INT, FieldType.TIMESTAMP, FieldType.PRICE, FieldType.SIZE)
 
@@ -63,7 +63,7 @@ def level_schema() -> pa.DataFrameSchema:
     )
 
 
-LEVEL_RULES = {"price": LEVEL_PRICE_RULE, "size": LEVEL_SIZE_RULE}
+LEVEL_RULES = {one.name: one.rule for one in LEVEL_FIELDS if one.rule is not None}
 
 
 def describe(rule: Rule) -> str:

@@ -52,7 +52,8 @@ ALLOWED: dict[str, Change] = {
     "a field that becomes nullable": lambda s: field(s, "side").update(type=["null", "string"], default=None),
     "an int that becomes a long": lambda s: field(s, "exchange_timestamp_nanos").update(type=["null", "long"]),
     "another order of fields": lambda s: s["fields"].reverse(),
-    "a field at the front": lambda s: s["fields"].insert(0, {"name": "x", "type": "int", "default": 1}),
+    "a field at the front": lambda s: s["fields"].insert(0, {"name": "x", "type": ["null", "int"], "default": None}),
+    "a new list": lambda s: s["fields"].append({"name": "x", "type": {"type": "array", "items": "int"}, "default": []}),
 }
 
 
@@ -63,9 +64,29 @@ def test_what_breaks_nobody_passes(change: Change) -> None:
 
 REFUSED: dict[str, tuple[Change, str, str]] = {
     "a new field without a default": (
-        lambda s: s["fields"].append({"name": "x", "type": "long"}),
+        lambda s: s["fields"].append({"name": "x", "type": ["null", "long"]}),
         "x",
         "messages of the old version cannot be read",
+    ),
+    "a new field that cannot be null, though it has a default": (
+        lambda s: s["fields"].append({"name": "x", "type": "long", "default": 1}),
+        "x",
+        "it is new and can neither be null nor is it a list",
+    ),
+    "another type beside the first": (
+        lambda s: field(s, "trade_id").update(type=["null", "string", "long"]),
+        "trade_id",
+        "it may now be long",
+    ),
+    "a wider type beside the first": (
+        lambda s: field(s, "exchange_timestamp_nanos").update(type=["null", "int", "long"]),
+        "exchange_timestamp_nanos",
+        "it may now be long",
+    ),
+    "a name that differs only in case": (
+        lambda s: s["fields"].append({"name": "Price", "type": ["null", "long"], "default": None}),
+        "Price",
+        "its name is price but for case",
     ),
     "a removed field": (lambda s: s["fields"].remove(field(s, "trade_id")), "trade_id", "it is removed or renamed"),
     "a renamed field": (
@@ -126,7 +147,7 @@ def test_nested_fields_are_named_by_their_path() -> None:
         ("bids[].price", "its scale was 8, is 6")
     ]
     assert changed(book, lambda s: level(s)["fields"].append({"name": "x", "type": "int"})) == [
-        ("bids[].x", "messages of the old version cannot be read")
+        ("bids[].x", "it is new and can neither be null nor is it a list")
     ]
 
 
@@ -142,7 +163,6 @@ JSON_ALLOWED: dict[str, Change] = {
     "another description": lambda s: s["properties"]["price"].update(description="new"),
     "a property that becomes nullable": lambda s: s["properties"]["side"].update(type=["string", "null"]),
     "a property that is no longer required": lambda s: s["required"].remove("side"),
-    "wider bounds": lambda s: s["properties"]["exchange_timestamp_nanos"].update(maximum=2**40),
 }
 
 
@@ -168,6 +188,21 @@ JSON_REFUSED: dict[str, tuple[Change, str, str]] = {
         lambda s: s["properties"]["price"].update(minimum=0),
         "price",
         f"its minimum was {-(2**63)}, is 0",
+    ),
+    "wider bounds": (
+        lambda s: s["properties"]["exchange_timestamp_nanos"].update(maximum=2**40),
+        "exchange_timestamp_nanos",
+        f"its maximum was {2**31 - 1}, is {2**40}",
+    ),
+    "no bounds": (
+        lambda s: s["properties"]["exchange_timestamp_nanos"].pop("minimum"),
+        "exchange_timestamp_nanos",
+        f"its minimum was {-(2**31)}, is not given",
+    ),
+    "a name that differs only in case": (
+        lambda s: s["properties"].update(PRICE={"type": ["integer", "null"]}),
+        "PRICE",
+        "its name is price but for case",
     ),
     "another type": (lambda s: s["properties"]["price"].update(type="string"), "price", "it may no longer be integer"),
     "a wider type without an exact place": (

@@ -19,7 +19,8 @@ from k2_dagster.schemas.common import POSITION_FIELDS
 from k2_dagster.schemas.datasets import TABLES, WIRE_DATASETS
 from k2_dagster.schemas.declaration import PRICE_SCALE, SIZE_SCALE, Dataset, Field, FieldType
 from k2_dagster.schemas.json_schema import json_schema
-from k2_dagster.schemas.validation import number_rules, number_schema, text_rules, text_schema
+from k2_dagster.schemas.levels import LEVEL_FIELDS
+from k2_dagster.schemas.validation import LEVEL_RULES, number_rules, number_schema, text_rules, text_schema
 
 SAMPLES: dict[FieldType, Any] = {
     FieldType.STRING: "trade",
@@ -140,6 +141,32 @@ def test_avro_json_and_declaration_agree_in_names_scales_units_and_nullability(d
         assert ("null" in json_type["type"]) == (not field.required)
         plain = avro_type[1] if isinstance(avro_type, list) else avro_type
         assert _scale_and_unit(plain) == _scale_and_unit(json_type) == _declared_scale_and_unit(field)
+
+
+@every_wire
+def test_the_levels_of_a_book_agree_in_every_form(dataset: Dataset) -> None:
+    avro_fields = {field["name"]: field for field in avro_schema(dataset)["fields"]}
+    for field in (one for one in dataset.wire_fields if one.type is FieldType.LEVELS):
+        avro_level = {one["name"]: one for one in avro_fields[field.name]["type"]["items"]["fields"]}
+        json_level = json_schema(dataset)["properties"][field.name]["items"]
+        assert list(avro_level) == list(json_level["properties"]) == [one.name for one in LEVEL_FIELDS]
+        assert json_level["required"] == [one.name for one in LEVEL_FIELDS if one.required]
+        for part in LEVEL_FIELDS:
+            avro_type, json_type = avro_level[part.name]["type"], json_level["properties"][part.name]
+            assert isinstance(avro_type, list) == ("null" in json_type["type"]) == (not part.required)
+            plain = avro_type[1] if isinstance(avro_type, list) else avro_type
+            assert _scale_and_unit(plain) == _scale_and_unit(json_type) == _declared_scale_and_unit(part)
+            bits = 31 if plain == "int" else 63
+            assert (json_type["minimum"], json_type["maximum"]) == (-(2**bits), 2**bits - 1)
+            rule = LEVEL_RULES.get(part.name)
+            assert rule is None or (rule.minimum is not None and rule.minimum >= json_type["minimum"])
+
+
+def test_a_level_that_avro_cannot_hold_is_no_valid_json() -> None:
+    message = full(WIRE_DATASETS["book"])
+    message["bids"] = [{"price": 1, "size": 1, "orders": 2**31}]
+    found = list(jsonschema.Draft7Validator(json_schema(WIRE_DATASETS["book"])).iter_errors(message))
+    assert [error.json_path for error in found] == ["$.bids[0].orders"]
 
 
 def _scale_and_unit(type_: Any) -> tuple[Any, Any]:
