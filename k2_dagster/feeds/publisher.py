@@ -15,18 +15,18 @@ from k2_dagster.errors import (
     DeliveryFailed,
     KafkaUnavailable,
     NotInitialized,
-    PartitionCountChanged,
 )
 from k2_dagster.feeds.encode import AvroEncoder, Encoder, JsonEncoder, message_keys
 from k2_dagster.feeds.numbering import Numbering
-from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, producer_config, translate
+from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, producer_config, translate, translated
 from k2_dagster.kafka.registry import Kind, Registry
+from k2_dagster.kafka.topics import count_changed
 from k2_dagster.schemas.avro import avro_schema_text
 from k2_dagster.schemas.common import ORIGIN_HEADER, ORIGINS
 from k2_dagster.schemas.datasets import dataset_named
 from k2_dagster.schemas.json_schema import json_schema_text
 from k2_dagster.schemas.profiles import Profiles
-from k2_dagster.schemas.topics import CONTROL_DATASET, CONTROL_PARTITIONS, subject_name, topic_name
+from k2_dagster.schemas.topics import subject_name, topic_name
 from k2_dagster.settings import Settings
 
 # Messages that wait for the brokers inside the client. When it is full, `publish` waits: backpressure, and a bound on
@@ -75,12 +75,10 @@ class Publisher:
         self._registry = Registry(settings)
         self._numbering: dict[str, Numbering] = {}
         self._encoders: dict[tuple[str, str], Encoder] = {}
-        self._checked_topics: set[str] = set()
+        self._topics_checked = False
         self._failures = _Failures()
-        try:
+        with translated("start a producer"):
             self._producer = Producer({**producer_config(settings), **self._client_options()})
-        except KafkaException as error:
-            raise translate(error, "start a producer") from error
 
     def _client_options(self) -> dict[str, object]:
         return {
@@ -122,7 +120,7 @@ class Publisher:
         if origin not in ORIGINS:
             raise ConfigurationError(f"origin was {origin!r}", advice=f"valid: {', '.join(ORIGINS)}", origin=origin)
         topic = topic_name(dataset, self._exchange)
-        self._check_topic(topic, CONTROL_PARTITIONS if dataset == CONTROL_DATASET else self._profile.partitions)
+        self._check_topics()
         headers: Headers | None = None if origin == LIVE else [(ORIGIN_HEADER, origin.encode())]
         accepted = 0
         produce = self._producer.produce
@@ -176,6 +174,7 @@ class Publisher:
 
     def _encoder(self, dataset: str, schema_text: str) -> Encoder:
         if (dataset, schema_text) not in self._encoders:
+            self._check_topics()
             kind: Kind = "AVRO" if self._wire == "avro" else "JSON"
             made = AvroEncoder if self._wire == "avro" else JsonEncoder
             subject = subject_name(topic_name(dataset, self._exchange), kind)
@@ -195,24 +194,24 @@ class Publisher:
             rows = _with_column(rows, "publish_timestamp", now_column)
         return rows
 
-    def _check_topic(self, topic: str, partitions: int) -> None:
-        if topic in self._checked_topics:
+    def _check_topics(self) -> None:
+        """Every topic of the exchange, before anything is registered or sent: half a feed is worse than none."""
+        if self._topics_checked:
             return
-        try:
-            found = self._producer.list_topics(topic, timeout=REQUEST_TIMEOUT_SECONDS).topics[topic]
-        except KafkaException as error:
-            raise translate(error, f"describe topic {topic}") from error
-        if found.error is not None:
-            if found.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise translate(found.error, f"describe topic {topic}")
-            raise NotInitialized(f"topic {topic} does not exist", advice="run `k2 init`", topic=topic)
-        if len(found.partitions) != partitions:
-            raise PartitionCountChanged(
-                f"topic {topic} has {len(found.partitions)} partitions, its profile declares {partitions}",
-                advice="publishing would break the order per symbol; put the profile back or move to a new topic",
-                topic=topic,
-            )
-        self._checked_topics.add(topic)
+        declared = {topic_name(one, self._exchange): self._profile.partitions_of(one) for one in self._profile.datasets}
+        with translated("describe topics"):
+            known = self._producer.list_topics(timeout=REQUEST_TIMEOUT_SECONDS).topics
+        found = {topic: len(known[topic].partitions) for topic in declared if topic in known}
+        broken = next((error for topic in found if (error := known[topic].error) is not None), None)
+        if broken is not None:
+            raise translate(broken, "describe topics")
+        missing = [topic for topic in declared if topic not in found]
+        if missing:
+            raise NotInitialized(f"topics do not exist: {', '.join(missing)}", advice="run `k2 init`", topics=missing)
+        changed = count_changed(declared, found)
+        if changed is not None:
+            raise changed
+        self._topics_checked = True
 
     def _produce_when_room(self, topic: str, value: bytes | None, key: bytes, headers: Headers | None) -> None:
         # Ends: the client fails queued messages after the delivery timeout, which makes room and raises here.

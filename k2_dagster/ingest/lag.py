@@ -9,6 +9,7 @@ from pyiceberg.catalog import Catalog
 from k2_dagster.errors import K2Error, LogShrunk
 from k2_dagster.kafka.ends import TopicEnd, TopicEnds
 from k2_dagster.kafka.reader import open_reader
+from k2_dagster.kafka.topics import count_changed
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.lake.fence import Vector, position_key, read_fence
 from k2_dagster.schemas.datasets import table_name
@@ -71,7 +72,7 @@ class LagReader:
         accepted = pending_losses(self._database)
         for exchange, dataset in streams:
             topic, vector = topic_name(dataset, exchange), vectors[dataset]
-            end = found[topic]
+            end = self._with_declared_count(exchange, dataset, found[topic])
             if isinstance(end, K2Error):
                 report.errors[topic] = end
             elif isinstance(vector, K2Error):
@@ -83,6 +84,13 @@ class LagReader:
             if end.topic not in report.errors:
                 _judge(exchange, dataset, end, fence, report)
         return report
+
+    def _with_declared_count(self, exchange: str, dataset: str, end: TopicEnd | K2Error) -> TopicEnd | K2Error:
+        """What was found, unless the topic has not the partitions that its profile declares."""
+        if isinstance(end, K2Error):
+            return end
+        declared = self._profiles.exchange(exchange).partitions_of(dataset)
+        return count_changed({end.topic: declared}, {end.topic: len(end.ends)}) or end
 
     def _vector(self, dataset: str) -> Vector | K2Error:
         try:

@@ -2,7 +2,7 @@
 
 1. take over  both tables say that the stream is judged by our rules: what a writer with others has in hand is void
 2. settle     fold what has landed into the control database
-3. identify   the topic's id is the one that the fence was made with
+3. identify   the topic has the partitions of its profile, and the id that the fence was made with
 4. bound      every start lies between Kafka's earliest and end offsets
 5. restore    the tracker state of the attempt that the head names
 6. hold       what quarantine already holds beyond the data table's fence
@@ -17,7 +17,7 @@ from pyiceberg.table import Table
 from k2_dagster.errors import FenceMoved, LogShrunk, NotInitialized, RetentionOverrun, TerminalError, TopicRecreated
 from k2_dagster.ingest.outcome import Held, Topic
 from k2_dagster.ingest.tracker import Terms, Tracker
-from k2_dagster.kafka.topics import describe, watermarks
+from k2_dagster.kafka.topics import count_changed, describe, watermarks
 from k2_dagster.lake.catalog import load_table, translated_errors
 from k2_dagster.lake.fence import Fence, Rules, position_key, read_fence
 from k2_dagster.lake.settle import settle_lineage
@@ -86,8 +86,8 @@ def resume(
 ) -> Position:
     """Find the position of a stream.
 
-    Raises NotInitialized (no topic or table), TopicRecreated, RetentionOverrun, LogShrunk, FenceDisagrees, RulesDiffer,
-    FenceMoved (another writer went on meanwhile), or another transient error.
+    Raises NotInitialized (no topic or table), PartitionCountChanged, TopicRecreated, RetentionOverrun, LogShrunk,
+    FenceDisagrees, RulesDiffer, FenceMoved (another writer went on meanwhile), or another transient error.
     """
     topic, stream, profile = topic_name(dataset, exchange), f"{exchange}/{dataset}", profiles.exchange(exchange)
     refused = refused_schema_ids(database)
@@ -102,6 +102,9 @@ def resume(
     state = describe(settings, [topic]).get(topic)  # Step 3
     if state is None:
         raise NotInitialized(f"topic {topic} does not exist", advice="run `k2 init`")
+    changed = count_changed({topic: profile.partitions_of(dataset)}, {topic: state.partitions})
+    if changed is not None:
+        raise changed
     _check_incarnation(database, fence, table_name(dataset), topic, state.topic_id)
     epoch = topic_epoch(database, topic, state.topic_id, state.partitions)
     marks = watermarks(settings, topic, state.partitions)  # Step 4

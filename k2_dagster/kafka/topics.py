@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 from k2_dagster.errors import ConfigurationError, KafkaUnavailable, NotInitialized, PartitionCountChanged
 from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, client_config, translate
 from k2_dagster.schemas.profiles import Profiles
-from k2_dagster.schemas.topics import CONTROL_DATASET, CONTROL_PARTITIONS, topic_name
+from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
 
 # Beyond the broker's own answer a future needs a moment to be handed over; only a client that hangs takes longer.
@@ -92,7 +92,7 @@ def all_watermarks(settings: Settings, partitions: Mapping[str, int]) -> dict[st
 def declared_topics(profiles: Profiles, exchanges: Iterable[str]) -> dict[str, int]:
     """Topic -> partition count, as the profiles of these exchanges declare."""
     return {
-        topic_name(dataset, exchange): CONTROL_PARTITIONS if dataset == CONTROL_DATASET else profile.partitions
+        topic_name(dataset, exchange): profile.partitions_of(dataset)
         for exchange, profile in ((name, profiles.exchange(name)) for name in exchanges)
         for dataset in profile.datasets
     }
@@ -175,20 +175,28 @@ def _raise_unless_leaderless(
             ) from error
 
 
-def _refuse_other_counts(declared: Mapping[str, int], found: Mapping[str, TopicState]) -> None:
+def count_changed(declared: Mapping[str, int], found: Mapping[str, int]) -> PartitionCountChanged | None:
+    """The error for topics whose partition count (topic -> count in `found`) is not the declared one; None without."""
     changed = [
-        f"{topic} has {state.partitions}, its profile declares {declared[topic]}"
-        for topic, state in found.items()
-        if state.partitions != declared[topic]
+        f"{topic} has {count}, its profile declares {declared[topic]}"
+        for topic, count in found.items()
+        if count != declared[topic]
     ]
-    if changed:
-        raise PartitionCountChanged(
-            f"partition count changed: {'; '.join(changed)}",
-            advice="another count sends a symbol's messages to another partition and breaks their order. Put the "
-            "profile back, or move to a new topic with a hand-over offset (docs/schemas.md, 'Changing the partition "
-            "count')",
-            topics=changed,
-        )
+    if not changed:
+        return None
+    return PartitionCountChanged(
+        f"partition count changed: {'; '.join(changed)}",
+        advice="another count sends a symbol's messages to another partition and breaks their order. If the profile "
+        "was changed, put it back. If the topic was altered, it cannot be put back: move to a new topic with a "
+        "hand-over offset (docs/schemas.md, 'Changing the partition count')",
+        topics=changed,
+    )
+
+
+def _refuse_other_counts(declared: Mapping[str, int], found: Mapping[str, TopicState]) -> None:
+    changed = count_changed(declared, {topic: state.partitions for topic, state in found.items()})
+    if changed is not None:
+        raise changed
 
 
 def _create(admin: AdminClient, settings: Settings, missing: Mapping[str, int]) -> set[str]:

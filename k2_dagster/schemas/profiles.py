@@ -4,6 +4,7 @@ They live in one validated TOML file (`K2_PROFILES`, else the one in the package
 what would be valid.
 """
 
+import difflib
 import hashlib
 import json
 import tomllib
@@ -14,9 +15,13 @@ from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from k2_dagster.errors import ConfigurationError
+from k2_dagster.schemas.calendars import ALWAYS_OPEN, CALENDARS
+from k2_dagster.schemas.common import NAME_PATTERN
 from k2_dagster.schemas.datasets import RULES_VERSION, WIRE_DATASETS
+from k2_dagster.schemas.topics import CONTROL_DATASET, CONTROL_PARTITIONS
 
 PACKAGED_PROFILES = Path(__file__).parent / "exchanges.toml"
 # A rules version is RULES_VERSION * this + the profile file's version.
@@ -27,7 +32,16 @@ DIGEST_CHARACTERS = 16
 MAX_PARTITIONS = 1_024
 
 _NAME = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")]
+# As messages must have it, or none of the stream's would ever be taken.
+_STREAM_NAME = Annotated[str, Field(pattern=NAME_PATTERN)]
 _CLOCK_TIME = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+_WHOLE = Field(strict=True)
+# What a pattern means, in words.
+_PATTERN_WORDS = {
+    r"^[a-z0-9][a-z0-9_]{0,39}$": "lower-case letters, digits and _, at most 40, not beginning with _",
+    NAME_PATTERN: "1 to 64 visible ASCII characters, without a space",
+    r"^([01]\d|2[0-3]):[0-5]\d$": 'a time of day between quotes, "00:00" to "23:59"',
+}
 
 
 class Domain(Enum):
@@ -69,20 +83,29 @@ class ExchangeProfile(_Strict):
 
     title: str
     asset_class: Literal["equities", "futures", "options", "crypto", "fx"]
-    calendar: str = Field(min_length=1)
+    calendar: str
     timezone: str
     opens: _CLOCK_TIME | None = None
     closes: _CLOCK_TIME | None = None
     entitlement_class: _NAME
-    partitions: int = Field(gt=0, le=MAX_PARTITIONS)
-    streams: dict[str, StreamProfile] = Field(min_length=1)
+    partitions: Annotated[int, _WHOLE] = Field(gt=0, le=MAX_PARTITIONS)
+    streams: dict[_STREAM_NAME, StreamProfile] = Field(min_length=1)
     priorities: dict[str, Literal["high", "normal", "low"]] = Field(default_factory=dict)
-    gap_page_at: int = Field(10, gt=0)
-    gap_halt_above: int = Field(100, gt=0)
-    gap_grace_messages: int = Field(20, ge=0)
-    gap_grace_seconds: float = Field(5.0, ge=0)
+    gap_page_at: Annotated[int, _WHOLE] = Field(10, gt=0)
+    gap_halt_above: Annotated[int, _WHOLE] = Field(100, gt=0)
+    gap_grace_messages: Annotated[int, _WHOLE] = Field(20, ge=0)
+    gap_grace_seconds: Annotated[float, _WHOLE] = Field(5.0, ge=0, allow_inf_nan=False)
     on_critical_gap: Literal["halt", "mark_stale"]
-    closed_session_days: int = Field(7, gt=0)
+    closed_session_days: Annotated[int, _WHOLE] = Field(7, gt=0)
+
+    @field_validator("calendar")
+    @classmethod
+    def _known_calendar(cls, value: str) -> str:
+        if value not in (ALWAYS_OPEN, *CALENDARS):
+            near = difflib.get_close_matches(value.upper(), CALENDARS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"valid: {ALWAYS_OPEN}, or an ISO 10383 code: {', '.join(sorted(CALENDARS))}{hint}")
+        return value
 
     @field_validator("timezone")
     @classmethod
@@ -97,7 +120,16 @@ class ExchangeProfile(_Strict):
             raise ValueError(f"gap_halt_above ({self.gap_halt_above}) must be above gap_page_at ({self.gap_page_at})")
         if (self.opens is None) != (self.closes is None):
             raise ValueError("opens and closes belong together: give both or neither")
+        if self.opens is not None and self.closes is not None and self.closes <= self.opens:
+            raise ValueError(
+                f"closes ({self.closes}) must be after opens ({self.opens}): a session over midnight cannot be said; "
+                "leave both away for round the clock"
+            )
         return self
+
+    def partitions_of(self, dataset: str) -> int:
+        """Partitions of the dataset's topic."""
+        return CONTROL_PARTITIONS if dataset == CONTROL_DATASET else self.partitions
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -125,7 +157,7 @@ class ExchangeProfile(_Strict):
 class Profiles(_Strict):
     """The whole file."""
 
-    version: int = Field(gt=0, lt=PROFILE_VERSIONS)
+    version: Annotated[int, _WHOLE] = Field(gt=0, lt=PROFILE_VERSIONS)
     exchanges: dict[_NAME, ExchangeProfile] = Field(min_length=1)
 
     @cached_property
@@ -160,8 +192,28 @@ def load_profiles(path: Path | None = None) -> Profiles:
 
 
 def _explain(path: Path, error: ValidationError) -> str:
-    lines = [f"{path}: {_where(item['loc'])} was {_short(item['input'])}: {item['msg']}" for item in error.errors()]
-    return "\n".join(lines)
+    return "\n".join(f"{path}: {_told(item)}" for item in error.errors())
+
+
+def _told(item: ErrorDetails) -> str:
+    where, kind = _where(item["loc"]), item["type"]
+    if kind == "missing":
+        return f"{where} is missing; keys there: {', '.join(_keys(item['loc']))}"
+    if kind == "extra_forbidden":
+        keys = _keys(item["loc"])
+        near = difflib.get_close_matches(str(item["loc"][-1]), keys, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"{where} is no key; {hint}keys there: {', '.join(keys)}"
+    told = item["msg"].removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch":
+        told = f"valid: {_PATTERN_WORDS[item['ctx']['pattern']]}"
+    return f"{where} was {_short(item['input'])}: {told}"
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that would be valid at the place of the last step: of the file, an exchange, or a stream."""
+    models: dict[int, type[BaseModel]] = {1: Profiles, 3: ExchangeProfile, 5: StreamProfile}
+    return list(models[len(location)].model_fields)
 
 
 def _where(location: tuple[Any, ...]) -> str:

@@ -45,7 +45,8 @@ def topic_epoch(database: Database, topic: str, topic_id: str, partitions: int) 
     if found.partitions != partitions:
         raise PartitionCountChanged(
             f"{topic} has {partitions} partitions, it had {found.partitions} when its first message landed",
-            advice="symbols would move to other partitions; docs/schemas.md, 'Changing the partition count'",
+            advice="the topic was altered: symbols have moved to other partitions, and their order is broken. Move "
+            "to a new topic (docs/schemas.md, 'Changing the partition count')",
             topic=topic,
         )
     return int(found.epoch)

@@ -13,11 +13,13 @@ from confluent_kafka import murmur2
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from k2_dagster.devstack.process import wait_until
 from k2_dagster.errors import ConfigurationError, DeliveryFailed, NotInitialized, PartitionCountChanged
 from k2_dagster.feeds import publisher as publisher_module
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.registry import Registry
+from k2_dagster.kafka.topics import watermarks
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.avro import avro_schema
 from k2_dagster.schemas.ticks import TICKS
@@ -44,6 +46,8 @@ def ticks(exchange: str, symbols: list[str], **changed: Any) -> pa.RecordBatch:
 def create_topic(settings: Settings, topic: NewTopic) -> None:
     admin = AdminClient(client_config(settings))
     admin.create_topics([topic])[topic.topic].result()
+    # a broker hears of it after the controller
+    assert wait_until(lambda: topic.topic in admin.list_topics(timeout=10).topics, 20)
 
 
 def decoded(message: Read) -> dict[str, Any]:
@@ -156,6 +160,7 @@ def test_a_delivery_that_fails_later_is_raised_by_flush(settings: Settings, make
     profiles, exchange = make_profiles(ticks="dense")
     topic = topic_name("ticks", exchange)
     create_topic(settings, NewTopic(topic, 2, 1, config={"max.message.bytes": "1000"}))
+    create_topic(settings, NewTopic(topic_name("control", exchange), 1, 1))
     publisher = Publisher(settings, profiles, exchange, publisher_session="run-1")
     assert publisher.publish_framed("ticks", [b"k"], [os.urandom(10_000)]) == 1
     with pytest.raises(DeliveryFailed, match=f"1 accepted messages.*{topic} key k"):
@@ -163,15 +168,22 @@ def test_a_delivery_that_fails_later_is_raised_by_flush(settings: Settings, make
     publisher.close()
 
 
-def test_a_missing_topic_and_another_partition_count_are_refused(
+def test_every_topic_is_checked_before_a_subject_is_registered_or_a_message_sent(
     settings: Settings, make_profiles: MakeProfiles
 ) -> None:
-    profiles, exchange = make_profiles(ticks="dense")
+    profiles, exchange = make_profiles(ticks="dense", quotes="none")
     publisher = Publisher(settings, profiles, exchange, publisher_session="run-1")
-    with pytest.raises(NotInitialized, match="run `k2 init`"):
-        publisher.publish_framed("ticks", [b"k"], [b"x"])
-    topic = topic_name("ticks", exchange)
-    create_topic(settings, NewTopic(topic, 3, 1))
-    with pytest.raises(PartitionCountChanged, match="has 3 partitions, its profile declares 2"):
+    create_topic(settings, NewTopic(topic_name("ticks", exchange), 2, 1))
+    create_topic(settings, NewTopic(topic_name("quotes", exchange), 3, 1))
+    with pytest.raises(NotInitialized, match=f"market.control.{exchange}.*\n.*run `k2 init`"):
+        publisher.publish("ticks", ticks(exchange, ["A"]))
+    create_topic(settings, NewTopic(topic_name("control", exchange), 1, 1))
+    told = f"market.quotes.{exchange} has 3, its profile declares 2"
+    with pytest.raises(PartitionCountChanged, match=told):
+        publisher.publish("ticks", ticks(exchange, ["A"]))
+    with pytest.raises(PartitionCountChanged, match=told):
         publisher.publish_framed("ticks", [b"k"], [b"x"])
     publisher.close()
+    with closing(Registry(settings)) as registry:
+        assert registry.latest(f"{topic_name('ticks', exchange)}-value") is None
+    assert watermarks(settings, topic_name("ticks", exchange), 2) == {0: (0, 0), 1: (0, 0)}

@@ -52,6 +52,7 @@ def test_defaults_and_derived_values(tmp_path: Path) -> None:
     here = profiles.exchange("here")
     assert (here.gap_page_at, here.gap_halt_above, here.gap_grace_messages) == (10, 100, 20)
     assert here.datasets == ("ticks", "control")
+    assert (here.partitions_of("ticks"), here.partitions_of("control")) == (4, 1)
     assert here.stream("ticks", "trade") is not None
     assert here.stream("quotes", "trade") is None
     assert here.stream("ticks", "nothing") is None
@@ -76,8 +77,47 @@ BAD = {
         'dataset = "trades"',
         ["streams.trade.dataset", "trades", "valid datasets"],
     ),
-    "an unknown key": ("partitions = 4", "partitions = 4\npartition = 4", ["exchanges.here.partition", "Extra inputs"]),
-    "a missing key": ('title = "Here"', "", ["exchanges.here.title", "Field required"]),
+    "an unknown key": (
+        "partitions = 4",
+        "partitions = 4\npartition = 4",
+        ["exchanges.here.partition is no key", "did you mean partitions?", "closed_session_days"],
+    ),
+    "an unknown key of a stream": (
+        'domain = "dense"',
+        'domain = "dense"\ndomian = "dense"',
+        ["exchanges.here.streams.trade.domian is no key", "did you mean domain?", "keys there: dataset, domain"],
+    ),
+    "an unknown key of the file": ("version = 3", "version = 3\nverison = 3", ["verison is no key", "mean version?"]),
+    "a missing key": ('title = "Here"', "", ["exchanges.here.title is missing", "keys there: title, asset_class"]),
+    "a text for a number": ("partitions = 4", 'partitions = "4"', ["exchanges.here.partitions", "'4'", "integer"]),
+    "a fraction for a number": ("partitions = 4", "partitions = 4.0", ["exchanges.here.partitions", "4.0", "integer"]),
+    "a truth for a number": ("partitions = 4", "partitions = true", ["exchanges.here.partitions", "True", "integer"]),
+    "a number without end": (
+        "partitions = 4",
+        "partitions = 4\ngap_grace_seconds = inf",
+        ["exchanges.here.gap_grace_seconds", "inf", "finite"],
+    ),
+    "no number": (
+        "partitions = 4",
+        "partitions = 4\ngap_grace_seconds = nan",
+        ["exchanges.here.gap_grace_seconds", "nan", "finite"],
+    ),
+    "an unknown calendar": ('"24/7"', '"XNYC"', ["exchanges.here.calendar", "XNYC", "24/7", "did you mean XNYS?"]),
+    "a stream that no message can have": (
+        "exchanges.here.streams.trade",
+        'exchanges.here.streams."my trades"',
+        ["exchanges.here.streams.my trades", "without a space"],
+    ),
+    "a session without length": (
+        'timezone = "UTC"',
+        'timezone = "UTC"\nopens = "09:30"\ncloses = "09:30"',
+        ["exchanges.here", "closes (09:30) must be after opens (09:30)"],
+    ),
+    "a time without quotes": (
+        'timezone = "UTC"',
+        'timezone = "UTC"\nopens = 09:30:00\ncloses = "16:00"',
+        ["exchanges.here.opens", "time(9, 30)", "string"],
+    ),
     "no partitions": ("partitions = 4", "partitions = 0", ["exchanges.here.partitions", "0", "greater than 0"]),
     "too many partitions": ("partitions = 4", "partitions = 100000", ["exchanges.here.partitions", "1024"]),
     "an unknown zone": ('"UTC"', '"Mars/Base"', ["exchanges.here.timezone", "Mars/Base", "IANA"]),
@@ -86,14 +126,22 @@ BAD = {
         'timezone = "UTC"\nopens = "09:30"',
         ["exchanges.here", "belong together"],
     ),
-    "a clock time": ('timezone = "UTC"', 'timezone = "UTC"\nopens = "9h"', ["exchanges.here.opens", "9h"]),
+    "a clock time": (
+        'timezone = "UTC"',
+        'timezone = "UTC"\nopens = "9h"',
+        ["exchanges.here.opens", "9h", '"00:00" to "23:59"'],
+    ),
     "thresholds in disorder": (
         "partitions = 4",
         "partitions = 4\ngap_halt_above = 10",
         ["gap_halt_above (10)", "gap_page_at (10)"],
     ),
     "an unknown answer to a gap": ('"halt"', '"ignore"', ["on_critical_gap", "ignore", "mark_stale"]),
-    "an exchange name for no topic": ("exchanges.here", 'exchanges."No Topic"', ["exchanges.No Topic", "pattern"]),
+    "an exchange name for no topic": (
+        "exchanges.here",
+        'exchanges."No Topic"',
+        ["exchanges.No Topic", "lower-case letters"],
+    ),
     "a version of zero": ("version = 3", "version = 0", ["version", "0"]),
 }
 
@@ -108,6 +156,13 @@ def test_an_error_names_file_key_value_and_what_is_valid(tmp_path: Path, good: s
 def test_what_is_not_toml_names_the_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"not TOML.*line 2"):
         load(tmp_path, "version = 1\nversion = 2\n")
+
+
+def test_a_file_that_is_no_text_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "exchanges.toml").write_bytes(b"version = 1 # \xff")
+    for path in (tmp_path / "exchanges.toml", tmp_path):
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            load_profiles(path)
 
 
 def test_a_file_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
