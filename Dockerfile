@@ -21,7 +21,7 @@ RUN apt-get update \
     && useradd --uid 10001 --create-home --home-dir /var/lib/k2 k2
 
 COPY --from=build /opt/k2/venv /opt/k2/venv
-COPY --chown=k2:k2 deploy/dagster/dagster.yaml /opt/k2/dagster/dagster.yaml
+COPY --chown=k2:k2 k2_dagster/devstack/dagster.yaml /opt/k2/dagster/dagster.yaml
 # Owned by k2, so that the named volumes that are mounted here are too
 RUN install --directory --owner=k2 --group=k2 /opt/k2/dagster /opt/k2/dagster/storage /var/lib/k2/numba
 

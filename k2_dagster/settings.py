@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from k2_dagster.addresses import database_uri, folder_warehouse, warehouse_root
 from k2_dagster.errors import ConfigurationError
-from k2_dagster.sources import ENVIRONMENT, HOME, PREFIX, STACK_FILE, Gathered, environment_name, gather, refusal
+from k2_dagster.sources import ENVIRONMENT, PREFIX, STACK_FILE, Gathered, environment_name, gather, refusal
 
 __all__ = [
     "STACK_FILE",
@@ -25,7 +25,7 @@ __all__ = [
     "as_environment",
     "environment_name",
     "load_settings",
-    "stack_home",
+    "stack_settings",
 ]
 
 Count = Annotated[int, Field(gt=0)]
@@ -36,6 +36,8 @@ Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(
 
 # The folder of the tables below the home, where no other warehouse is named.
 WAREHOUSE_FOLDER = "warehouse"
+# What `k2 dev` goes by; the rest is the stack's own.
+STACK_NEEDS = ("home", "maven_repository")
 
 
 def _unit(unit: str) -> dict[str, Any]:
@@ -53,7 +55,7 @@ class Settings(BaseSettings):
     )
     maven_repository: str = Field(
         "https://repo1.maven.org/maven2",
-        pattern=r"^(https?|file)://.",
+        pattern=r"^https?://.",
         description="Maven repository from which `k2 dev` fetches jars: Maven Central, or a mirror of it",
     )
     profiles: Path | None = Field(None, description="Exchange profiles (TOML); unset means the ones in the package")
@@ -171,20 +173,22 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     return settings
 
 
-def stack_home(environment: Mapping[str, str] | None = None) -> Path:
-    """The home folder alone, for `k2 dev`: it must also work where the stack's file is of another version of K2.
+def stack_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings without the stack's file, for `k2 dev`, which must also work where that file is of another version
+    of K2. Only STACK_NEEDS are to be relied on: another value that is wrong stands at its default.
 
-    Raises ConfigurationError for a name in the environment that is no setting.
+    Raises ConfigurationError for a name in the environment that is no setting, and for a wrong value of STACK_NEEDS.
     """
     given = os.environ if environment is None else environment
-    names = [environment_name(name) for name in Settings.model_fields]
+    names = {environment_name(name): name for name in Settings.model_fields}
     unknown = {key: ENVIRONMENT for key in given if key.startswith(PREFIX) and key not in names}
     if unknown:
         raise refusal(unknown, Settings.model_fields)
-    settings, errors = validate(Gathered(Path(), {"home": given[HOME]} if HOME in given else {}))
-    if errors:
-        raise ConfigurationError(errors["home"], advice="name a folder, or leave K2_HOME away")
-    return settings.home
+    settings, errors = validate(Gathered(Path(), {names[key]: value for key, value in given.items() if key in names}))
+    wrong = [errors[name] for name in STACK_NEEDS if name in errors]
+    if wrong:
+        raise ConfigurationError("; ".join(wrong), advice="`k2 settings` lists every name with its meaning")
+    return settings
 
 
 def mixed_addresses(environment: Mapping[str, str] | None = None) -> str:

@@ -20,7 +20,7 @@ def market(settings: Settings, tmp_path: Path) -> Iterator[Market]:
 
 @pytest.fixture
 def instance(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    """Dagster's instance as deploy/dagster/dagster.yaml makes it, on a PostgreSQL database of its own."""
+    """Dagster's instance as the package's dagster.yaml makes it, on a PostgreSQL database of its own."""
     assert settings.dagster_uri is not None
     monkeypatch.setenv("K2_DAGSTER_URI", settings.dagster_uri.get_secret_value())
     made = dg.DagsterInstance.from_config(dagster_yaml(tmp_path / "dagster", settings))

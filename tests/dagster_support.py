@@ -11,6 +11,7 @@ import dagster as dg
 from confluent_kafka.admin import AdminClient
 
 from k2_dagster.cli.init import initialize
+from k2_dagster.devstack.dagster import INSTANCE_FILE
 from k2_dagster.devstack.process import wait_until
 from k2_dagster.feeds.simulator.faults import FaultPlan, parse_fault
 from k2_dagster.feeds.simulator.feed import FeedParameters
@@ -106,12 +107,11 @@ def make_market(settings: Settings, folder: Path, exchanges: int = 1, partitions
 
 
 def dagster_yaml(folder: Path, settings: Settings) -> str:
-    """The repository's dagster.yaml in a folder of its own, for `DagsterInstance.from_config`; the caller has
+    """The package's dagster.yaml in a folder of its own, for `DagsterInstance.from_config`; the caller has
     K2_DAGSTER_URI in its environment."""
     assert settings.dagster_uri is not None
     folder.mkdir(parents=True, exist_ok=True)
-    source = Path(__file__).parent.parent / "deploy" / "dagster" / "dagster.yaml"
-    (folder / "dagster.yaml").write_text(source.read_text())
+    (folder / "dagster.yaml").write_text(INSTANCE_FILE.read_text())
     return str(folder)
 
 

@@ -9,6 +9,7 @@ import pytest
 from k2_dagster.assets.check_findings import CHECKS
 from k2_dagster.assets.columns import COLUMN_SCHEMA
 from k2_dagster.definitions import build_definitions
+from k2_dagster.devstack.dagster import INSTANCE_FILE
 from k2_dagster.resources.platform import Platform
 from k2_dagster.schemas.datasets import TABLES, WIRE_DATASETS
 from k2_dagster.schemas.declaration import Dataset
@@ -83,7 +84,7 @@ def test_every_table_has_its_checks_and_every_check_its_runbook(definitions: dg.
 
 
 def test_lanes_of_the_jobs_are_limited_in_the_instance(definitions: dg.Definitions) -> None:
-    text = (REPOSITORY / "deploy" / "dagster" / "dagster.yaml").read_text()
+    text = INSTANCE_FILE.read_text()
     lanes = {job.tags["k2/lane"] for job in definitions.jobs or () if isinstance(job, dg.JobDefinition)}
     assert lanes == {"ingest", "checks", "upkeep"}
     assert all(f"value: {lane}" in text for lane in lanes)

@@ -1,4 +1,4 @@
-"""deploy/dagster/dagster.yaml on a real PostgreSQL, and workspace.yaml."""
+"""k2_dagster/devstack/dagster.yaml on a real PostgreSQL, and workspace.yaml."""
 
 from pathlib import Path
 

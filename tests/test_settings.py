@@ -14,7 +14,7 @@ from k2_dagster.settings import (
     environment_name,
     load_settings,
     mixed_addresses,
-    stack_home,
+    stack_settings,
 )
 from k2_dagster.sources import ADDRESSES
 
@@ -209,9 +209,9 @@ def test_addresses_that_all_come_from_one_place_are_no_mixture(beside_a_stack: d
 def test_the_home_is_found_beside_a_file_of_another_version(tmp_path: Path) -> None:
     (tmp_path / STACK_FILE).write_text("K2_NO_LONGER_A_SETTING=1\n")
 
-    assert stack_home({"K2_HOME": str(tmp_path), "K2_QUERY_THREADS": "many"}) == tmp_path
+    assert stack_settings({"K2_HOME": str(tmp_path), "K2_QUERY_THREADS": "many"}).home == tmp_path
     with pytest.raises(ConfigurationError, match=r"K2_HOEM .* did you mean K2_HOME"):
-        stack_home({"K2_HOEM": str(tmp_path)})
+        stack_settings({"K2_HOEM": str(tmp_path)})
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])

@@ -2,6 +2,7 @@
 
 import secrets
 import shutil
+import threading
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
@@ -16,11 +17,12 @@ from k2_dagster.devstack.process import Progress
 from k2_dagster.devstack.registry import SchemaRegistry
 from k2_dagster.devstack.s3 import S3Server, choose_program
 from k2_dagster.devstack.state import STATE_FILE, StackState, is_free
+from k2_dagster.devstack.ways import close_ways
 from k2_dagster.errors import StackFailed
 from k2_dagster.settings import STACK_FILE
 
 
-def new_state(home: Path, brokers: int, s3: bool) -> StackState:
+def new_state(home: Path, brokers: int, s3: bool, progress: Progress, interrupted: threading.Event) -> StackState:
     """The decisions for a stack that is not there yet. Raises ConfigurationError when no S3 server can be had."""
     state = StackState(
         brokers=brokers,
@@ -32,7 +34,7 @@ def new_state(home: Path, brokers: int, s3: bool) -> StackState:
     if s3:
         state = replace(
             state,
-            s3_program=choose_program(),
+            s3_program=choose_program(progress, interrupted),
             s3_access_key_id=secrets.token_hex(8),
             s3_secret_access_key=secrets.token_hex(20),
         )
@@ -82,10 +84,11 @@ def parts_of(home: Path, state: StackState) -> list[Part]:
 
 
 def remove_made(home: Path, state: StackState, parts: Sequence[Part]) -> None:
-    """Remove what the stack made, and the home folder if nothing else is in it."""
+    """Remove what the stack made, with K2's local caches, and the home folder if nothing else is in it."""
     (home / STATE_FILE).unlink()
     (home / STACK_FILE).unlink(missing_ok=True)
-    own = [part.folder for part in parts] + [home / name for name in ("logs", "warehouse", "run")]
+    close_ways(home)
+    own = [part.folder for part in parts] + [home / name for name in ("logs", "warehouse", "run", "cache")]
     for folder in [Path(state.socket_folder), *own]:
         if folder.exists():
             shutil.rmtree(folder)

@@ -1,42 +1,44 @@
 """Dagster beside the development stack: code server, daemon and webserver as processes under the same home folder.
 
 The code server listens on a Unix socket, so no successor can share a port with a predecessor that lingers
-(SO_REUSEPORT) and be given half of its calls. Dagster itself is never imported here: it is asked by GraphQL.
+(SO_REUSEPORT) and be given half of its calls.
 """
 
 import hashlib
 import os
 import shutil
-import socket
 import sys
 import tempfile
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
-from k2_dagster.devstack.part import Part
-from k2_dagster.devstack.process import (
-    Command,
-    Progress,
-    exclusive,
-    is_over,
-    listens,
-    stop,
-    wait_until,
-    write_atomically,
+from k2_dagster.devstack.dagster_calls import (
+    CANCEL_RUNS,
+    DAEMON_HEARTBEATS,
+    LOCATION_STATUS,
+    UNFINISHED_RUNS,
+    UNFINISHED_STATES,
+    ask,
+    greets,
 )
+from k2_dagster.devstack.files import write_atomically
+from k2_dagster.devstack.locking import exclusive
+from k2_dagster.devstack.part import Part
+from k2_dagster.devstack.process import Command, Progress, is_over, listens, stop, wait_until
 from k2_dagster.devstack.state import find_free_port, is_free
+from k2_dagster.devstack.together import side_by_side
 from k2_dagster.errors import ConfigurationError, StackFailed
 from k2_dagster.settings import Settings, as_environment
 
 MODULE = "k2_dagster.definitions"
 LOCATION = "k2"
-INSTANCE_FILE = Path(__file__).parents[2] / "deploy" / "dagster" / "dagster.yaml"
+INSTANCE_FILE = Path(__file__).with_name("dagster.yaml")
 
 LONGEST_SOCKET_PATH_BYTES = 100
 """The system's limit is 107 bytes on Linux and 103 on macOS."""
@@ -44,27 +46,14 @@ LONGEST_SOCKET_PATH_BYTES = 100
 READY_TIMEOUT_SECONDS = 90.0
 """Three processes import Dagster (1.3 s) and K2 (2 s) and lay out 30 tables; two busy cores stretch that."""
 
-CALL_TIMEOUT_SECONDS = 30.0
-"""One GraphQL call. Most take milliseconds; ending a run waits while the code server starts another one."""
-
 HEARTBEAT_SLACK_SECONDS = 1.0
 """Heartbeats and process creation times are taken from different clocks of the same machine."""
-
-UNFINISHED_STATES = ["STARTING", "STARTED", "CANCELING"]
-
-_LOCATION = """{ workspaceOrError { ... on Workspace { locationEntries {
-    loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
-_DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime } } } }"
-_UNFINISHED = """query($states: [RunStatus!]) { runsOrError(filter: {statuses: $states}) {
-    ... on Runs { results { runId } } } }"""
-_CANCEL = """mutation($runs: [String!]!) { terminateRuns(
-    runIds: $runs, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename } }"""
 
 
 class _DagsterPart(Part):
     """What the three have in common: the interpreter, the instance's folder, the environment."""
 
-    arguments: tuple[str, ...] = ()
+    module: tuple[str, ...] = ()
 
     def __init__(self, name: str, parts: "DagsterParts") -> None:
         super().__init__(name, parts.home)
@@ -73,14 +62,25 @@ class _DagsterPart(Part):
     def prepare(self, progress: Progress) -> None:  # noqa: ARG002  (nothing is fetched)
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def program(self) -> str:  # type: ignore[override]
+        return Path(sys.executable).name
+
+    @property
+    def marker(self) -> str:
+        return f"{' '.join(self.module)} --workspace {self.parts.workspace}"
+
     def command(self) -> Command:
-        marker = f"--workspace {self.parts.workspace}"
         return Command(
-            [sys.executable, "-m", *self.arguments, *marker.split(" ", 1)],
+            [sys.executable, "-m", *self.module, "--workspace", str(self.parts.workspace), *self.options()],
             self.parts.instance_folder,
-            marker,
+            self.marker,
             self.parts.environment(),
         )
+
+    def options(self) -> Sequence[str]:
+        """Beyond the workspace."""
+        return ()
 
 
 class CodeServer(_DagsterPart):
@@ -94,29 +94,27 @@ class CodeServer(_DagsterPart):
         super().prepare(progress)
         self.parts.socket.unlink(missing_ok=True)
 
+    @property
+    def marker(self) -> str:
+        return f"--socket {self.parts.socket}"
+
     def command(self) -> Command:
-        marker = f"--socket {self.parts.socket}"
         options = ["--module-name", MODULE, "--location-name", LOCATION]
         return Command(
-            [sys.executable, "-m", "dagster", "api", "grpc", *marker.split(" ", 1), *options],
+            [sys.executable, "-m", "dagster", "api", "grpc", "--socket", str(self.parts.socket), *options],
             self.parts.instance_folder,
-            marker,
+            self.marker,
             self.parts.environment(),
         )
 
     def answers(self, process: psutil.Process) -> bool:  # noqa: ARG002  (the socket's path is ours alone)
-        with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
-            try:
-                probe.connect(str(self.parts.socket))
-            except OSError:
-                return False
-        return True
+        return greets(self.parts.socket)
 
 
 class Daemon(_DagsterPart):
     """Evaluates ticks, takes runs from the queue, watches them."""
 
-    arguments = ("dagster._daemon", "run")
+    module = ("dagster._daemon", "run")
 
     @property
     def address(self) -> str:
@@ -124,7 +122,7 @@ class Daemon(_DagsterPart):
 
     def answers(self, process: psutil.Process) -> bool:
         try:
-            daemons = self.parts.graphql(_DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
+            daemons = self.parts.graphql(DAEMON_HEARTBEATS)["instance"]["daemonHealth"]["allDaemonStatuses"]
             since = process.create_time() - HEARTBEAT_SLACK_SECONDS
         except (StackFailed, psutil.NoSuchProcess):
             return False
@@ -134,9 +132,10 @@ class Daemon(_DagsterPart):
 class Webserver(_DagsterPart):
     """The UI and GraphQL, on 127.0.0.1."""
 
-    @property
-    def arguments(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("dagster_webserver", "--host", "127.0.0.1", "--port", str(self.parts.port))
+    module = ("dagster_webserver",)
+
+    def options(self) -> Sequence[str]:
+        return ("--host", "127.0.0.1", "--port", str(self.parts.port))
 
     @property
     def address(self) -> str:
@@ -150,7 +149,7 @@ class Webserver(_DagsterPart):
         if not listens(process, self.parts.port):
             return False
         try:
-            entries = self.parts.graphql(_LOCATION)["workspaceOrError"]["locationEntries"]
+            entries = self.parts.graphql(LOCATION_STATUS)["workspaceOrError"]["locationEntries"]
         except StackFailed:
             return False
         return bool(entries) and all(one["loadStatus"] == "LOADED" for one in entries)
@@ -160,10 +159,11 @@ class DagsterParts:
     """Dagster on the stack that the settings name, with its folder in `<home>/dagster`.
 
     Methods raise StackFailed with the last log lines. Different processes may use one home: a file lock orders them.
+    Without settings, what was brought up can be looked at and ended.
     """
 
-    def __init__(self, home: Path, settings: Settings) -> None:
-        if settings.dagster_uri is None:
+    def __init__(self, home: Path, settings: Settings | None = None) -> None:
+        if settings is not None and settings.dagster_uri is None:
             raise ConfigurationError(
                 "K2_DAGSTER_URI is not set", advice="name a PostgreSQL database for Dagster's storage; `k2 dev up` does"
             )
@@ -179,6 +179,11 @@ class DagsterParts:
     def parts(self) -> list[Part]:
         """Code server, webserver and daemon."""
         return [self.code_server, self.webserver, self.daemon]
+
+    @property
+    def exists(self) -> bool:
+        """Whether Dagster was brought up here before, and not purged since."""
+        return self.workspace.exists()
 
     @property
     def port(self) -> int:
@@ -202,20 +207,22 @@ class DagsterParts:
         """Bring all three up, reusing what runs, and return the UI's address. Runs that a lost code server has left
         behind are marked as canceled: nobody would ever end them."""
         progress = progress or _ignore
+        parts, interrupted = self.parts, threading.Event()
+        for part in parts:
+            part.interrupted = interrupted
         with exclusive(self.home / "run" / "dagster.lock", progress):
             self._lay_out()
             was_running = self.code_server.find() is not None
-            with ThreadPoolExecutor(len(self.parts)) as pool:
-                outcomes = [pool.submit(part.ensure, progress) for part in self.parts]
-            failures = [error for one in outcomes if (error := one.exception()) is not None]
-            if failures:
-                raise failures[0]
+            try:
+                side_by_side([partial(part.ensure, progress) for part in parts], interrupted)
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from group
             self._await_definitions()
             if not was_running:
                 self._cancel_orphans(progress)
         return self.url
 
-    def down(self, purge: bool = False) -> None:
+    def down(self, purge: bool = False, progress: Progress | None = None) -> None:
         """End daemon, webserver and code server, in this order, so that nothing is launched meanwhile; runs end with
         the code server. `purge` removes the folder too (Dagster's storage is in PostgreSQL and stays)."""
         if not self.instance_folder.exists():
@@ -225,9 +232,11 @@ class DagsterParts:
                 process = part.find()
                 if process is None:
                     continue
+                began = time.monotonic()
                 stop(process, part.purge_signals if purge else part.stop_signals)
                 if not is_over(process):
                     raise StackFailed(f"{part.name} could not be ended", advice="try again")
+                (progress or _ignore)(f"{part.name} has ended after {time.monotonic() - began:.1f} s")
             self.socket.unlink(missing_ok=True)
             if purge:
                 for folder in (self.instance_folder, *(part.folder for part in self.parts)):
@@ -235,31 +244,18 @@ class DagsterParts:
 
     def graphql(self, query: str, variables: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask the webserver. Raises StackFailed when it does not answer, or answers with errors."""
-        body = {"query": query, "variables": dict(variables or {})}
-        try:
-            answer = httpx.post(f"{self.url}/graphql", json=body, timeout=CALL_TIMEOUT_SECONDS, trust_env=False)
-            document = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise StackFailed(
-                f"Dagster's webserver at {self.url}: {error}", advice=f"see {self.webserver.log}"
-            ) from error
-        if "errors" in document or "data" not in document:
-            raise StackFailed(f"Dagster refused a query: {document.get('errors', document)}")
-        data: dict[str, Any] = document["data"]
-        return data
+        return ask(self.url, query, variables, advice=f"see {self.webserver.log}")
 
     def environment(self) -> dict[str, str]:
         """What the three processes see: the settings, and where the instance is."""
+        if self.settings is None:
+            raise ConfigurationError("Dagster cannot be started without settings")
         values = as_environment(self.settings) | {"K2_HOME": str(self.home)}
         if self.settings.profiles is not None:
             values["K2_PROFILES"] = str(self.settings.profiles.absolute())
         return values | {"DAGSTER_HOME": str(self.instance_folder), "PYTHONUNBUFFERED": "1"}
 
     def _lay_out(self) -> None:
-        if not INSTANCE_FILE.is_file():
-            raise StackFailed(
-                f"{INSTANCE_FILE} is missing", advice="Dagster's development set-up needs a checkout of K2"
-            )
         self.instance_folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.instance_folder / "dagster.yaml", INSTANCE_FILE.read_text())
         write_atomically(
@@ -275,7 +271,7 @@ class DagsterParts:
 
         def loaded() -> bool:
             nonlocal problem
-            entries = self.graphql(_LOCATION)["workspaceOrError"]["locationEntries"]
+            entries = self.graphql(LOCATION_STATUS)["workspaceOrError"]["locationEntries"]
             found = [one["locationOrLoadError"] or {} for one in entries]
             bad = [one.get("message", "not loaded") for one in found if one.get("__typename") != "RepositoryLocation"]
             problem = bad[0] if bad else problem
@@ -285,10 +281,10 @@ class DagsterParts:
             raise StackFailed(f"Dagster cannot load K2's definitions: {problem}", advice=f"see {self.code_server.log}")
 
     def _cancel_orphans(self, progress: Progress) -> None:
-        found = self.graphql(_UNFINISHED, {"states": UNFINISHED_STATES})["runsOrError"]["results"]
+        found = self.graphql(UNFINISHED_RUNS, {"states": UNFINISHED_STATES})["runsOrError"]["results"]
         runs = [one["runId"] for one in found]
         if runs:
-            self.graphql(_CANCEL, {"runs": runs})
+            self.graphql(CANCEL_RUNS, {"runs": runs})
             progress(f"{len(runs)} runs of an earlier code server are marked as canceled")
 
 

@@ -1,10 +1,10 @@
 """The programs of the stack: found in wheels, or fetched once per user and verified against `jars.lock`.
 
-A file is fetched into a staging folder, hashed, and only then moved to where it is used, so an interruption leaves
-nothing that is trusted: what was complete is kept, the rest is fetched again. What is in the cache is hashed before
-each start of a part; a complete cache needs no network.
+A file is fetched beside its place, hashed, and only then moved to where it is used: an interruption leaves nothing that
+is trusted. The next try goes on where it ended (HTTP Range), and the hash decides about the whole. What is in the cache
+is hashed before each start of a part; a complete cache needs no network.
 
-`python -m k2_dagster.devstack.downloads lock` resolves the coordinates below anew and writes the lock.
+`python -m k2_dagster.devstack.jars_lock` resolves the coordinates below anew and writes the lock.
 """
 
 import hashlib
@@ -17,16 +17,17 @@ import sys
 import tarfile
 import threading
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-import click
-
-from k2_dagster.devstack.process import Progress, exclusive
+from k2_dagster.devstack.locking import exclusive
+from k2_dagster.devstack.part import Part
+from k2_dagster.devstack.process import Progress
+from k2_dagster.devstack.together import side_by_side
 from k2_dagster.errors import ConfigurationError, StackFailed
 
 LOCK_FILE = Path(__file__).with_name("jars.lock")
@@ -43,6 +44,11 @@ FETCH_TIMEOUT_SECONDS = 60
 
 FETCH_TRIES = 3
 """A file that arrives damaged this often is damaged at its source, or the lock is wrong."""
+
+PIECE_BYTES = 65_536
+"""Written, counted and looked at for an interruption at once."""
+
+HTTP_OK, HTTP_PARTIAL = 200, 206
 
 MANIFEST = "manifest.json"
 
@@ -109,17 +115,26 @@ def read_lock(path: Path = LOCK_FILE) -> list[Artifact]:
 
 
 class Store:
-    """The cache of one user. `repositories` (name: address) replaces Maven Central."""
+    """The cache of one user. `repositories` (name: address) replaces Maven Central; once `interrupted` is set, a fetch
+    ends with StackFailed."""
 
     def __init__(
         self,
         folder: Path | None = None,
         lock: Iterable[Artifact] | None = None,
         repositories: Mapping[str, str] | None = None,
+        interrupted: threading.Event | None = None,
     ) -> None:
         self.folder = cache_folder() if folder is None else folder
         self.lock = list(read_lock() if lock is None else lock)
         self.repositories = repositories
+        self.interrupted = interrupted or threading.Event()
+
+    @classmethod
+    def of(cls, part: Part) -> "Store":
+        """The store for a part of the stack: from its mirror, until it is interrupted."""
+        mirror = part.maven_repository
+        return cls(repositories=None if mirror is None else {"mirror": mirror}, interrupted=part.interrupted)
 
     def files(self, set_name: str, progress: Progress) -> list[Path]:
         """The verified files of a set, fetched where they are missing or damaged. Raises StackFailed."""
@@ -137,54 +152,56 @@ class Store:
         folder = self.folder / f"{set_name}-{artifact.sha256[:12]}"
         with exclusive(self.folder / f"{set_name}.lock", progress):
             if not _matches_manifest(folder):
-                staging = self.folder / f"{set_name}.staging"
-                self._fetch_all([artifact], staging, progress)
+                # The archive stays: a damaged file is then unpacked again, not 109 MB fetched
+                archive = self.folder / set_name / artifact.file
+                if not is_intact(archive, artifact):
+                    self._fetch_all([artifact], archive.parent, progress)
                 progress(f"unpacking {artifact.file}")
-                _unpack(staging / artifact.file, folder)
-                shutil.rmtree(staging)
+                _unpack(archive, folder)
         return folder
 
     def _fetch_all(self, artifacts: Sequence[Artifact], folder: Path, progress: Progress) -> None:
-        meter = _Meter(artifacts[0].set, sum(artifact.bytes for artifact in artifacts), progress)
+        meter = _Meter(artifacts[0].set, sum(artifact.bytes for artifact in artifacts), progress, self.interrupted)
         progress(f"fetching {len(artifacts)} file(s), {meter.total_bytes / 1e6:.0f} MB, into {folder}")
         folder.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(PARALLEL_FETCHES) as pool:
-            for outcome in [pool.submit(self._fetch, artifact, folder, meter) for artifact in artifacts]:
-                outcome.result()
+        lanes = [artifacts[place::PARALLEL_FETCHES] for place in range(PARALLEL_FETCHES)]
+        side_by_side([partial(self._fetch, lane, folder, meter) for lane in lanes], self.interrupted)
 
-    def _fetch(self, artifact: Artifact, folder: Path, meter: "_Meter") -> None:
-        staging = folder / f".{artifact.file}.partial"
-        for _ in range(FETCH_TRIES):
-            # Whatever an interruption left there is of unknown length: start over
-            shutil.rmtree(staging, ignore_errors=True)
-            fetched = _resolve(artifact, staging, self.repositories, meter)
-            if is_intact(fetched, artifact):
-                fetched.replace(folder / artifact.file)
-                shutil.rmtree(staging)
-                return
-        raise StackFailed(
-            f"{artifact.name} does not have the SHA-256 {artifact.sha256} of jars.lock after {FETCH_TRIES} downloads",
-            advice="a proxy that alters files is the usual reason",
-        )
+    def _fetch(self, artifacts: Sequence[Artifact], folder: Path, meter: "_Meter") -> None:
+        for artifact in artifacts:
+            unfinished = folder / f".{artifact.file}.partial"
+            if unfinished.is_dir():  # an earlier version of K2 had a folder there
+                shutil.rmtree(unfinished)
+            for _ in range(FETCH_TRIES):
+                _resolve(artifact, unfinished, self.repositories, meter)
+                if is_intact(unfinished, artifact):
+                    unfinished.replace(folder / artifact.file)
+                    break
+                unfinished.unlink()
+            else:
+                raise StackFailed(
+                    f"{artifact.name} does not have the SHA-256 {artifact.sha256} of jars.lock after {FETCH_TRIES} "
+                    "downloads",
+                    advice="a proxy that alters files is the usual reason",
+                )
 
 
 class _Meter:
     """Tells how much of a set has arrived, every tenth, from all its downloads together."""
 
-    def __init__(self, what: str, total_bytes: int, progress: Progress) -> None:
+    def __init__(self, what: str, total_bytes: int, progress: Progress, interrupted: threading.Event) -> None:
         self.what = what
+        self._interrupted = interrupted
         self.total_bytes = total_bytes
         self._progress = progress
         self._done_bytes = 0
         self._told_tenths = 0
         self._lock = threading.Lock()
 
-    @contextmanager
-    def watch(self, _file: str, _total_bytes: int) -> Iterator[Callable[[int], None]]:
-        """The form in which jgo wants it: a context for one file that yields what to call with each arrived piece."""
-        yield self._add
-
-    def _add(self, arrived_bytes: int) -> None:
+    def add(self, arrived_bytes: int) -> None:
+        """Raises StackFailed when the fetch was interrupted."""
+        if self._interrupted.is_set():
+            raise StackFailed(f"fetching {self.what} was interrupted", advice="the next try goes on where it was")
         with self._lock:
             # A file that arrived damaged is fetched, and counted, again
             self._done_bytes = min(self.total_bytes, self._done_bytes + arrived_bytes)
@@ -196,85 +213,78 @@ class _Meter:
 
 def is_intact(path: Path, artifact: Artifact) -> bool:
     """Whether the file is there with the locked size and SHA-256."""
-    return path.is_file() and path.stat().st_size == artifact.bytes and _sha256(path) == artifact.sha256
+    return path.is_file() and path.stat().st_size == artifact.bytes and sha256_of(path) == artifact.sha256
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The hash of a file's content, as the lock has it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _resolve(artifact: Artifact, staging: Path, repositories: Mapping[str, str] | None, meter: _Meter) -> Path:
+def _resolve(artifact: Artifact, unfinished: Path, repositories: Mapping[str, str] | None, meter: _Meter) -> None:
+    """Let jgo find the file, and fetch it ourselves: its own download cannot go on where one ended."""
     group, name, version, packaging, *classifier = artifact.name.split(":")
     maven = require("jgo.maven")
+    resolver = maven.PythonResolver()
+    resolver.download = lambda found: _download(found, artifact, unfinished, meter)
     context = maven.MavenContext(
-        resolver=maven.PythonResolver(progress_callback=meter.watch),
-        repo_cache=staging,
+        resolver=resolver,
+        repo_cache=unfinished.with_suffix(".none"),
         remote_repos=None if repositories is None else dict(repositories),
         timeout=FETCH_TIMEOUT_SECONDS,
     )
     wanted = context.project(group, name).at_version(version)
     try:
-        return Path(wanted.artifact(classifier="".join(classifier), packaging=packaging).resolve())
+        wanted.artifact(classifier="".join(classifier), packaging=packaging).resolve()
     # jgo raises RuntimeError for what is not found, requests' errors (OSError) for what cannot be reached
     except (RuntimeError, OSError, ValueError) as error:
         raise StackFailed(
             f"{artifact.name} could not be fetched: {error}",
-            advice="check the network and try again; what is complete is kept",
+            advice="check the network and try again: what has arrived is kept. K2_MAVEN_REPOSITORY names a mirror",
         ) from error
 
 
+def _download(found: Any, artifact: Artifact, unfinished: Path, meter: _Meter) -> Path:
+    """The file at the first repository that has it, from where an earlier try ended."""
+    http = require("jgo.util.http")
+    for repository in found.context.remote_repos.values():
+        have = unfinished.stat().st_size if unfinished.exists() else 0
+        if have >= artifact.bytes:
+            return unfinished
+        url = f"{repository.rstrip('/')}/{found.component.path_prefix.as_posix()}/{found.filename}"
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        with http.get(url, stream=True, headers=headers, timeout=FETCH_TIMEOUT_SECONDS) as response:
+            if response.status_code not in (HTTP_OK, HTTP_PARTIAL):
+                continue
+            goes_on = response.status_code == HTTP_PARTIAL
+            meter.add(have if goes_on else 0)
+            with unfinished.open("ab" if goes_on else "wb") as file:
+                for piece in response.iter_content(PIECE_BYTES):
+                    file.write(piece)
+                    meter.add(len(piece))
+        return unfinished
+    raise RuntimeError(f"none of {', '.join(found.context.remote_repos.values())} has it")
+
+
 def _unpack(archive: Path, folder: Path) -> None:
-    partial = folder.with_name(folder.name + ".partial")
-    for old in (partial, folder):
+    staging = folder.with_name(folder.name + ".partial")
+    for old in (staging, folder):
         shutil.rmtree(old, ignore_errors=True)
-    partial.mkdir(parents=True)
+    staging.mkdir(parents=True)
     try:
         with tarfile.open(archive) as packed:
-            packed.extractall(partial, filter="data")
+            packed.extractall(staging, filter="data")
     except (tarfile.TarError, OSError) as error:
         raise StackFailed(f"{archive} cannot be unpacked: {error}") from error
-    hashes = {str(path.relative_to(partial)): _sha256(path) for path in sorted(partial.rglob("*")) if path.is_file()}
-    (partial / MANIFEST).write_text(json.dumps(hashes, indent=1))
-    partial.rename(folder)
+    hashes = {str(path.relative_to(staging)): sha256_of(path) for path in sorted(staging.rglob("*")) if path.is_file()}
+    (staging / MANIFEST).write_text(json.dumps(hashes, indent=1))
+    staging.rename(folder)
 
 
 def _matches_manifest(folder: Path) -> bool:
     try:
         hashes = json.loads((folder / MANIFEST).read_text())
-        return all(_sha256(folder / name) == expected for name, expected in hashes.items())
+        return all(sha256_of(folder / name) == expected for name, expected in hashes.items())
     except (OSError, ValueError):
         return False
-
-
-def write_lock(path: Path, progress: Progress) -> None:
-    """Resolve the coordinates of this module anew and write the lock (needs the network)."""
-    jgo = require("jgo")
-    maven = require("jgo.maven")
-    # Resolved apart: joined with `+`, the second's dependency management would be applied to the first
-    jars = [artifact for endpoint in (KAFKA, SLF4J) for artifact in jgo.resolve(endpoint)]
-    group, name, version, packaging, classifier = REGISTRY.split(":")
-    context = maven.MavenContext(timeout=FETCH_TIMEOUT_SECONDS)
-    archive = context.project(group, name).at_version(version).artifact(classifier=classifier, packaging=packaging)
-    entries = [("kafka", jar) for jar in jars] + [("registry", archive)]
-    lines = ["# Written by `python -m k2_dagster.devstack.downloads lock`"]
-    for set_name, artifact in sorted(entries, key=lambda entry: (entry[0], str(entry[1].component), entry[1].filename)):
-        locked = _lock_entry(set_name, artifact)
-        strings = "".join(f'{name} = "{getattr(locked, name)}"\n' for name in ("set", "name", "sha256"))
-        block = f"[[artifact]]\n{strings}bytes = {locked.bytes}"
-        if block not in lines:
-            lines.append(block)
-            progress(locked.name)
-    path.write_text("\n\n".join(lines) + "\n")
-
-
-def _lock_entry(set_name: str, artifact: object) -> Artifact:
-    path = Path(artifact.resolve())  # type: ignore[attr-defined]
-    parts = [getattr(artifact, name) for name in ("groupId", "artifactId", "version", "packaging", "classifier")]
-    return Artifact(set_name, ":".join(part for part in parts if part), _sha256(path), path.stat().st_size)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] != ["lock"]:
-        sys.exit("usage: python -m k2_dagster.devstack.downloads lock")
-    write_lock(LOCK_FILE, click.echo)

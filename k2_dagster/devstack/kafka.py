@@ -69,17 +69,16 @@ class KafkaBroker(Part):
 
     def prepare(self, progress: Progress) -> None:
         self.make_folders()
-        self._jars = Store().files("kafka", progress)
+        self._jars = Store.of(self).files("kafka", progress)
         (self.folder / "server.properties").write_text(self._properties())
         if not (self.folder / "data" / "meta.properties").exists():
             self._format(progress)
 
     def command(self) -> Command:
-        marker = f"-Dk2.part={self.folder}"
         return Command(
-            arguments=[*self._java(*HEAP, marker), "kafka.Kafka", "server.properties"],
+            arguments=[*self._java(*HEAP, self.marker), "kafka.Kafka", "server.properties"],
             folder=self.folder,
-            marker=marker,
+            marker=self.marker,
         )
 
     def answers(self, process: psutil.Process) -> bool:
@@ -90,9 +89,11 @@ class KafkaBroker(Part):
 
     def _format(self, progress: Progress) -> None:
         progress(f"formatting {self.name}")
-        arguments = ["kafka.tools.StorageTool", "format", "-t", self.state.cluster_id, "-c", "server.properties"]
+        # A format that was cut short has left files; they are of the same cluster, and nothing is in them
+        options = ["--ignore-formatted", "-t", self.state.cluster_id, "-c", "server.properties"]
+        arguments = ["kafka.tools.StorageTool", "format", *options]
         command = Command([*self._java(), *arguments], folder=self.folder, marker="")
-        run_tool(command, FORMAT_TIMEOUT_SECONDS, f"formatting {self.name}")
+        run_tool(command, FORMAT_TIMEOUT_SECONDS, f"formatting {self.name}", self.interrupted)
 
     def _java(self, *options: str) -> list[str]:
         logs = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"

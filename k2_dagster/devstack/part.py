@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,14 +11,18 @@ from typing import ClassVar
 
 import psutil
 
+from k2_dagster.devstack.files import last_lines
 from k2_dagster.devstack.process import (
     KILL_SECONDS,
     POLL_SECONDS,
+    TELL_SECONDS,
     Command,
+    Found,
     Progress,
+    RecordLost,
+    adopt,
     find,
     is_over,
-    last_lines,
     spawn,
     stop,
     wait_until,
@@ -47,6 +52,9 @@ class Part(ABC):
     passing_failures: ClassVar[Sequence[str]] = ()
     """Words in the log of a start that ended early for a reason that passes by itself."""
 
+    program: str = "java"
+    """The file name of the program that runs, by which it is found again when its record is lost."""
+
     purge_signals: ClassVar[Sequence[tuple[signal.Signals, float]]] = ((signal.SIGKILL, KILL_SECONDS),)
 
     def __init__(self, name: str, home: Path) -> None:
@@ -55,11 +63,20 @@ class Part(ABC):
         self.folder = home / name
         self.log = home / "logs" / f"{name}.log"
         self.record = home / "run" / f"{name}.json"
+        self.interrupted = threading.Event()
+        """Once set, whatever waits here stops, with StackFailed."""
+        self.maven_repository: str | None = None
+        """Where jars are fetched from; None is Maven Central."""
 
     @property
     @abstractmethod
     def address(self) -> str:
         """Where clients find it."""
+
+    @property
+    def marker(self) -> str:
+        """What its command line has and no other process's: see `Command`."""
+        return f"-Dk2.part={self.folder}"
 
     @property
     def ports(self) -> Sequence[int]:
@@ -92,33 +109,64 @@ class Part(ABC):
         (self.folder / TEMPORARY).mkdir(parents=True)
 
     def find(self) -> psutil.Process | None:
-        """Its process, if it runs."""
-        found = find(self.record)
+        """Its process, if it runs; also when the record of it was lost."""
+        found = self._found()
         return None if found is None else found.process
+
+    def _found(self) -> Found | None:
+        try:
+            return find(self.record)
+        except RecordLost:
+            return adopt(self.program, self.marker, self.record) if self.folder.exists() else None
 
     def ensure(self, progress: Progress) -> bool:
         """Bring it up, reusing what runs. Returns whether it had to be started. Raises StackFailed."""
-        found = find(self.record)
-        if found is not None:
-            patience = max(SILENT_SECONDS, START_TIMEOUT_SECONDS - found.age_seconds)
-            if wait_until(lambda: is_over(found.process) or self.answers(found.process), patience):
-                if not is_over(found.process):
-                    self.settle()
-                    return False
-            else:
-                progress(f"{self.name} (pid {found.process.pid}) does not answer: restarting it")
-                stop(found.process, self.purge_signals)
+        found = self._found()
+        if found is not None and self._still_answers(found, progress):
+            self.settle()
+            return False
         began = time.monotonic()
         self.prepare(progress)
-        self._start()
+        self._refuse_interrupted()
+        progress(f"{self.name} starts; waiting until it answers")
+        self._start(progress)
         self.settle()
         progress(f"{self.name} answers at {self.address} after {time.monotonic() - began:.1f} s")
         return True
 
-    def _start(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    def _still_answers(self, found: Found, progress: Progress) -> bool:
+        """Whether a process that runs answers, in the end; one that does not is ended."""
+        patience = max(SILENT_SECONDS, START_TIMEOUT_SECONDS - found.age_seconds)
+        # Looked at again afterwards: one that was killed just now may still have answered
+        if not is_over(found.process) and self.answers(found.process) and not is_over(found.process):
+            return True
+        if is_over(found.process):
+            return False
+        progress(f"{self.name} (pid {found.process.pid}) runs and does not answer yet: waiting up to {patience:.0f} s")
+
+        def decided() -> bool:
+            return is_over(found.process) or self.interrupted.is_set() or self.answers(found.process)
+
+        if wait_until(decided, patience):
+            self._refuse_interrupted()
+            return not is_over(found.process)
+        progress(f"{self.name} (pid {found.process.pid}) does not answer: restarting it")
+        stop(found.process, self.purge_signals)
+        return False
+
+    def _refuse_interrupted(self) -> None:
+        if self.interrupted.is_set():
+            raise StackFailed(f"{self.name}: interrupted", advice="`k2 dev up` goes on where it was")
+
+    def _start(self, progress: Progress) -> None:
+        began = told = time.monotonic()
+        deadline = began + START_TIMEOUT_SECONDS
         process = spawn(self.command(), self.log, self.record)
         while not self.answers(process):
+            self._refuse_interrupted()
+            if time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                progress(f"{self.name} does not answer yet, after {told - began:.0f} s: see {self.log}")
             if is_over(process):
                 tail = last_lines(self.log)
                 if not any(words in tail for words in self.passing_failures) or time.monotonic() > deadline:

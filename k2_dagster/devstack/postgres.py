@@ -4,12 +4,14 @@ import contextlib
 import hashlib
 import os
 import pwd
+import shutil
 import signal
 import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import quote
 
 import psutil
 import psycopg2
@@ -17,9 +19,11 @@ import psycopg2.extensions
 from psycopg2 import sql
 
 from k2_dagster.devstack.downloads import cache_folder, postgres_programs
+from k2_dagster.devstack.locking import exclusive
 from k2_dagster.devstack.part import Part
-from k2_dagster.devstack.process import Command, Progress, exclusive, is_over, run_tool
+from k2_dagster.devstack.process import Command, Progress, is_over, run_tool
 from k2_dagster.devstack.state import StackState
+from k2_dagster.devstack.ways import open_way
 from k2_dagster.errors import StackFailed
 
 DATABASES = ("k2", "dagster")
@@ -60,14 +64,15 @@ class PostgresServer(Part):
         self.data = self.folder / "data"
         self.socket_folder = Path(state.socket_folder)
         self.user = SYSTEM_USER if os.geteuid() == 0 else None
+        self.program = "postgres"
 
     @property
     def address(self) -> str:
         return self.uri("k2")
 
     def uri(self, database: str) -> str:
-        """The SQLAlchemy address of a database."""
-        return f"postgresql+psycopg2://{SUPERUSER}:@/{database}?host={self.socket_folder}"
+        """The SQLAlchemy address of a database. The folder may have any character; an address may not."""
+        return f"postgresql+psycopg2://{SUPERUSER}:@/{database}?host={quote(str(self.socket_folder))}"
 
     def connect(self, database: str = "postgres") -> psycopg2.extensions.connection:
         """A connection in autocommit mode. The caller closes it. Raises psycopg2.OperationalError."""
@@ -84,10 +89,14 @@ class PostgresServer(Part):
         self._own(self.socket_folder)
         if self.user is not None:
             for path in (self.folder, self.socket_folder, postgres_programs()):
-                _let_through(path)
+                open_way(path, pwd.getpwnam(self.user).pw_uid, self.home, progress)
         if not (self.data / "PG_VERSION").exists():
             self._initialise(progress)
         self._forget_dead_server()
+
+    @property
+    def marker(self) -> str:
+        return f"-D {self.data} -c"
 
     def command(self) -> Command:
         settings = {
@@ -99,7 +108,7 @@ class PostgresServer(Part):
         return Command(
             arguments=[str(postgres_programs() / "postgres"), "-D", str(self.data), *options],
             folder=self.folder,
-            marker=f"-D {self.data}",
+            marker=self.marker,
             environment={"LC_ALL": "C"},
             user=self.user,
         )
@@ -149,8 +158,13 @@ class PostgresServer(Part):
         folder.chmod(0o700)
 
     def _initialise(self, progress: Progress) -> None:
+        """In a folder beside, which becomes the data folder when it is whole: what a kill leaves is never started."""
         progress("making the PostgreSQL cluster")
-        arguments = ["-D", str(self.data), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C"]
+        partial = self.data.with_name("data.partial")
+        for left in (partial, self.data):
+            if left.exists():
+                shutil.rmtree(left)
+        arguments = ["-D", str(partial), "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C"]
         command = Command(
             arguments=[str(postgres_programs() / "initdb"), *arguments],
             folder=self.folder,
@@ -158,7 +172,8 @@ class PostgresServer(Part):
             environment={"LC_ALL": "C"},
             user=self.user,
         )
-        run_tool(command, INITDB_TIMEOUT_SECONDS, "making the PostgreSQL cluster")
+        run_tool(command, INITDB_TIMEOUT_SECONDS, "making the PostgreSQL cluster", self.interrupted)
+        partial.rename(self.data)
 
     def _forget_dead_server(self) -> None:
         """Remove the lock files of a killed server where their pid still names something: another program that was
@@ -166,9 +181,8 @@ class PostgresServer(Part):
         of the killed server still run, it sees by the shared memory.)"""
         for lock_file in (self.data / PID_FILE, self.socket_folder / f"{SOCKET_FILE}.lock"):
             pid = _first_number(lock_file)
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if pid is not None and (is_over(named := psutil.Process(pid)) or named.name() != "postgres"):
-                    lock_file.unlink()
+            if pid is not None and not _is_postgres(pid):
+                lock_file.unlink()
 
 
 def choose_socket_folder(home: Path) -> Path:
@@ -180,12 +194,12 @@ def choose_socket_folder(home: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"k2-{name}"
 
 
-def _let_through(path: Path) -> None:
-    """Let the server's user traverse (not list) the folders above the path."""
-    for folder in path.parents:
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)
+def _is_postgres(pid: int) -> bool:
+    """Whether a program of that name runs there. A number below 1 is of a server that ran alone, in initdb: over."""
+    try:
+        return pid > 0 and not is_over(named := psutil.Process(pid)) and named.name() == "postgres"
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _first_number(file: Path) -> int | None:

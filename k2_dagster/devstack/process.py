@@ -5,18 +5,21 @@ are reused: a process is ours when it was created when we say, and its command l
 """
 
 import contextlib
-import fcntl
 import json
 import os
+import pwd
 import signal
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
+from k2_dagster.devstack.files import LOG_TAIL_LINES, last_lines, set_aside, write_atomically
 from k2_dagster.errors import StackFailed
 
 Progress = Callable[[str], None]
@@ -27,28 +30,39 @@ POLL_SECONDS = 0.05
 CREATION_TOLERANCE_SECONDS = 2.0
 """The system derives creation times from the boot time, which moves by fractions of a second when the clock is set."""
 
-LOCK_TIMEOUT_SECONDS = 600.0
-"""Longest wait for another process on the same folder: it may be downloading 150 MB or building the S3 server."""
-
 ORPHAN_SECONDS = 1.0
 """PostgreSQL's children notice within milliseconds that their parent is gone, and end by themselves."""
 
 KILL_SECONDS = 10.0
 """SIGKILL takes effect at once, unless the kernel holds the process in a disk write."""
 
-LOG_TAIL_LINES = 15
-"""Log lines shown with a failure: enough for a Java exception's head, short enough to read."""
-
-LOG_TAIL_BYTES = 64 * 1024
-"""Most of a log that is read to find its last lines."""
-
-LOG_KEEP_BYTES = 20 * 1024 * 1024
-"""A longer log is set aside (one generation) when its part is started."""
-
 INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "LOGNAME")
 """What a part sees of our environment. Not more: JAVA_TOOL_OPTIONS, QUARKUS_*, PG* and AWS_* would reconfigure it."""
 
-_DAEMONISE = '"$@" 1>&2 & echo $!'
+TELL_SECONDS = 10.0
+"""What takes longer than usual says so this often."""
+
+TOOL_POLL_SECONDS = 0.2
+"""Pause between two looks at whether a tool should be ended, as it was interrupted."""
+
+_DAEMONISE = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+owner, program = sys.argv[1], sys.argv[2:]
+pid = os.fork()
+if pid:
+    os.write(1, str(pid).encode())
+    os._exit(0)
+os.dup2(2, 1)
+if owner:
+    uid, gid = map(int, owner.split(":"))
+    os.setgroups([]); os.setgid(gid); os.setuid(uid)
+os.execvp(program[0], program)
+"""
+"""Starts a program that is not our child. Not a shell's `&`, which makes the program ignore SIGINT for ever: Dagster's
+code server takes its answer to SIGTERM from there, and would never end by it."""
+_ISOLATED = ("-I", "-S", "-c")
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,10 @@ class Command:
     marker: str
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
+
+
+class RecordLost(Exception):
+    """There is no record of a process that can be read."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +104,17 @@ def clean_environment(additions: Mapping[str, str]) -> dict[str, str]:
     return inherited | dict(additions)
 
 
-def run_tool(command: Command, timeout_seconds: float, what: str) -> str:
-    """Run a program to its end and return its output. Raises StackFailed with the last lines when it fails."""
+def run_tool(
+    command: Command,
+    timeout_seconds: float,
+    what: str,
+    interrupted: threading.Event | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Run a program to its end and return its output. Raises StackFailed with the last lines when it fails, or when it
+    is interrupted; it is killed then. `progress` is told from time to time how long it has taken."""
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             list(command.arguments),
             cwd=command.folder,
             env=clean_environment(command.environment),
@@ -98,28 +123,55 @@ def run_tool(command: Command, timeout_seconds: float, what: str) -> str:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=timeout_seconds,
-            check=False,
             user=command.user,
             group=command.user,
             extra_groups=_groups(command.user),
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         raise StackFailed(f"{what} failed: {error}") from error
-    if done.returncode != 0:
-        tail = "\n".join(done.stdout.splitlines()[-LOG_TAIL_LINES:])
-        raise StackFailed(f"{what} ended with status {done.returncode}:\n{tail}")
-    return done.stdout
+    output = _output(process, timeout_seconds, what, interrupted, progress)
+    if process.returncode != 0:
+        tail = "\n".join(output.splitlines()[-LOG_TAIL_LINES:])
+        raise StackFailed(f"{what} ended with status {process.returncode}:\n{tail}")
+    return output
+
+
+def _output(
+    process: "subprocess.Popen[str]",
+    timeout_seconds: float,
+    what: str,
+    interrupted: threading.Event | None,
+    progress: Progress | None,
+) -> str:
+    began = told = time.monotonic()
+    deadline = began + timeout_seconds
+    with process:
+        while True:
+            try:
+                return process.communicate(timeout=TOOL_POLL_SECONDS)[0]
+            except subprocess.TimeoutExpired:
+                stopped = interrupted is not None and interrupted.is_set()
+                if stopped or time.monotonic() > deadline:
+                    process.kill()
+                    why = "was interrupted" if stopped else f"did not end within {timeout_seconds:.0f} s"
+                    raise StackFailed(f"{what} {why}") from None
+                if progress is not None and time.monotonic() - told > TELL_SECONDS:
+                    told = time.monotonic()
+                    progress(f"{what}: {told - began:.0f} s")
+            except BaseException:
+                process.kill()
+                raise
 
 
 def spawn(command: Command, log: Path, record: Path) -> psutil.Process:
-    """Start a daemon in a session of its own and remember it. A shell in between keeps it from being our child, so
+    """Start a daemon in a session of its own and remember it. A process in between keeps it from being our child, so
     that no zombie is left when it dies. Raises StackFailed when the program cannot be started."""
-    _set_aside(log)
+    set_aside(log)
     with log.open("ab") as log_file:
         try:
-            shell = subprocess.run(
-                ["/bin/sh", "-c", _DAEMONISE, "sh", *command.arguments],
+            between = subprocess.run(
+                # It becomes the command's user by itself: that user may not be able to run our Python
+                [sys.executable, *_ISOLATED, _DAEMONISE, _owner(command.user), *command.arguments],
                 cwd=command.folder,
                 env=clean_environment(command.environment),
                 stdin=subprocess.DEVNULL,
@@ -127,35 +179,58 @@ def spawn(command: Command, log: Path, record: Path) -> psutil.Process:
                 stderr=log_file,
                 start_new_session=True,
                 check=True,
-                user=command.user,
-                group=command.user,
-                extra_groups=_groups(command.user),
             )
         except (OSError, subprocess.CalledProcessError) as error:
             raise StackFailed(f"{command.arguments[0]} cannot be started: {error}") from error
     try:
-        process = psutil.Process(int(shell.stdout))
+        process = psutil.Process(int(between.stdout))
         created = process.create_time()
     except psutil.NoSuchProcess as error:
         raise StackFailed(f"{command.arguments[0]} ended at once:\n{last_lines(log)}") from error
-    write_atomically(record, json.dumps({"pid": process.pid, "created": created, "marker": command.marker}))
+    _note(record, process, created, command.marker)
     return process
 
 
 def find(record: Path) -> Found | None:
-    """The process of a record if it still runs and is the one that we started."""
+    """The process of a record if it still runs and is the one that we started. Raises RecordLost when there is no
+    record, or none that can be read."""
     try:
         noted = json.loads(record.read_text())
-        process = psutil.Process(int(noted["pid"]))
+        pid, since, marker = int(noted["pid"]), float(noted["created"]), str(noted["marker"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
+        raise RecordLost from error
+    try:
+        process = psutil.Process(pid)
         created = process.create_time()
-        same = abs(created - float(noted["created"])) < CREATION_TOLERANCE_SECONDS
+        same = abs(created - since) < CREATION_TOLERANCE_SECONDS
         # One that is dying, with threads that hold its ports, has no command line any more
         dying = process.status() == psutil.STATUS_ZOMBIE
-        if not same or is_over(process) or not (dying or noted["marker"] in " ".join(process.cmdline())):
+        if not same or is_over(process) or not (dying or marker in " ".join(process.cmdline())):
             return None
-    except (FileNotFoundError, ValueError, TypeError, KeyError, psutil.NoSuchProcess, psutil.AccessDenied):
+    except (ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
         return None
     return Found(process, time.time() - created)
+
+
+def adopt(program: str, marker: str, record: Path) -> Found | None:
+    """The running process of that program (a file's name) whose command line has the marker, noted again: for a record
+    that was lost. The oldest, as a child may have the same command line for a moment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            is_between = tuple(words[1:4]) == _ISOLATED
+            if words and Path(words[0]).name == program and marker in " ".join(words) and not is_between:
+                found.append((process.create_time(), process))
+    if not found:
+        return None
+    created, process = min(found, key=lambda one: one[0])
+    _note(record, process, created, marker)
+    return Found(process, time.time() - created)
+
+
+def _note(record: Path, process: psutil.Process, created: float, marker: str) -> None:
+    write_atomically(record, json.dumps({"pid": process.pid, "created": created, "marker": marker}))
 
 
 def is_over(process: psutil.Process) -> bool:
@@ -211,62 +286,13 @@ def memory_megabytes(process: psutil.Process) -> float:
     return total / 1e6
 
 
-def last_lines(log: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """The last lines of a log, or a note that there are none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return "(no log)"
-    return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, so that a reader sees the old content or the new, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.touch(mode=0o600)
-    partial.write_text(text)
-    partial.replace(path)
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, progress: Progress | None = None) -> Iterator[None]:
-    """Hold a file lock between processes and threads. The system releases it when the holder dies."""
-    with contextlib.ExitStack() as held:
-        if not _try_lock(path, held):
-            if progress is not None:
-                progress(f"waiting for another process that holds {path}")
-            if not wait_until(lambda: _try_lock(path, held), LOCK_TIMEOUT_SECONDS):
-                raise StackFailed(
-                    f"{path} is still held by another process after {LOCK_TIMEOUT_SECONDS:.0f} s",
-                    advice="look for another `k2 dev` that hangs",
-                )
-        yield
-
-
-def _try_lock(path: Path, held: contextlib.ExitStack) -> bool:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as mine:
-        file = mine.enter_context(path.open("a"))
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A holder may have removed the file with its folder: then this is a lock on nothing
-            if os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-                return False
-        except (BlockingIOError, FileNotFoundError):
-            return False
-        held.push(mine.pop_all())
-    return True
-
-
 def _groups(user: str | None) -> list[str] | None:
     """Another user does not keep the groups that we are in."""
     return None if user is None else []
 
 
-def _set_aside(log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > LOG_KEEP_BYTES:
-        log.replace(log.with_name(log.name + ".1"))
+def _owner(user: str | None) -> str:
+    if user is None:
+        return ""
+    entry = pwd.getpwnam(user)
+    return f"{entry.pw_uid}:{entry.pw_gid}"

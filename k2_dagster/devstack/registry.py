@@ -39,14 +39,13 @@ class SchemaRegistry(Part):
 
     def prepare(self, progress: Progress) -> None:
         self.make_folders()
-        self._program = Store().unpacked("registry", progress)
+        self._program = Store.of(self).unpacked("registry", progress)
 
     def command(self) -> Command:
-        marker = f"-Dk2.part={self.folder}"
         return Command(
-            arguments=[str(java()), *self.java_options(), *OPTIONS, marker, "-jar", str(self._program / JAR)],
+            arguments=[str(java()), *self.java_options(), *OPTIONS, self.marker, "-jar", str(self._program / JAR)],
             folder=self.folder,
-            marker=marker,
+            marker=self.marker,
             environment={
                 "QUARKUS_HTTP_HOST": "127.0.0.1",
                 "QUARKUS_HTTP_PORT": str(self.ports[0]),

@@ -5,8 +5,9 @@ import random
 import socket
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import get_origin, get_type_hints
 
-from k2_dagster.devstack.process import write_atomically
+from k2_dagster.devstack.files import write_atomically
 from k2_dagster.errors import StackFailed
 
 STATE_FILE = "stack.json"
@@ -43,13 +44,24 @@ def load_state(home: Path) -> StackState | None:
     """The state of a home folder, or None where no stack was made yet. Raises StackFailed when it cannot be read."""
     path = home / STATE_FILE
     try:
-        return StackState(**json.loads(path.read_text()))
-    except FileNotFoundError:
+        return _checked(StackState(**json.loads(path.read_text())))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise StackFailed(
             f"{path} is not a stack's state: {error}", advice="move the folder away; `k2 dev up` makes a new one"
         ) from error
+
+
+def _checked(state: StackState) -> StackState:
+    """Raises ValueError for a value of another type than a stack writes."""
+    for name, kind in get_type_hints(StackState).items():
+        value, wanted = getattr(state, name), get_origin(kind) or kind
+        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+            raise ValueError(f"{name} was {value!r}")
+    if not all(isinstance(port, int) for port in state.ports.values()) or "registry" not in state.ports:
+        raise ValueError(f"ports were {state.ports!r}")
+    return state
 
 
 def save_state(home: Path, state: StackState) -> None:

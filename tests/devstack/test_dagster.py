@@ -1,7 +1,12 @@
 """Dagster's processes: up, recognised, answering, down without a trace; and what the UI is told by GraphQL."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +15,12 @@ import psutil
 import pytest
 
 from k2_dagster.cli.check import run_checks
-from k2_dagster.devstack.dagster import DagsterParts
+from k2_dagster.devstack.dagster import INSTANCE_FILE, DagsterParts
 from k2_dagster.devstack.process import wait_until
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.settings import Settings
 from tests.dagster_support import Market, make_market
+from tests.reference import REPOSITORY
 
 ASSETS = """{ assetNodes { assetKey { path } groupName description kinds
     owners { ... on TeamAssetOwner { team } }
@@ -32,6 +38,8 @@ CHECKS = """{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetCh
 SENSORS = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "k2"}) {
     ... on Sensors { results { name sensorState { status } } } } }"""
 
+# Each of the three ends by itself within two or three seconds; one that has to be killed takes twenty more.
+PROMPT_SECONDS = 18.0
 # A tick of the mirror, on a busy machine.
 MIRRORED_SECONDS = 60.0
 
@@ -53,6 +61,29 @@ def test_without_a_database_there_is_no_dagster(tmp_path: Path) -> None:
         DagsterParts(tmp_path, Settings())
 
 
+def test_a_wheel_has_everything_that_it_needs(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    shutil.copytree(REPOSITORY / "k2_dagster", tmp_path / "k2_dagster", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    subprocess.run([*command, str(tmp_path / "wheels"), str(tmp_path)], check=True, capture_output=True)
+
+    (wheel,) = (tmp_path / "wheels").iterdir()
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    assert INSTANCE_FILE.relative_to(REPOSITORY).as_posix() in names
+    assert {"k2_dagster/devstack/jars.lock", "k2_dagster/schemas/exchanges.toml"} <= names
+    assert [path for path in REPOSITORY.rglob("dagster.yaml") if ".venv" not in path.parts] == [INSTANCE_FILE]
+
+
+def test_what_was_brought_up_can_be_looked_at_without_settings(tmp_path: Path) -> None:
+    parts = DagsterParts(tmp_path)
+
+    assert not parts.exists
+    parts.down(purge=True)
+    assert [part.find() for part in parts.parts] == [None, None, None]
+
+
 @pytest.mark.stack
 @pytest.mark.timeout(600)
 def test_it_comes_up_tells_what_the_ui_shows_and_goes_down(running: tuple[Market, DagsterParts]) -> None:
@@ -72,7 +103,11 @@ def test_it_comes_up_tells_what_the_ui_shows_and_goes_down(running: tuple[Market
     parts.up()
     _assert_assets(market, parts)
 
-    parts.down(purge=True)
+    said: list[str] = []
+    began = time.monotonic()
+    parts.down(purge=True, progress=said.append)
+    assert time.monotonic() - began < PROMPT_SECONDS
+    assert [line.split()[0] for line in said] == ["dagster-daemon", "dagster-webserver", "dagster-code"]
     assert all(part.find() is None for part in parts.parts)
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids)
     assert not parts.socket.exists()

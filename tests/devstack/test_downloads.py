@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from k2_dagster.devstack import downloads
-from k2_dagster.devstack.downloads import Artifact, Store, cache_folder, read_lock, require
+from k2_dagster.devstack.downloads import PIECE_BYTES, Artifact, Store, cache_folder, read_lock, require
 from k2_dagster.errors import ConfigurationError, StackFailed
 
 # jgo leaves streamed responses to the garbage collector
@@ -28,6 +28,9 @@ class Repository:
     folder: Path
     address: str = ""
     asked: list[str] = field(default_factory=list)
+    ranges: list[str | None] = field(default_factory=list)
+    has_ranges: bool = True
+    cut_after: int = 0
 
     def add(self, set_name: str, name: str, content: bytes) -> Artifact:
         group, artifact, version, *_ = name.split(":")
@@ -52,7 +55,25 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
     class Handler(http.server.SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
             served.asked.append(self.path)
-            super().do_GET()
+            given = self.headers.get("Range")
+            served.ranges.append(given)
+            if given is None or not served.has_ranges:
+                self.answer(200, 0)
+            else:
+                self.answer(206, int(given.removeprefix("bytes=").rstrip("-")))
+
+        def answer(self, status: int, begin: int) -> None:
+            path = Path(self.translate_path(self.path))
+            if not path.is_file():
+                self.send_error(404)
+                return
+            content = path.read_bytes()[begin:]
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            # A connection that is lost in the middle
+            self.wfile.write(content[: served.cut_after] if served.cut_after else content)
+            served.cut_after = 0
 
         def log_message(self, *_: object) -> None:
             pass
@@ -103,16 +124,55 @@ def test_a_damaged_file_is_noticed_and_fetched_again(tmp_path: Path, repository:
     assert repository.fetched() == ["a-1.jar"]
 
 
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_a_fetch_that_was_cut_off_goes_on_where_it_ended(
+    tmp_path: Path, repository: Repository, has_ranges: bool
+) -> None:
+    content = bytes(range(256)) * 4_000
+    cache = store(tmp_path, repository, repository.add("s", "g:a:1:jar", content))
+    repository.cut_after, repository.has_ranges = 4 * PIECE_BYTES, has_ranges
+    with pytest.raises(StackFailed, match="what has arrived is kept"):
+        cache.files("s", lambda _: None)
+
+    (path,) = cache.files("s", lambda _: None)
+
+    assert path.read_bytes() == content
+    assert repository.ranges == [None, f"bytes={4 * PIECE_BYTES}-"]
+    assert sorted(each.name for each in path.parent.iterdir()) == ["a-1.jar"]
+
+
 def test_what_an_interruption_left_is_not_trusted(tmp_path: Path, repository: Repository) -> None:
     cache = store(tmp_path, repository, repository.add("s", "g:a:1:jar", b"whole"))
-    half = tmp_path / "cache" / "s" / ".a-1.jar.partial" / "g" / "a" / "1" / "a-1.jar"
+    half = tmp_path / "cache" / "s" / ".a-1.jar.partial"
     half.parent.mkdir(parents=True)
-    half.write_bytes(b"who")
+    half.write_bytes(b"wro")
 
     (path,) = cache.files("s", lambda _: None)
 
     assert path.read_bytes() == b"whole"
-    assert sorted(each.name for each in path.parent.iterdir()) == ["a-1.jar"]
+    assert repository.ranges == ["bytes=3-", None]
+
+
+def test_a_fetch_that_is_interrupted_ends_and_keeps_what_arrived(tmp_path: Path, repository: Repository) -> None:
+    content = b"x" * 1_000_000
+    interrupted = threading.Event()
+    cache = Store(
+        tmp_path / "cache",
+        [repository.add("s", "g:a:1:jar", content)],
+        {"here": repository.address},
+        interrupted,
+    )
+
+    def interrupt(line: str) -> None:
+        if "of 1 MB" in line:
+            interrupted.set()
+
+    with pytest.raises(StackFailed, match="fetching s was interrupted"):
+        cache.files("s", interrupt)
+
+    assert 0 < (tmp_path / "cache" / "s" / ".a-1.jar.partial").stat().st_size < len(content)
+    interrupted.clear()
+    assert cache.files("s", lambda _: None)[0].read_bytes() == content
 
 
 def test_a_file_that_is_not_the_locked_one_is_refused(tmp_path: Path, repository: Repository) -> None:
@@ -168,6 +228,12 @@ def test_an_archive_is_unpacked_once_and_again_when_damaged(tmp_path: Path, repo
     (folder / "lib" / "app.jar").write_bytes(b"damaged")
     cache.unpacked("app", lambda _: None)
     assert (folder / "lib" / "app.jar").read_bytes() == b"program"
+    # from the archive, which was kept
+    assert repository.asked == []
+    (tmp_path / "cache" / "app" / "app-1-all.tar.gz").unlink()
+    (folder / "lib" / "app.jar").unlink()
+    cache.unpacked("app", lambda _: None)
+    assert repository.fetched() == ["app-1-all.tar.gz"]
 
 
 def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path, repository: Repository) -> None:

@@ -3,26 +3,19 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from k2_dagster.devstack.process import (
-    Command,
-    exclusive,
-    find,
-    is_over,
-    last_lines,
-    run_tool,
-    spawn,
-    stop,
-    wait_until,
-    write_atomically,
-)
+from k2_dagster.devstack.files import last_lines, write_atomically
+from k2_dagster.devstack.locking import exclusive
+from k2_dagster.devstack.process import Command, RecordLost, adopt, find, is_over, run_tool, spawn, stop, wait_until
 from k2_dagster.errors import StackFailed
 
 PARENT_WITH_CHILD = (
@@ -57,11 +50,47 @@ def test_a_reused_pid_is_not_taken_for_ours(daemon: psutil.Process, tmp_path: Pa
     assert find(record) is None
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"pid": "x"}'])
-def test_a_damaged_record_finds_nothing(tmp_path: Path, content: str) -> None:
-    (tmp_path / "record.json").write_text(content)
+@pytest.mark.parametrize("pid", [0, -1, -17])
+def test_a_number_that_is_no_pid_finds_nothing(daemon: psutil.Process, tmp_path: Path, pid: int) -> None:
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"pid": pid}))
 
-    assert find(tmp_path / "record.json") is None
+    assert find(record) is None
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"pid": "x"}'])
+def test_a_lost_record_is_told_and_its_process_found_by_what_it_is(
+    daemon: psutil.Process, tmp_path: Path, content: str | None
+) -> None:
+    record = tmp_path / "record.json"
+    record.unlink() if content is None else record.write_text(content)
+
+    with pytest.raises(RecordLost):
+        find(record)
+    found = adopt(Path(sys.executable).name, str(tmp_path), record)
+
+    assert found is not None
+    assert found.process.pid == daemon.pid
+    again = find(record)
+    assert again is not None
+    assert again.process.pid == daemon.pid
+
+
+def test_nobody_else_is_adopted(daemon: psutil.Process, tmp_path: Path) -> None:
+    assert adopt("java", str(tmp_path), tmp_path / "other.json") is None
+    assert adopt(Path(sys.executable).name, "marker of nobody", tmp_path / "other.json") is None
+    assert not (tmp_path / "other.json").exists()
+
+
+def test_a_daemon_answers_to_signals_as_usual(daemon: psutil.Process) -> None:
+    """A program that a shell starts with `&` ignores SIGINT; Dagster's code server would then ignore SIGTERM too."""
+    status = Path(f"/proc/{daemon.pid}/status")
+    if not status.exists():
+        pytest.skip("this system has no /proc")
+    (ignored,) = [int(line.split()[1], 16) for line in status.read_text().splitlines() if line.startswith("SigIgn")]
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+
+    assert [one for one in numbers if ignored & 1 << (one - 1)] == []
 
 
 def test_stop_ends_the_children_too(daemon: psutil.Process, tmp_path: Path) -> None:
@@ -90,21 +119,59 @@ def test_a_failing_tool_is_quoted(tmp_path: Path) -> None:
         run_tool(Command(["/bin/sh", "-c", "echo no luck >&2; exit 3"], tmp_path, ""), 10, "trying")
 
 
-def test_the_lock_admits_one_at_a_time(tmp_path: Path) -> None:
+def test_a_tool_that_is_interrupted_is_ended(tmp_path: Path) -> None:
+    interrupted = threading.Event()
+    threading.Timer(0.3, interrupted.set).start()
+    began = time.monotonic()
+
+    with pytest.raises(StackFailed, match="sleeping was interrupted"):
+        run_tool(Command(["/bin/sleep", "60"], tmp_path, ""), 60, "sleeping", interrupted)
+    assert time.monotonic() - began < 5.0
+
+
+HOLDER = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+
+
+def test_the_lock_waits_for_another_process_and_says_so(tmp_path: Path) -> None:
     lock, inside, said = tmp_path / "lock", threading.Event(), list[str]()
 
     def enter() -> None:
         with exclusive(lock, said.append):
             inside.set()
 
-    with exclusive(lock):
+    command = [sys.executable, "-c", HOLDER, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
         waiting = threading.Thread(target=enter)
         waiting.start()
         assert wait_until(lambda: said != [], 10)
         assert not inside.is_set()
+        holder.communicate(b"\n")
     waiting.join(10)
 
     assert inside.is_set()
+    assert said == [f"waiting for another process that holds {lock}"]
+
+
+def test_threads_of_one_process_wait_for_each_other_in_silence(tmp_path: Path) -> None:
+    lock, inside, most, said = tmp_path / "lock", list[int](), list[int](), list[str]()
+
+    def enter() -> None:
+        with exclusive(lock, said.append):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.1)
+            inside.pop()
+
+    threads = [threading.Thread(target=enter) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert most == [1, 1, 1]
+    assert said == []
 
 
 def test_a_lock_on_a_removed_file_is_not_a_lock(tmp_path: Path) -> None:

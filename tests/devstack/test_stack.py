@@ -16,11 +16,14 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from sqlalchemy import create_engine
 
+from k2_dagster.devstack.postgres import PostgresServer
 from k2_dagster.devstack.stack import Stack
-from k2_dagster.devstack.state import load_state
-from k2_dagster.errors import ConfigurationError, StackFailed
-from k2_dagster.settings import Settings, load_settings
+from k2_dagster.devstack.state import StackState, load_state
+from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
+from k2_dagster.lake.tables import ensure_tables
+from k2_dagster.settings import load_settings
 
 pytestmark = pytest.mark.stack
 
@@ -37,7 +40,8 @@ def victim() -> Iterator[Stack]:
 
 
 def _temporary_stack(brokers: int) -> Iterator[Stack]:
-    home = Path(tempfile.mkdtemp(prefix="k2-victim-"))
+    # Characters that mean something in addresses
+    home = Path(tempfile.mkdtemp(prefix="k2-victim c++ 100%-"))
     own = Stack(home, brokers)
     try:
         own.up()
@@ -106,15 +110,6 @@ def test_up_again_reuses_what_runs(stack: Stack) -> None:
     assert said == []
 
 
-def test_settings_point_at_the_stack(stack: Stack, settings: Settings) -> None:
-    assert httpx.get(f"{settings.schema_registry_url}/config").json() == {"compatibilityLevel": "BACKWARD"}
-    assert settings.kafka_bootstrap_servers == stack.addresses().kafka_bootstrap_servers
-    assert settings.catalog_uri.get_secret_value() != stack.addresses().catalog_uri
-    from_file = load_settings({"K2_HOME": str(stack.home)})
-    assert from_file.warehouse == stack.addresses().warehouse
-    assert from_file.catalog_uri.get_secret_value() == stack.addresses().catalog_uri
-
-
 def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
     family = [
         member
@@ -140,6 +135,28 @@ def test_stacks_live_side_by_side(stack: Stack, victim: Stack) -> None:
     assert one.catalog_uri != other.catalog_uri
     admin = AdminClient({"bootstrap.servers": one.kafka_bootstrap_servers})
     assert topic not in admin.list_topics(timeout=10).topics
+
+
+@pytest.mark.parametrize("part", ["kafka-1", "registry", "postgres"])
+def test_a_part_whose_record_is_lost_is_found_again(victim: Stack, part: str) -> None:
+    before = pids(victim)
+    (victim.home / "run" / f"{part}.json").unlink()
+
+    assert pids(victim) == before
+    victim.up()
+    assert pids(victim) == before
+
+
+def test_the_addresses_of_a_strange_home_are_understood(victim: Stack) -> None:
+    chosen = load_settings({"K2_HOME": str(victim.home)})
+    engine = create_engine(chosen.catalog_uri.get_secret_value())
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("select 1").scalar() == 1
+    engine.dispose()
+    catalog = open_catalog(chosen)
+    ensure_tables(catalog)
+    assert load_table(catalog, "market_data.ticks").location().startswith(f"file://{victim.home}")
+    close_catalog(catalog)
 
 
 @pytest.mark.parametrize("part", ["kafka-1", "registry", "postgres"])
@@ -219,23 +236,45 @@ def test_down_leaves_no_process_and_keeps_the_data(victim: Stack) -> None:
     assert execute(victim, "SELECT value FROM kept") == [(1,)]
 
 
-def test_a_stack_keeps_the_shape_it_was_made_with(victim: Stack) -> None:
-    with pytest.raises(ConfigurationError, match=r"was made with 1 broker\(s\) and no S3"):
-        Stack(victim.home, brokers=3).up()
-    with pytest.raises(ConfigurationError, match=r"(?s)no part 'zookeeper'.*choose one of kafka-1, registry, postgres"):
-        victim.kill("zookeeper")
+def test_a_kill_while_the_cluster_is_made_leaves_nothing_that_is_started(victim: Stack) -> None:
+    """initdb writes PG_VERSION first, and a lock file with a negative number."""
+    postgres = PostgresServer(victim.home, victim_state(victim))
+    victim.down()
+    shutil.rmtree(postgres.data)
+    partial = postgres.data.with_name("data.partial")
+    partial.mkdir()
+    (partial / "PG_VERSION").write_text("18\n")
+
+    victim.up()
+
+    assert execute(victim, "SELECT 1") == [(1,)]
+    assert not partial.exists()
 
 
-def test_a_folder_without_a_stack(tmp_path: Path) -> None:
-    empty = Stack(tmp_path / "none")
+@pytest.mark.parametrize("pid", ["-17", "0", "4194305"])
+def test_the_lock_file_of_a_dead_server_is_no_obstacle(victim: Stack, pid: str) -> None:
+    postgres = PostgresServer(victim.home, victim_state(victim))
+    victim.stop("postgres")
+    (postgres.data / "postmaster.pid").write_text(f"{pid}\n{postgres.data}\n")
 
-    assert empty.status() == []
-    empty.down(purge=True)
-    assert not (tmp_path / "none").exists()
-    with pytest.raises(StackFailed, match="no stack in"):
-        empty.addresses()
-    with pytest.raises(ConfigurationError, match="2 brokers"):
-        Stack(tmp_path, brokers=2)
+    victim.start("postgres")
+
+    assert execute(victim, "SELECT 1") == [(1,)]
+
+
+def test_a_format_that_was_cut_short_is_done_again(victim: Stack) -> None:
+    victim.stop("kafka-1")
+    (victim.home / "kafka-1" / "data" / "meta.properties").unlink()
+
+    victim.start("kafka-1")
+
+    assert {part.state for part in victim.status()} == {"running"}
+
+
+def victim_state(victim: Stack) -> StackState:
+    state = load_state(victim.home)
+    assert state is not None
+    return state
 
 
 def test_three_brokers_survive_the_loss_of_one() -> None:
@@ -253,20 +292,3 @@ def test_three_brokers_survive_the_loss_of_one() -> None:
         assert load_settings(three.settings_environment()).kafka_replication_factor == 3
         assert {part.state for part in three.status()} == {"running"}
     assert not home.exists()
-
-
-def test_a_deep_home_has_its_socket_elsewhere() -> None:
-    top = Path(tempfile.mkdtemp(prefix="k2-deep-"))
-    deep = Stack(top / ("a" * 60) / ("b" * 60))
-    try:
-        deep.up()
-        state = load_state(deep.home)
-        assert state is not None
-        socket_folder = Path(state.socket_folder)
-        assert deep.home not in socket_folder.parents
-        assert socket_folder.stat().st_mode & 0o077 == 0
-        assert execute(deep, "SELECT 1") == [(1,)]
-    finally:
-        deep.down(purge=True)
-        shutil.rmtree(top)
-    assert not socket_folder.exists()
