@@ -17,7 +17,7 @@ from k2_dagster import __version__
 from k2_dagster.cli import COMMANDS
 from k2_dagster.cli.init import initialize
 from k2_dagster.schemas.profiles import load_profiles
-from k2_dagster.settings import Settings, as_environment
+from k2_dagster.settings import Settings, as_environment, environment_name
 from tests.reference import EXAMPLE, REFERENCE, REPOSITORY, command_named, example, reference
 
 PAGES = sorted(page.relative_to(REPOSITORY) for page in [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
@@ -88,6 +88,33 @@ def test_every_page_is_reached_from_the_index() -> None:
 
 def test_the_reference_is_written_from_the_code() -> None:
     assert REFERENCE.read_text() == reference(), REWRITE
+
+
+def unknown_settings(text: str) -> list[str]:
+    """Names K2_* of a text that are of no setting; `K2_KAFKA_*` stands for all that begin so."""
+    known = [environment_name(name) for name in Settings.model_fields]
+    return [
+        name + star
+        for name, star in re.findall(r"\b(K2_[A-Z0-9_]*)(\*?)", text)
+        if not (any(one.startswith(name) for one in known) if star else name in known)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    assert unknown_settings(text_of(page)) == []
+
+
+def test_settings_that_other_files_name_exist() -> None:
+    for name in ("Makefile", "Dockerfile", "docker-compose.yml", ".env.example", "workspace.yaml", "pyproject.toml"):
+        assert unknown_settings((REPOSITORY / name).read_text()) == [], name
+
+
+def test_a_wrong_setting_would_be_found() -> None:
+    assert unknown_settings("`K2_TEST_STACK_HOME=/x`, K2_KAFAK_* but K2_*, K2_KAFKA_* and K2_HOME") == [
+        "K2_TEST_STACK_HOME",
+        "K2_KAFAK_*",
+    ]
 
 
 def test_the_example_environment_is_written_from_the_settings() -> None:

@@ -27,7 +27,7 @@ from proofs.bench.workload import Planted, fill, write_profiles
 
 # Enough to compile, load and touch everything once before a side's clock starts.
 WARM_UP_MESSAGES = 30_000
-KEPT_STACK = "K2_BENCH_STACK_HOME"
+KEPT_STACK = "BENCH_STACK_HOME"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Bench:
 
 @contextmanager
 def open_bench(progress: Progress) -> Iterator[Bench]:
-    """A stack for the measures. With K2_BENCH_STACK_HOME set it is that folder's, and is left running."""
+    """A stack for the measures. With BENCH_STACK_HOME set it is that folder's, and is left running."""
     kept = os.environ.pop(KEPT_STACK, None)
     home = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="k2-bench-"))
     stack = Stack(home)
