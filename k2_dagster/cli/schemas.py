@@ -25,7 +25,8 @@ def schemas() -> None:
 @click.option(
     "--against",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Compare with the files DATASET.avsc of this folder instead of the registry (for CI; see `export`).",
+    help="Compare with the files DATASET.avsc and DATASET.json of this folder instead of the registry "
+    "(for CI; see `export`).",
 )
 @json_option
 @click.pass_context
@@ -49,20 +50,32 @@ def check(context: click.Context, exchanges: tuple[str, ...], against: Path | No
 
 @schemas.command()
 @exchange_option
+@click.option("--json-schema", is_flag=True, help="The JSON Schema forms too, for publishers that speak JSON.")
 @json_option
-def register(exchanges: tuple[str, ...], as_json: bool) -> None:
-    """Register the declared schemas with BACKWARD compatibility, if all of them pass the check. May be repeated."""
+def register(exchanges: tuple[str, ...], json_schema: bool, as_json: bool) -> None:
+    """Register the declared schemas with BACKWARD compatibility, if all of them pass the check. May be repeated.
+
+    Avro forms always; a JSON Schema form where the registry has an older version of it, or all with --json-schema.
+    """
     chosen = settings()
     profiles = load_profiles(chosen.profiles)
-    outcomes = register_all(chosen, profiles, _chosen(profiles, exchanges))
+    outcomes = register_all(chosen, profiles, _chosen(profiles, exchanges), also_json=json_schema)
     emit([asdict(outcome) for outcome in outcomes], as_json)
 
 
 @schemas.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-def export(folder: Path) -> None:
-    """Write the declared schemas as DATASET.avsc into FOLDER: what `check --against` compares a change with."""
-    for path in write_files(folder):
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["avro", "json"]),
+    default="avro",
+    show_default=True,
+    help="Avro (DATASET.avsc) or JSON Schema (DATASET.json).",
+)
+def export(folder: Path, form: str) -> None:
+    """Write the declared schemas into FOLDER: what `check --against` compares a change with."""
+    for path in write_files(folder, "JSON" if form == "json" else "AVRO"):
         click.echo(path)
 
 

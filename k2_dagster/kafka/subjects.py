@@ -17,7 +17,8 @@ from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import subject_name, topic_name
 from k2_dagster.settings import Settings
 
-FILE_SUFFIX = ".avsc"
+FORMS: dict[Kind, Callable[[Dataset], str]] = {"AVRO": avro_schema_text, "JSON": json_schema_text}
+FILE_SUFFIXES: dict[Kind, str] = {"AVRO": ".avsc", "JSON": ".json"}
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,11 @@ class SchemaOutcome:
 
 def declared_schemas(profiles: Profiles, exchanges: Iterable[str]) -> list[DeclaredSchema]:
     """The Avro and JSON forms of every topic of these exchanges."""
-    forms: tuple[tuple[Kind, Callable[[Dataset], str]], ...] = (("AVRO", avro_schema_text), ("JSON", json_schema_text))
     return [
         DeclaredSchema(subject_name(topic_name(dataset, exchange), kind), kind, form(WIRE_DATASETS[dataset]))
         for exchange in exchanges
         for dataset in profiles.exchange(exchange).datasets
-        for kind, form in forms
+        for kind, form in FORMS.items()
     ]
 
 
@@ -65,61 +65,83 @@ def check_registered(registry: Registry, profiles: Profiles, exchanges: Iterable
 
 
 def _with_latest(
-    registry: Registry, profiles: Profiles, exchanges: Iterable[str]
+    registry: Registry, profiles: Profiles, exchanges: Iterable[str], also_json: bool = False
 ) -> list[tuple[DeclaredSchema, RegisteredSchema | None]]:
-    """Declared schemas with the newest version of their subject; JSON ones only where a publisher uses JSON."""
+    """Declared schemas with the newest version of their subject; JSON ones where a publisher uses JSON, or all."""
     pairs = ((one, registry.latest(one.subject)) for one in declared_schemas(profiles, exchanges))
-    return [(one, latest) for one, latest in pairs if one.kind == "AVRO" or latest is not None]
+    return [(one, latest) for one, latest in pairs if one.kind == "AVRO" or also_json or latest is not None]
 
 
 def check_files(folder: Path) -> list[SubjectCheck]:
-    """Compare the declared schemas with the files `{dataset}.avsc` of a folder; a dataset without a file is new.
+    """Compare the declared schemas with the files `{dataset}.avsc` (Avro) and `{dataset}.json` (JSON Schema) of a
+    folder, each form that the folder has; a dataset without a file is new.
 
-    Raises ConfigurationError when the folder has no such file, or one for a dataset that does not exist.
+    Raises ConfigurationError when the folder has no such file, one for a dataset that does not exist, or one that
+    cannot be read.
     """
     texts = read_files(folder)
+    kinds = [kind for kind in FORMS if any(path_kind == kind for _, path_kind in texts)]
     return [
         _check(
-            DeclaredSchema(name, "AVRO", avro_schema_text(dataset)),
-            RegisteredSchema(0, "AVRO", texts[name]) if name in texts else None,
+            DeclaredSchema(name + FILE_SUFFIXES[kind] if len(kinds) > 1 else name, kind, FORMS[kind](dataset)),
+            RegisteredSchema(0, kind, texts[name, kind]) if (name, kind) in texts else None,
         )
+        for kind in kinds
         for name, dataset in WIRE_DATASETS.items()
     ]
 
 
-def write_files(folder: Path) -> list[Path]:
-    """Write the declared schemas as `{dataset}.avsc`, for `check_files` to compare later versions with."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_files(folder: Path, kind: Kind = "AVRO") -> list[Path]:
+    """Write the declared schemas in one form, for `check_files` to compare later versions with.
+
+    Raises ConfigurationError when the folder cannot be written.
+    """
     paths = []
-    for name, dataset in WIRE_DATASETS.items():
-        paths.append(folder / f"{name}{FILE_SUFFIX}")
-        paths[-1].write_text(json.dumps(json.loads(avro_schema_text(dataset)), indent=2) + "\n", encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, dataset in WIRE_DATASETS.items():
+            paths.append(folder / f"{name}{FILE_SUFFIXES[kind]}")
+            paths[-1].write_text(json.dumps(json.loads(FORMS[kind](dataset)), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{folder} cannot be written: {error}", advice="name another folder") from error
     return paths
 
 
-def read_files(folder: Path) -> dict[str, str]:
-    """Dataset -> schema text of the folder's files; see `check_files`."""
-    paths = sorted(folder.glob(f"*{FILE_SUFFIX}"))
-    unknown = [path.name for path in paths if path.stem not in WIRE_DATASETS]
-    if unknown or not paths:
+def read_files(folder: Path) -> dict[tuple[str, Kind], str]:
+    """(dataset, kind) -> schema text of the folder's files; see `check_files`."""
+    found = {(path, kind) for kind, suffix in FILE_SUFFIXES.items() for path in folder.glob(f"*{suffix}")}
+    unknown = sorted(path.name for path, _ in found if path.stem not in WIRE_DATASETS)
+    if unknown or not found:
+        suffixes = " or ".join(FILE_SUFFIXES.values())
+        valid = ", ".join(name + suffix for suffix in FILE_SUFFIXES.values() for name in WIRE_DATASETS)
         raise ConfigurationError(
-            f"{folder} has "
-            + (f"schemas of no dataset: {', '.join(unknown)}" if unknown else f"no {FILE_SUFFIX} file"),
-            advice=f"valid names: {', '.join(name + FILE_SUFFIX for name in WIRE_DATASETS)}",
+            f"{folder} has " + (f"schemas of no dataset: {', '.join(unknown)}" if unknown else f"no {suffixes} file"),
+            advice=f"valid names: {valid}",
         )
-    return {path.stem: path.read_text(encoding="utf-8") for path in paths}
+    return {(path.stem, kind): _read(path) for path, kind in sorted(found)}
 
 
-def register_all(settings: Settings, profiles: Profiles, exchanges: Iterable[str]) -> list[SchemaOutcome]:
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error}", advice="`k2 schemas export` writes such files (UTF-8)"
+        ) from error
+
+
+def register_all(
+    settings: Settings, profiles: Profiles, exchanges: Iterable[str], *, also_json: bool = False
+) -> list[SchemaOutcome]:
     """Register the declared Avro schema of every topic of these exchanges (and the JSON one where there is an older
-    version of it), and set BACKWARD on the subject. Idempotent.
+    version of it, or `also_json`), and set BACKWARD on the subject. Idempotent.
 
     All are checked first: raises SchemaIncompatible, naming subjects and fields, before anything is registered. Raises
     as `Registry` does.
     """
     registry = Registry(settings)
     try:
-        pairs = _with_latest(registry, profiles, exchanges)
+        pairs = _with_latest(registry, profiles, exchanges, also_json)
         refuse(_check(one, latest) for one, latest in pairs)
         return [_register(registry, one, latest) for one, latest in pairs]
     finally:

@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 
 from k2_dagster.errors import ConfigurationError, KafkaUnavailable, NotInitialized, PartitionCountChanged
 from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, client_config, translate
+from k2_dagster.kafka.topic_config import differences
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
@@ -48,11 +49,12 @@ class TopicState:
 
 @dataclass(frozen=True)
 class TopicOutcome:
-    """What `ensure_topics` did for one topic."""
+    """What `ensure_topics` did for one topic. `differences` say where a confirmed one is not as it would be created."""
 
     topic: str
     action: Literal["created", "confirmed"]
     partitions: int
+    differences: tuple[str, ...] = ()
 
 
 def describe(settings: Settings, topics: Iterable[str]) -> dict[str, TopicState]:
@@ -110,8 +112,11 @@ def ensure_topics(settings: Settings, profiles: Profiles, exchanges: Iterable[st
     _refuse_other_counts(declared, found)
     missing = {topic: count for topic, count in declared.items() if topic not in found}
     created = _create(admin, settings, missing)
+    confirmed = [topic for topic in declared if topic not in created]
+    told = differences(admin, confirmed, topic_config(settings), settings.kafka_replication_factor)
     return [
-        TopicOutcome(topic, "created" if topic in created else "confirmed", count) for topic, count in declared.items()
+        TopicOutcome(topic, "created" if topic in created else "confirmed", count, told.get(topic, ()))
+        for topic, count in declared.items()
     ]
 
 
@@ -199,11 +204,9 @@ def _refuse_other_counts(declared: Mapping[str, int], found: Mapping[str, TopicS
         raise changed
 
 
-def _create(admin: AdminClient, settings: Settings, missing: Mapping[str, int]) -> set[str]:
-    """Create the topics; returns those that this call made (another process may be quicker)."""
-    if not missing:
-        return set()
-    config = {
+def topic_config(settings: Settings) -> dict[str, str]:
+    """The configuration of K2's topics."""
+    return {
         # Broker time, so that freshness and retention do not depend on the publishers' clocks
         "message.timestamp.type": "LogAppendTime",
         "retention.ms": str(settings.kafka_retention_hours * MILLISECONDS_PER_HOUR),
@@ -211,6 +214,13 @@ def _create(admin: AdminClient, settings: Settings, missing: Mapping[str, int]) 
         "unclean.leader.election.enable": "false",
         "min.insync.replicas": str(max(1, settings.kafka_replication_factor - 1)),
     }
+
+
+def _create(admin: AdminClient, settings: Settings, missing: Mapping[str, int]) -> set[str]:
+    """Create the topics; returns those that this call made (another process may be quicker)."""
+    if not missing:
+        return set()
+    config = topic_config(settings)
     futures = admin.create_topics(
         [NewTopic(topic, count, settings.kafka_replication_factor, config=config) for topic, count in missing.items()],
         operation_timeout=REQUEST_TIMEOUT_SECONDS,

@@ -81,8 +81,14 @@ def test_init_twice_creates_and_then_confirms(k2: K2, exchange: str) -> None:
     second = k2("init", "--json")
 
     assert {row["what"] for row in first} == {"control schema", "table", "topic", "subject"}
-    assert any(row["outcome"].startswith("created") for row in first if row["what"] == "topic")
-    assert not [row for row in second if not row["outcome"].startswith(("confirmed", "present"))]
+    keys = {"what", "name", "action", "partitions", "schema_id", "revision", "differences"}
+    assert all(row.keys() == keys for row in first)
+    assert {row["action"] for row in first if row["what"] in ("topic", "table", "control schema")} == {"created"}
+    assert {row["action"] for row in second} == {"confirmed"}
+    assert {row["partitions"] for row in second if row["what"] == "topic"} == {1, 2}
+    assert all(isinstance(row["schema_id"], int) for row in second if row["what"] == "subject")
+    assert second[0]["revision"] == first[0]["revision"] != ""
+    assert all(row["differences"] == [] for row in second)
     assert f"market.ticks.{exchange}" in {row["name"] for row in second}
 
 

@@ -18,6 +18,16 @@ def test_an_exported_folder_passes_the_check(tmp_path: Path) -> None:
     assert {row["state"] for row in json.loads(result.stdout)} == {"same"}
 
 
+def test_an_exported_folder_of_json_schemas_passes_the_check(tmp_path: Path) -> None:
+    exported = CliRunner().invoke(schemas, ["export", str(tmp_path), "--format", "json"])
+    assert exported.stdout.splitlines()[0] == str(tmp_path / "ticks.json")
+    path = tmp_path / "quotes.json"
+    assert json.loads(path.read_text())["title"] == "Quote"
+    assert CliRunner().invoke(schemas, ["check", "--against", str(tmp_path)]).exit_code == 0
+    path.write_text(path.read_text().replace('"scale": 8', '"scale": 2'))
+    assert CliRunner().invoke(schemas, ["check", "--against", str(tmp_path)]).exit_code == 1
+
+
 def test_an_incompatible_change_ends_with_1_and_says_which_field_and_why(tmp_path: Path) -> None:
     CliRunner().invoke(schemas, ["export", str(tmp_path)])
     path = tmp_path / "ticks.avsc"

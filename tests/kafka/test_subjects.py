@@ -98,6 +98,21 @@ def test_json_subjects_are_checked_where_a_publisher_uses_them(
 
 
 @pytest.mark.stack
+def test_json_forms_are_registered_on_demand(kafka_settings: Settings, profiles: Profiles, exchange: str) -> None:
+    outcomes = register_all(kafka_settings, profiles, [exchange], also_json=True)
+    assert [one.subject for one in outcomes if one.subject.endswith("-json")] == [
+        f"market.{dataset}.{exchange}-value-json" for dataset in WIRE_DATASETS
+    ]
+    with closing(Registry(kafka_settings)) as registry:
+        latest = registry.latest(f"market.ticks.{exchange}-value-json")
+    assert latest is not None
+    assert latest.kind == "JSON"
+    again = register_all(kafka_settings, profiles, [exchange])
+    assert len(again) == 2 * len(WIRE_DATASETS)
+    assert {one.action for one in again} == {"confirmed"}
+
+
+@pytest.mark.stack
 def test_a_subject_of_another_kind_is_incompatible(kafka_settings: Settings, profiles: Profiles, exchange: str) -> None:
     with closing(Registry(kafka_settings)) as registry:
         registry.register(f"market.book.{exchange}-value", JSON_TEXT, "JSON")
@@ -126,8 +141,31 @@ def test_files_are_compared_by_dataset(tmp_path: Path) -> None:
     assert [one.field for one in checks["ticks"].problems] == ["price"]
 
 
+def test_both_forms_are_compared_where_a_folder_has_both(tmp_path: Path) -> None:
+    assert [path.name for path in write_files(tmp_path, "JSON")] == [f"{name}.json" for name in WIRE_DATASETS]
+    assert {one.subject for one in check_files(tmp_path)} == set(WIRE_DATASETS)
+    write_files(tmp_path)
+    changed = json_schema(WIRE_DATASETS["book"])
+    changed["properties"]["bids"]["items"]["properties"]["price"]["unit"] = "cents"
+    (tmp_path / "book.json").write_text(json.dumps(changed), encoding="utf-8")
+
+    checks = {one.subject: one for one in check_files(tmp_path)}
+
+    assert len(checks) == 2 * len(WIRE_DATASETS)
+    assert [name for name, one in checks.items() if one.state != "same"] == ["book.json"]
+    assert [one.field for one in checks["book.json"].problems] == ["bids[].price"]
+
+
+def test_files_that_cannot_be_read_or_written_say_so(tmp_path: Path) -> None:
+    (tmp_path / "ticks.avsc").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match=r"ticks\.avsc cannot be read"):
+        check_files(tmp_path)
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        write_files(tmp_path / "ticks.avsc" / "below")
+
+
 def test_a_folder_without_schemas_or_with_strange_ones_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no \.avsc file"):
+    with pytest.raises(ConfigurationError, match=r"no \.avsc or \.json file"):
         check_files(tmp_path)
     (tmp_path / "trades.avsc").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"trades\.avsc"):

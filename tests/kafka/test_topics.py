@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
 from k2_dagster.devstack.process import wait_until
 from k2_dagster.errors import ConfigurationError, NotInitialized, PartitionCountChanged
@@ -58,6 +58,30 @@ def test_ensure_creates_then_confirms(kafka_settings: Settings, exchange: str, a
     assert config["message.timestamp.type"].value == "LogAppendTime"
     assert config["retention.ms"].value == str(kafka_settings.kafka_retention_hours * 3_600_000)
     assert config["unclean.leader.election.enable"].value == "false"
+
+
+def test_a_topic_that_is_configured_otherwise_is_told_and_left_as_it_is(
+    kafka_settings: Settings, exchange: str, admin: AdminClient
+) -> None:
+    profiles, topic = profiles_of(exchange, 1), f"market.ticks.{exchange}"
+    config = {"retention.ms": "1000", "message.timestamp.type": "CreateTime", "unclean.leader.election.enable": "true"}
+    admin.create_topics([NewTopic(topic, 1, 1, config=config)])[topic].result(10)
+    assert wait_until(lambda: topic in describe(kafka_settings, [topic]), MARKER_SECONDS)
+    hours = kafka_settings.kafka_retention_hours
+
+    told = {one.topic: one.differences for one in ensure_topics(kafka_settings, profiles, [exchange])}
+
+    assert told[topic] == (
+        "message.timestamp.type is CreateTime, would be LogAppendTime",
+        f"retention.ms is 1000, would be {hours * 3_600_000}",
+        "unclean.leader.election.enable is true, would be false",
+    )
+    assert told[f"market.control.{exchange}"] == ()
+    more = kafka_settings.model_copy(update={"kafka_replication_factor": 3})
+    assert ensure_topics(more, profiles, [exchange])[1].differences == (
+        "min.insync.replicas is 1, would be 2",
+        "replication factor is 1, would be 3",
+    )
 
 
 def test_another_partition_count_is_refused_with_the_way_to_do_it(kafka_settings: Settings, exchange: str) -> None:
