@@ -41,7 +41,8 @@ def topic_epoch(database: Database, topic: str, topic_id: str, partitions: int) 
             epoch = 0 if newest is None else newest + 1
             row = {"topic_id": topic_id, "topic": topic, "epoch": epoch, "partitions": partitions}
             connection.execute(insert(topics).values(**row).on_conflict_do_nothing())
-            return int(epoch)
+            # Another process may have recorded it meanwhile: what is on record counts, or its rows had two epochs
+            found = connection.execute(select(topics).where(topics.c.topic_id == topic_id)).one()
     if found.partitions != partitions:
         raise PartitionCountChanged(
             f"{topic} has {partitions} partitions, it had {found.partitions} when its first message landed",

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 
 from k2_dagster.errors import DatabaseMismatch, NotInitialized, PartitionCountChanged, TerminalError
+from k2_dagster.settings import Settings
 from k2_dagster.state.attempts import Attempt, LandedCommit, Range, attempt_state, insert_attempt, settle, unsettled
 from k2_dagster.state.database import Database
 from k2_dagster.state.gaps import LedgerChange, open_gaps
@@ -147,6 +148,21 @@ def test_the_migrations_make_the_declared_tables(database: Database) -> None:
     }
     with database.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+
+
+def test_two_that_see_a_topic_first_give_it_one_epoch(database: Database, settings: Settings) -> None:
+    other = Database(settings)
+    seen: list[int] = []
+
+    def meanwhile(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "max(" in statement and not seen:
+            seen.append(topic_epoch(other, "market.ticks.x", "id-1", 2))
+
+    event.listen(database.engine, "before_cursor_execute", meanwhile)
+
+    assert topic_epoch(database, "market.ticks.x", "id-1", 2) == 0
+    assert seen == [0]
+    other.close()
 
 
 def test_landed_commits_are_settled_once_in_the_order_of_landing(database: Database) -> None:
