@@ -31,6 +31,8 @@ MESSAGES_PER_SECOND = 1_000.0
 FEED_SECONDS = 4.0
 SYMBOLS = 10
 WAIT_SECONDS = 120.0
+# Of the first stream: to its taking over of the data table and of quarantine, and to its first append.
+ANSWERS_LOST = 3
 
 
 def one_commit_cases(stack: Stack, folder: Path, workers: Herd, seed: int, proof: Proof) -> None:
@@ -72,11 +74,11 @@ def _lost_in_the_writer(stack: Stack, folder: Path, workers: Herd, seed: int, pr
 
 def _lost_on_the_way(stack: Stack, folder: Path, workers: Herd, seed: int, proof: Proof) -> None:
     lake, exchange = _filled(stack, folder, seed)
-    with lossy_postgres(lake.environment["K2_CATALOG_URI"]) as proxy:
+    with lossy_postgres(lake.environment["K2_CATALOG_URI"], ANSWERS_LOST) as proxy:
         environment = lake.environment | {"K2_CATALOG_URI": proxy.uri}
         worker = workers.start(exchange, environment, driver="once")
         _await(worker, "the writer whose connection lost an answer", proof)
-        proof.expect("answers lost on the way", proxy.cut, 1)
+        proof.expect("answers lost on the way", proxy.cut, ANSWERS_LOST)
     _check(workers, lake, exchange, "answer lost on the way", proof)
 
 

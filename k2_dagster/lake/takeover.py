@@ -18,7 +18,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 
-from k2_dagster.errors import FenceMoved, RulesDiffer
+from k2_dagster.errors import FenceMoved, RulesDiffer, TransientError
 from k2_dagster.lake.catalog import load_table, translated_errors
 from k2_dagster.lake.fence import Rules, read_fence, table_properties
 from k2_dagster.state.database import Database
@@ -26,7 +26,7 @@ from k2_dagster.state.locks import table_lock
 
 logger = logging.getLogger(__name__)
 
-# Other engines may commit between reload and commit this often before we give up.
+# Other engines may commit between reload and commit, and answers get lost, this often before we give up.
 MAX_TRIES = 10
 
 
@@ -46,11 +46,13 @@ def take_over(catalog: Catalog, database: Database, table_name: str, stream: str
                 return table
             try:
                 _tell(table, stream, rules)  # Step 4
-            except CommitFailedException:
+            except (CommitFailedException, TransientError) as error:
+                # another commit came first, or the answer was lost: the table says which
+                logger.info("take-over not confirmed, looking again", extra={"table": table_name, "why": str(error)})
                 continue
             logger.info("stream taken over", extra={"table": table_name, "stream": stream, "rules": rules.version})
             return table
-    raise FenceMoved(f"{table_name}: {MAX_TRIES} commits in a row lost a race", advice="another engine is busy")
+    raise FenceMoved(f"{table_name}: {MAX_TRIES} take-overs in a row failed", advice="another engine is busy")
 
 
 def _is_ours(table: Table, stream: str, rules: Rules) -> bool:
