@@ -10,7 +10,8 @@
     │   ├── FenceMoved                 another writer committed first: reload and start from the new fence
     │   ├── CommitUnknown              a commit's outcome could not be read back yet
     │   ├── ReaderStalled              the broker has messages that the client does not deliver
-    │   └── LeaseHeld                  another process drives this exchange
+    │   ├── LeaseHeld                  another process drives this exchange
+    │   └── StopOverdue                the work did not end in time after it was asked to
     └── TerminalError                  retrying cannot help: halt and say what to do
         ├── ConfigurationError         a setting, profile or argument is wrong
         ├── NotInitialized             `k2 init` has not been run here
@@ -24,6 +25,7 @@
         │   ├── RetentionOverrun       the fence is older than the earliest retained offset
         │   ├── TopicRecreated         the topic's id is not the one that the fence was made with
         │   └── LogShrunk              the topic ends before the fence
+        ├── DatabaseRefused            the control database did not take what was written
         ├── FenceDisagrees             snapshot and table property name different positions
         ├── RulesDiffer                the stream is judged by newer rules, or by others of the same version
         ├── CaptureInvalid             a capture file is not in the format it claims
@@ -91,6 +93,10 @@ class LeaseHeld(TransientError):
     """Another process drives this exchange."""
 
 
+class StopOverdue(TransientError):
+    """The work did not end in time after it was asked to."""
+
+
 class TerminalError(K2Error):
     """Retrying cannot help: halt and say what to do."""
 
@@ -141,6 +147,10 @@ class TopicRecreated(InputLost):
 
 class LogShrunk(InputLost):
     """The topic ends before the fence."""
+
+
+class DatabaseRefused(TerminalError):
+    """The control database did not take what was written."""
 
 
 class FenceDisagrees(TerminalError):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 from confluent_kafka.admin import AdminClient
+from k2_dagster.ingest.drain import DrainReport, drain_exchange
 
 from k2_dagster.cli.init import initialize
 from k2_dagster.devstack.dagster import INSTANCE_FILE
@@ -16,7 +17,6 @@ from k2_dagster.devstack.process import wait_until
 from k2_dagster.feeds.simulator.faults import FaultPlan, parse_fault
 from k2_dagster.feeds.simulator.feed import FeedParameters
 from k2_dagster.feeds.simulator.simulation import Simulation
-from k2_dagster.ingest.drain import DrainReport, drain_exchange
 from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.topics import describe
 from k2_dagster.resources.platform import Platform

@@ -27,6 +27,7 @@ from k2_dagster.lake.expiry import expire_snapshots, expiry_is_due
 from k2_dagster.lake.fence import position_key
 from k2_dagster.lake.parquet import data_path, write_data_file
 from k2_dagster.observability.points import reached
+from k2_dagster.observability.stopping import APPENDING
 from k2_dagster.schemas.datasets import TABLES
 from k2_dagster.schemas.quarantine import QUARANTINE
 from k2_dagster.state.attempts import Attempt, LandedCommit, Range, collect_lost, insert_attempt, settle
@@ -163,7 +164,8 @@ class Committer:
             previous_id=attempt.previous_id,
             rules=self.position.rules,
         )
-        return fenced_append(self.catalog, self.database, append)
+        with APPENDING.entered():
+            return fenced_append(self.catalog, self.database, append)
 
     def _settle(self, attempt: Attempt, landed: Landed) -> None:
         reached("settle.before")
@@ -172,7 +174,7 @@ class Committer:
         reached("settle.after")
 
     def _expire(self, table: str, landed: Landed) -> None:
-        if expiry_is_due(landed.snapshots, self.keep):
+        if expiry_is_due(landed.snapshots, self.keep) and not self.database.stop.is_set():
             expire_snapshots(self.catalog, self.database, table, self.keep)
             collect_lost(self.database, table)
 

@@ -99,7 +99,7 @@ def resume(
     for table in (data, quarantine):  # Step 2
         settle_lineage(database, ".".join(table.name()), table.metadata)
     fence, quarantine_fence = read_fence(data.metadata), read_fence(quarantine.metadata)
-    state = describe(settings, [topic]).get(topic)  # Step 3
+    state = describe(settings, [topic], database.stop).get(topic)  # Step 3
     if state is None:
         raise NotInitialized(f"topic {topic} does not exist", advice="run `k2 init`")
     changed = count_changed({topic: profile.partitions_of(dataset)}, {topic: state.partitions})
@@ -107,7 +107,7 @@ def resume(
         raise changed
     _check_incarnation(database, fence, table_name(dataset), topic, state.topic_id)
     epoch = topic_epoch(database, topic, state.topic_id, state.partitions)
-    marks = watermarks(settings, topic, state.partitions)  # Step 4
+    marks = watermarks(settings, topic, state.partitions, database.stop)  # Step 4
     starts = _starts(database, fence, table_name(dataset), topic, state.topic_id, marks)
     baselines = read_baselines(database, table_name(dataset), state.topic_id)
     strict = frozenset(partition for partition, offset in baselines.items() if offset == 0)

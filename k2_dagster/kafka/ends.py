@@ -1,5 +1,6 @@
 """Where topics end, many at a time and again and again: one client is kept, and a broken topic hides no other."""
 
+import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -8,8 +9,10 @@ from typing import Any
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from k2_dagster.errors import K2Error, NotInitialized
+from k2_dagster.errors import K2Error, KafkaUnavailable, NotInitialized
 from k2_dagster.kafka.clients import client_config, translate
+from k2_dagster.kafka.futures import Waiting
+from k2_dagster.observability.stopping import NEVER
 from k2_dagster.settings import Settings
 
 # A look that takes longer than this is worth less than the next one: callers come again within seconds.
@@ -32,7 +35,9 @@ class TopicEnd:
 class TopicEnds:
     """Asks for the ends of topics. Thread-safe; connects at the first question and keeps its connection."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: threading.Event = NEVER) -> None:
+        """Once `stop` is set, an answer is waited for only a moment: see `kafka/futures.py`."""
+        self._stop = stop
         try:
             self._admin = AdminClient(client_config(settings))
         except KafkaException as error:
@@ -69,7 +74,10 @@ class TopicEnds:
         futures = self._admin.list_offsets(
             wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_SECONDS
         )
-        answers = {place: _outcome(future, f"list the offsets of {place.topic}") for place, future in futures.items()}
+        waiting = Waiting(FUTURE_TIMEOUT_SECONDS, self._stop)
+        answers = {
+            place: _outcome(waiting, future, f"list the offsets of {place.topic}") for place, future in futures.items()
+        }
         return {
             (place.topic, place.partition): answer if isinstance(answer, K2Error) else int(answer.offset)
             for place, answer in answers.items()
@@ -79,15 +87,16 @@ class TopicEnds:
         if not topics:
             return {}
         futures = self._admin.describe_topics(TopicCollection(topics), request_timeout=REQUEST_TIMEOUT_SECONDS)
-        return {name: _outcome(future, f"describe topic {name}") for name, future in futures.items()}
+        waiting = Waiting(FUTURE_TIMEOUT_SECONDS, self._stop)
+        return {name: _outcome(waiting, future, f"describe topic {name}") for name, future in futures.items()}
 
 
-def _outcome(future: "Future[Any]", action: str) -> Any:
+def _outcome(waiting: Waiting, future: "Future[Any]", action: str) -> Any:
     try:
-        return future.result(FUTURE_TIMEOUT_SECONDS)
+        return waiting.answer(future, action)
+    except KafkaUnavailable as error:
+        return error
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return NotInitialized(f"could not {action}: it does not exist", advice="run `k2 init`")
         return translate(error, action)
-    except TimeoutError:
-        return translate(KafkaError(KafkaError._TIMED_OUT), action)  # noqa: SLF001  (librdkafka's public error code)

@@ -1,5 +1,6 @@
 """The reader over any client: gathers polls into batches, keeps positions, and tells silence from an outage or loss."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -19,6 +20,7 @@ from k2_dagster.kafka.batch import Chunk, Client, Event, RawBatch, join
 from k2_dagster.kafka.clients import translate
 from k2_dagster.kafka.progress import Patience, Progress, Remedy
 from k2_dagster.kafka.topics import watermarks
+from k2_dagster.observability.stopping import NEVER
 from k2_dagster.settings import Settings
 
 # Longest single wait for messages: the delay after which a partition's end is noticed.
@@ -41,8 +43,15 @@ MakeClient = Callable[[Settings, str, Mapping[int, int]], Client]
 class ExactReader:
     """See `Reader`. `make_client` starts a client that reads a topic from given offsets."""
 
-    def __init__(self, settings: Settings, make_client: MakeClient, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        make_client: MakeClient,
+        patience: Patience | None = None,
+        stop: threading.Event = NEVER,
+    ) -> None:
         self._settings = settings
+        self._stop = stop
         self._make_client = make_client
         self._patience = patience or Patience()
         self._topic = ""
@@ -91,7 +100,7 @@ class ExactReader:
             self._note(chunk)
             now = time.monotonic()
             self._watch(now - began)
-            if now >= deadline or self._is_enough(chunk, until):
+            if now >= deadline or self._is_enough(chunk, until) or self._stop.is_set():
                 return
 
     def _is_enough(self, chunk: Chunk, until: Mapping[int, int] | None) -> bool:
@@ -139,7 +148,7 @@ class ExactReader:
     def _watermarks(self) -> dict[int, tuple[int, int]]:
         """Earliest offset and end of every partition up to the last assigned one. Raises InputLost."""
         try:
-            return watermarks(self._settings, self._topic, max(self._progress.positions) + 1)
+            return watermarks(self._settings, self._topic, max(self._progress.positions) + 1, self._stop)
         except NotInitialized as error:
             raise InputLost(
                 f"{error.message}: it was there when it was assigned",

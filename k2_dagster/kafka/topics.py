@@ -1,5 +1,6 @@
 """Topics as they are and as they should be: ids, partition counts, retained offsets; `ensure_topics` makes them."""
 
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -11,7 +12,9 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 
 from k2_dagster.errors import ConfigurationError, KafkaUnavailable, NotInitialized, PartitionCountChanged
 from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, client_config, translate
+from k2_dagster.kafka.futures import Waiting
 from k2_dagster.kafka.topic_config import differences
+from k2_dagster.observability.stopping import NEVER
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
@@ -57,23 +60,27 @@ class TopicOutcome:
     differences: tuple[str, ...] = ()
 
 
-def describe(settings: Settings, topics: Iterable[str]) -> dict[str, TopicState]:
+def describe(settings: Settings, topics: Iterable[str], stop: threading.Event = NEVER) -> dict[str, TopicState]:
     """The topics that exist, by name; a missing one is absent. One request for all.
 
-    Raises KafkaUnavailable, ConfigurationError (refused).
+    Raises KafkaUnavailable (soon, once `stop` is set), ConfigurationError (refused).
     """
     names = list(topics)
     if not names:
         return {}
-    return _describe(_admin(settings), names)
+    return _describe(_admin(settings), names, stop)
 
 
-def watermarks(settings: Settings, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
+def watermarks(
+    settings: Settings, topic: str, partitions: int, stop: threading.Event = NEVER
+) -> dict[int, tuple[int, int]]:
     """Partition -> (earliest retained offset, end) of one topic; see `all_watermarks`."""
-    return all_watermarks(settings, {topic: partitions})[topic]
+    return all_watermarks(settings, {topic: partitions}, stop)[topic]
 
 
-def all_watermarks(settings: Settings, partitions: Mapping[str, int]) -> dict[str, dict[int, tuple[int, int]]]:
+def all_watermarks(
+    settings: Settings, partitions: Mapping[str, int], stop: threading.Event = NEVER
+) -> dict[str, dict[int, tuple[int, int]]]:
     """Topic -> partition -> (earliest retained offset, end), for topic -> partition count; two batched requests.
 
     The end is where a reader of committed messages can get to: behind a transaction that is still open it waits.
@@ -83,8 +90,8 @@ def all_watermarks(settings: Settings, partitions: Mapping[str, int]) -> dict[st
     if not places:
         return {topic: {} for topic in partitions}
     admin = _admin(settings)
-    earliest = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-    ends = _offsets(admin, places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    earliest = _offsets(admin, places, OffsetSpec.earliest(), stop)  # type: ignore[no-untyped-call]
+    ends = _offsets(admin, places, OffsetSpec.latest(), stop)  # type: ignore[no-untyped-call]
     return {
         topic: {number: (earliest[topic, number], ends[topic, number]) for number in range(count)}
         for topic, count in partitions.items()
@@ -127,12 +134,12 @@ def _admin(settings: Settings) -> AdminClient:
         raise translate(error, "start an admin client") from error
 
 
-def _describe(admin: AdminClient, names: list[str]) -> dict[str, TopicState]:
+def _describe(admin: AdminClient, names: list[str], stop: threading.Event = NEVER) -> dict[str, TopicState]:
     futures = admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_TIMEOUT_SECONDS)
-    states = {}
+    states, waiting = {}, Waiting(FUTURE_TIMEOUT_SECONDS, stop)
     for name, future in futures.items():
         try:
-            found = future.result(FUTURE_TIMEOUT_SECONDS)
+            found = waiting.answer(future, f"describe topic {name}")
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue
@@ -141,7 +148,9 @@ def _describe(admin: AdminClient, names: list[str]) -> dict[str, TopicState]:
     return states
 
 
-def _offsets(admin: AdminClient, places: list[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+def _offsets(
+    admin: AdminClient, places: list[TopicPartition], spec: OffsetSpec, stop: threading.Event
+) -> dict[tuple[str, int], int]:
     """Offsets of all places; those without a leader (just created, or electing) are asked again for a while."""
     offsets: dict[tuple[str, int], int] = {}
     deadline = time.monotonic() + REQUEST_TIMEOUT_SECONDS
@@ -152,15 +161,17 @@ def _offsets(admin: AdminClient, places: list[TopicPartition], spec: OffsetSpec)
             request_timeout=REQUEST_TIMEOUT_SECONDS,
         )
         refused: dict[TopicPartition, KafkaException] = {}
+        waiting = Waiting(FUTURE_TIMEOUT_SECONDS, stop)
         for place, future in futures.items():
             try:
-                offsets[place.topic, place.partition] = int(future.result(FUTURE_TIMEOUT_SECONDS).offset)
+                found = waiting.answer(future, f"list the offsets of {place.topic}")
+                offsets[place.topic, place.partition] = int(found.offset)
             except KafkaException as error:
                 refused[place] = error
         _raise_unless_leaderless(admin, refused, deadline)
         places = list(refused)
-        if places:
-            time.sleep(METADATA_POLL_SECONDS)
+        if places and stop.wait(METADATA_POLL_SECONDS):
+            raise KafkaUnavailable(f"{places[0].topic} has no leader, and this process was asked to stop")
     return offsets
 
 
@@ -226,15 +237,16 @@ def _create(admin: AdminClient, settings: Settings, missing: Mapping[str, int]) 
         operation_timeout=REQUEST_TIMEOUT_SECONDS,
         request_timeout=REQUEST_TIMEOUT_SECONDS,
     )
-    created = {topic for topic, future in futures.items() if _was_created(topic, future)}
+    waiting = Waiting(FUTURE_TIMEOUT_SECONDS)
+    created = {topic for topic, future in futures.items() if _was_created(topic, future, waiting)}
     _await_visible(admin, missing)
     _refuse_other_counts(missing, _describe(admin, list(missing)))
     return created
 
 
-def _was_created(topic: str, future: Future[Any]) -> bool:
+def _was_created(topic: str, future: Future[Any], waiting: Waiting) -> bool:
     try:
-        future.result(FUTURE_TIMEOUT_SECONDS)
+        waiting.answer(future, f"create topic {topic}")
     except KafkaException as error:
         code = error.args[0].code()
         if code == KafkaError.TOPIC_ALREADY_EXISTS:

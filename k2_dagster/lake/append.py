@@ -9,6 +9,7 @@
 """
 
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ def _try(catalog: Catalog, database: Database, append: Append, started: float, t
     except TransientError as error:
         if not committing or isinstance(error, FenceMoved):
             raise
-        return _outcome(catalog, append, started, tries, error)  # Step 6
+        return _outcome(catalog, append, started, tries, error, database.stop)  # Step 6
 
 
 def _compare(table: Table, append: Append) -> Fence:
@@ -177,18 +178,20 @@ def _find(table: Table, append: Append, started: float, tries: int) -> Landed | 
     return None
 
 
-def _outcome(catalog: Catalog, append: Append, started: float, tries: int, cause: TransientError) -> Landed:
+def _outcome(
+    catalog: Catalog, append: Append, started: float, tries: int, cause: TransientError, stop: threading.Event
+) -> Landed:
     deadline = time.monotonic() + OUTCOME_DEADLINE_SECONDS
     while True:
         try:
             found = _find(load_table(catalog, append.table), append, started, tries)
         except TransientError as error:
-            if time.monotonic() > deadline:
+            # the database or the storage is away: ask again until the deadline, or until the process has to end
+            if time.monotonic() > deadline or stop.wait(OUTCOME_RETRY_SECONDS):
                 raise CommitUnknown(
                     f"{append.table}: commit {append.commit_id} may or may not have landed",
                     advice="it is looked for again at the next start; nothing is lost and nothing is doubled",
                 ) from error
-            time.sleep(OUTCOME_RETRY_SECONDS)  # the database or the storage is away: ask again until the deadline
             continue
         if found is None:
             raise cause

@@ -3,30 +3,54 @@
 Nothing here depends on the SQL catalog but this function: another catalog is another `load_catalog` configuration.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+from pyiceberg.exceptions import CommitStateUnknownException, NoSuchNamespaceError, NoSuchTableError
 from pyiceberg.table import Table
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from k2_dagster.errors import TRY_ADDRESS, K2Error, NotInitialized, TableLost, WarehouseUnavailable
+from k2_dagster.errors import TRY_ADDRESS, CommitUnknown, K2Error, NotInitialized, TableLost, WarehouseUnavailable
+from k2_dagster.observability.stopping import NEVER
 from k2_dagster.settings import Settings
-from k2_dagster.state.database import unavailable
+from k2_dagster.state.database import translate
+from k2_dagster.state.engine import make_engine
 
 # Bounds on one S3 request; without them a black hole costs more than ten seconds per call.
 S3_CONNECT_TIMEOUT_SECONDS = 5
 S3_REQUEST_TIMEOUT_SECONDS = 30
-POOL_CONNECTIONS = 5
-CONNECT_TIMEOUT_SECONDS = 5
 
 
-def open_catalog(settings: Settings) -> Catalog:
-    """The catalog of the settings. It keeps a connection pool; close it with `close_catalog`."""
-    with translated_errors():
-        return SqlCatalog(settings.catalog_name, **catalog_properties(settings))
+class _BoundedCatalog(SqlCatalog):
+    """PyIceberg's catalog on an engine that does not wait for ever; its own would."""
+
+    def __init__(self, name: str, engine: Engine, **properties: str) -> None:
+        self._bounded = engine
+        super().__init__(name, **properties)
+
+    def _init_catalog(self) -> None:
+        self.engine.dispose()  # of the library's making, and not connected yet
+        self.engine = self._bounded
+        super()._init_catalog()
+
+
+def open_catalog(settings: Settings, stop: threading.Event = NEVER) -> Catalog:
+    """The catalog of the settings. It keeps a connection pool; close it with `close_catalog`.
+
+    Once `stop` is set, its statements wait for a moment only: see `state/engine.py`. Raises DatabaseUnavailable.
+    """
+    engine = make_engine(settings.catalog_uri.get_secret_value(), stop)
+    try:
+        with translated_errors():
+            return _BoundedCatalog(settings.catalog_name, engine, **catalog_properties(settings))
+    except BaseException:
+        engine.dispose()
+        raise
 
 
 def catalog_properties(settings: Settings) -> dict[str, str]:
@@ -35,7 +59,6 @@ def catalog_properties(settings: Settings) -> dict[str, str]:
         "uri": settings.catalog_uri.get_secret_value(),
         "warehouse": settings.warehouse,
         "py-io-impl": settings.file_io,
-        "pool_pre_ping": "true",
         "init_catalog_tables": "true",
     }
     s3 = {
@@ -90,11 +113,13 @@ def translated_errors() -> Iterator[None]:
     """The catalog's and the storage's errors as ours."""
     try:
         yield
-    except (DBAPIError, OSError) as error:
+    except (DBAPIError, PoolTimeoutError, CommitStateUnknownException, OSError) as error:
         raise _translate(error) from error
 
 
-def _translate(error: DBAPIError | OSError) -> K2Error:
-    if isinstance(error, DBAPIError):
-        return unavailable(error, "catalog")
+def _translate(error: DBAPIError | PoolTimeoutError | CommitStateUnknownException | OSError) -> K2Error:
+    if isinstance(error, DBAPIError | PoolTimeoutError):
+        return translate(error, "catalog")
+    if isinstance(error, CommitStateUnknownException):
+        return CommitUnknown(f"catalog: {error}", advice="it is looked for before anything is repeated")
     return WarehouseUnavailable(f"warehouse: {error}", advice=TRY_ADDRESS)

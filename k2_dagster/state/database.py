@@ -1,20 +1,25 @@
 """The control database: one connection pool, one transaction helper, one translation of errors."""
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from k2_dagster.errors import TRY_ADDRESS, ConfigurationError, DatabaseUnavailable, K2Error, NotInitialized
+from k2_dagster.errors import (
+    TRY_ADDRESS,
+    ConfigurationError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    K2Error,
+    NotInitialized,
+)
+from k2_dagster.observability.stopping import NEVER
 from k2_dagster.settings import Settings
-
-# A statement of ours that takes longer than this is stuck behind a lock that somebody holds.
-STATEMENT_TIMEOUT_SECONDS = 30
-CONNECT_TIMEOUT_SECONDS = 5
-# One connection holds a commit lock while another writes; a few more serve status commands.
-POOL_CONNECTIONS = 5
+from k2_dagster.state.engine import make_engine
 
 _UNDEFINED_TABLE = "42P01"
 _UNDEFINED_SCHEMA = "3F000"
@@ -29,23 +34,17 @@ _REFUSALS = (
 class Database:
     """Connections to the control schema `k2`. Thread-safe; close it when done."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.engine: Engine = create_engine(
-            settings.catalog_uri.get_secret_value(),
-            pool_size=POOL_CONNECTIONS,
-            pool_pre_ping=True,
-            connect_args={
-                "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-                "options": f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS * 1000} -c timezone=UTC",
-                "application_name": "k2",
-            },
-        )
+    def __init__(self, settings: Settings, stop: threading.Event = NEVER) -> None:
+        """Once `stop` is set, nothing here waits for longer than a moment: see `state/engine.py`."""
+        self.stop = stop
+        self.engine: Engine = make_engine(settings.catalog_uri.get_secret_value(), stop)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """One transaction: committed at the end, rolled back by an exception.
 
-        Raises DatabaseUnavailable when PostgreSQL does not answer and NotInitialized when the schema is missing.
+        Raises DatabaseUnavailable when PostgreSQL does not answer, DatabaseRefused when it does not take a value, and
+        NotInitialized when the schema is missing.
         """
         with translated_errors(), self.engine.begin() as connection:
             yield connection
@@ -62,32 +61,29 @@ class Database:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """SQLAlchemy's errors as ours: away or missing schema; a programming error stays what it is."""
+    """SQLAlchemy's errors as ours: away, missing schema, or a value that PostgreSQL does not take."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
-        raise _translate(error) from error
-    except ProgrammingError as error:
-        raise _translate(error) from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise _translate(error) from error
-        raise
+    except (DBAPIError, PoolTimeoutError) as error:
+        raise translate(error, "PostgreSQL") from error
 
 
-def _translate(error: DBAPIError) -> K2Error | DBAPIError:
-    code = getattr(error.orig, "pgcode", None)
-    if code in (_UNDEFINED_TABLE, _UNDEFINED_SCHEMA):
+def translate(error: DBAPIError | PoolTimeoutError, who: str) -> K2Error:
+    """The K2 error for one of SQLAlchemy's."""
+    if isinstance(error, PoolTimeoutError):
+        return DatabaseUnavailable(f"{who}: every connection of this process is busy", advice="see its log")
+    first_line = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+    if getattr(error.orig, "pgcode", None) in (_UNDEFINED_TABLE, _UNDEFINED_SCHEMA):
         return NotInitialized("the control database has no K2 schema", advice="run `k2 init`")
-    if isinstance(error, ProgrammingError):
-        return error
-    return unavailable(error, "PostgreSQL")
+    if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+        return _unavailable(first_line, who)
+    kind = "statement" if isinstance(error, ProgrammingError) else "value"
+    return DatabaseRefused(f"{who} refused a {kind}: {first_line}", advice="a defect of K2: report it with the log")
 
 
-def unavailable(error: DBAPIError, what: str) -> K2Error:
+def _unavailable(first_line: str, who: str) -> K2Error:
     """The error for a server that cannot be reached, or that refuses the address as it is."""
-    first_line = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
     for words, advice in _REFUSALS:
         if words.search(first_line):
-            return ConfigurationError(f"{what}: {first_line}", advice=advice)
-    return DatabaseUnavailable(f"{what}: {first_line}", advice=TRY_ADDRESS)
+            return ConfigurationError(f"{who}: {first_line}", advice=advice)
+    return DatabaseUnavailable(f"{who}: {first_line}", advice=TRY_ADDRESS)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from k2_dagster.ingest.drain import StreamDrain
 from sqlalchemy import select
 
 from k2_dagster.errors import FenceMoved, InputLost, SchemaUnknown
 from k2_dagster.ingest import drain as drain_module
 from k2_dagster.ingest.connections import Connections
-from k2_dagster.ingest.drain import StreamDrain
 from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.topics import describe, watermarks
 from k2_dagster.lake import expiry

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
+from k2_dagster.ingest.drain import StreamDrain
 
 from k2_dagster.errors import LogShrunk, RetentionOverrun, TopicRecreated
 from k2_dagster.ingest.connections import Connections
-from k2_dagster.ingest.drain import StreamDrain
 from k2_dagster.ingest.losses import accept_losses
 from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.topics import describe

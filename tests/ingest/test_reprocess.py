@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from k2_dagster.ingest.drain import StreamDrain
 
 from k2_dagster.errors import FenceMoved, RulesDiffer
 from k2_dagster.ingest import reprocess
 from k2_dagster.ingest.connections import Connections
-from k2_dagster.ingest.drain import StreamDrain
 from k2_dagster.ingest.reprocess import Selection, republish
 from tests.ingest.conftest import Exchange
 

@@ -1,7 +1,10 @@
 """The fenced append against real PostgreSQL and real files: zombies, lost answers, rollbacks."""
 
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 from pyiceberg.table import Table
@@ -16,6 +19,7 @@ from k2_dagster.lake.fence import FENCE_KEY, ingest_lineage, read_fence
 from k2_dagster.lake.settle import settle_lineage
 from k2_dagster.observability import points
 from k2_dagster.state.attempts import unsettled
+from k2_dagster.state.database import Database
 from tests.lake.conftest import TABLE, Lake
 
 pytestmark = pytest.mark.stack
@@ -235,3 +239,24 @@ def test_losing_race_after_race_gives_up_without_a_commit(lake: Lake, monkeypatc
 def replace_table(table: Table) -> Table:
     """A table object that does not know of later commits."""
     return Table(table.name(), table.metadata, table.metadata_location, table.io, table.catalog)
+
+
+def test_a_stop_ends_the_search_for_an_outcome(lake: Lake) -> None:
+    """The answer is lost and the table cannot be read back: the next process looks for the commit instead."""
+    stop = threading.Event()
+    stopped = Lake(lake.settings, lake.catalog, Database(lake.settings, stop))
+    prepared = lake.prepare("a", FIRST, {"x:0": 5})
+
+    def lose(point: str) -> None:
+        if point == "commit.landed":
+            location = urlparse(head(lake).metadata_location).path
+            Path(location).rename(f"{location}.away")
+            stop.set()
+            raise DatabaseUnavailable("the answer was lost")
+
+    points.arm(lose)
+    began = time.monotonic()
+    with pytest.raises(CommitUnknown):
+        stopped.append(prepared)
+    assert time.monotonic() - began < append_module.OUTCOME_DEADLINE_SECONDS / 4
+    stopped.database.close()
