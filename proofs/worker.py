@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from k2_dagster.ingest.drain import StreamDrain, drain_exchange
-
 from k2_dagster.errors import DatabaseUnavailable, K2Error, TransientError
 from k2_dagster.ingest import warm
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.drain import drain_exchange
+from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.lake import expiry
 from k2_dagster.observability.points import arm
 from k2_dagster.schemas.profiles import load_profiles

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import dagster as dg
 
 from k2_dagster.assets.failures import as_failures
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import DrainReport, drain_exchange
+from k2_dagster.ingest.last_resort import stoppable
 from k2_dagster.resources.interrupts import interrupts_as_stop
 from k2_dagster.resources.platform import Platform
 
@@ -28,7 +30,8 @@ def drain(
     run was terminated.
     """
     with as_failures(), interrupts_as_stop() as stop:
-        report = drain_exchange(
+        drain_now = partial(
+            drain_exchange,
             platform.settings,
             platform.profiles,
             exchange,
@@ -38,6 +41,7 @@ def drain(
             run_id=run_id,
             on_commit=_tell,
         )
+        report = stoppable(drain_now, stop)
         state = "stopped" if stop.is_set() else "caught up" if report.caught_up else "out of time"
         log.info(
             "%s: %s after %.1f s, %d commits, %d rows, %d quarantined",

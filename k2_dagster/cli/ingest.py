@@ -1,21 +1,29 @@
 """`k2 ingest`: the drain loop as a process, and an operator's decisions about what it cannot decide."""
 
 import getpass
+import logging
+import os
 import signal
+import sys
 import threading
+from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from k2_dagster.cli.common import emit_one, json_option, settings
+from k2_dagster.cli.exits import exit_status
+from k2_dagster.errors import ConfigurationError, K2Error, StopOverdue, TransientError
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import drain_exchange
+from k2_dagster.ingest.last_resort import stoppable
 from k2_dagster.ingest.losses import accept_losses
 from k2_dagster.ingest.process import run
-from k2_dagster.schemas.profiles import load_profiles
+from k2_dagster.schemas.profiles import Profiles, load_profiles
+from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
-from k2_dagster.state.refused_schemas import refuse_schema
+from k2_dagster.state.refused_schemas import refuse_schema, withdraw_refusal
 
 
 @click.group(invoke_without_command=True)
@@ -25,7 +33,8 @@ from k2_dagster.state.refused_schemas import refuse_schema
 def ingest(context: click.Context, exchanges: tuple[str, ...], until_caught_up: bool) -> None:
     """Land the messages of exchanges in the tables, under a lease, until SIGTERM or Ctrl-C.
 
-    A commit is never cut short: the process ends at the next commit boundary, within seconds.
+    A stream in trouble is tried again by itself, the others go on. A commit is never cut short: the process ends at the
+    next commit boundary, within seconds, whichever server is away.
     """
     if context.invoked_subcommand is not None:
         return
@@ -35,15 +44,42 @@ def ingest(context: click.Context, exchanges: tuple[str, ...], until_caught_up: 
     for name in names:
         profiles.exchange(name)
     stop = _stop_on_signals()
-    if until_caught_up:
-        for name in names:
+    work = _until_caught_up if until_caught_up else _until_stopped
+    try:
+        stoppable(lambda: work(chosen, profiles, names, stop), stop)
+    except StopOverdue as error:
+        _end_at_once(error)
+
+
+def _until_stopped(chosen: Settings, profiles: Profiles, exchanges: Sequence[str], stop: threading.Event) -> None:
+    report = run(chosen, profiles, exchanges, stop, _say)
+    for stream, error in report.troubled.items():
+        click.echo(f"{stream} was in trouble: {error}", err=True)
+
+
+def _until_caught_up(chosen: Settings, profiles: Profiles, exchanges: Sequence[str], stop: threading.Event) -> None:
+    """Every exchange; what keeps one from draining is raised at the end."""
+    errors: list[K2Error] = []
+    for name in exchanges:
+        if stop.is_set():
+            break
+        try:
             drain_exchange(chosen, profiles, name, cap_seconds=None, stop=stop, run_id="cli", on_commit=_say)
-        return
-    report = run(chosen, profiles, names, stop, _say)
-    for stream, error in report.halted.items():
-        click.echo(f"{stream} halted: {error}", err=True)
-    if report.halted:
-        raise next(iter(report.halted.values()))
+        except K2Error as error:
+            errors.append(error)
+            click.echo(f"{name}: {error.message}", err=True)
+    if errors:
+        # a terminal one first: its exit status says that retrying does not help
+        raise min(errors, key=lambda one: isinstance(one, TransientError))
+
+
+def _end_at_once(error: StopOverdue) -> NoReturn:
+    """Without waiting for threads that wait for a server."""
+    click.echo(f"k2: {error}", err=True)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_status(error))
 
 
 @ingest.command("accept-loss")
@@ -78,7 +114,28 @@ def refuse(schema_id: int, accepted_by: str, reason: str) -> None:
         refuse_schema(database, schema_id, accepted_by=accepted_by, reason=reason)
     finally:
         database.close()
-    click.echo(f"messages of schema {schema_id} go to quarantine from the next run on")
+    click.echo(f"messages of schema {schema_id} go to quarantine within seconds")
+
+
+@ingest.command("accept-schema")
+@click.argument("schema_id", type=click.IntRange(0, 2**32 - 1))
+@click.option("--by", "withdrawn_by", default=getpass.getuser, show_default="the user", help="Who accepts it.")
+@click.option("--reason", required=True, help="Why; it stays on record.")
+def accept(schema_id: int, withdrawn_by: str, reason: str) -> None:
+    """Take messages that name SCHEMA_ID again: the registry knows it now. `k2 quarantine reprocess` sends the old ones.
+
+    A stream whose registry does not know it waits, as before it was refused.
+    """
+    database = Database(settings())
+    try:
+        was_refused = withdraw_refusal(database, schema_id, withdrawn_by=withdrawn_by, reason=reason)
+    finally:
+        database.close()
+    if not was_refused:
+        raise ConfigurationError(
+            f"schema {schema_id} is not refused", advice="`k2 ingest refuse-schema` refuses one; nothing was changed"
+        )
+    click.echo(f"messages of schema {schema_id} are decoded again")
 
 
 def _say(commit: CommitReport) -> None:

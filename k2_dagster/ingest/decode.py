@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2_dagster.errors import RegistryUnavailable, SchemaUnknown
 from k2_dagster.ingest.avro_decode import FRAME_BYTES, AvroDecoder
 from k2_dagster.ingest.json_decode import JsonDecoder
 from k2_dagster.ingest.project import Projection, SchemaMismatch, plan
@@ -18,6 +19,8 @@ from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.declaration import Dataset
 
 NO_SCHEMA = -1
+# A detail says what is wrong with a schema; libraries quote the whole of it.
+DETAIL_CHARACTERS = 500
 # Decoders kept; a topic has a handful of schema versions, and a hostile one cannot make this grow.
 MAX_DECODERS = 256
 
@@ -51,12 +54,17 @@ class Decoder:
     _readings: dict[int, _Reading] = field(default_factory=dict)
 
     def decode(self, raw: RawBatch) -> DecodedBatch:
-        """Raises SchemaUnknown or RegistryUnavailable when a schema cannot be looked up; nothing is refused."""
+        """Raises SchemaUnknown or RegistryUnavailable, naming the place of the first message, when a schema cannot be
+        looked up; nothing is refused."""
         schema_ids, refusals = frame(raw.values)
         batches: list[pa.RecordBatch] = []
         rows: list[npt.NDArray[np.int64]] = []
         for schema_id in distinct_ids(schema_ids):
             at = np.flatnonzero(schema_ids == schema_id)
+            try:
+                self._reading(schema_id)
+            except (SchemaUnknown, RegistryUnavailable) as error:
+                raise _placed(error, raw, int(at[0])) from error
             wire, kept, refused = self._decode_one(schema_id, raw.values, at)
             refusals += refused
             if len(kept):
@@ -95,11 +103,15 @@ class Decoder:
         if schema_id in self.refused_ids:
             return _Reading(mismatch="an operator has refused this id, which the registry does not know")
         registered = self.lookup(schema_id)
+        if registered.kind not in _DECODERS:
+            return _Reading(mismatch=f"type {registered.kind}; valid: {', '.join(_DECODERS)}")
         try:
-            decoder = AvroDecoder(registered.text) if registered.kind == "AVRO" else JsonDecoder(registered.text)
+            decoder = _DECODERS[registered.kind](registered.text)
             return _Reading(decoder, plan(self.dataset, decoder.layout))
-        except (SchemaMismatch, ValueError, KeyError, TypeError) as error:
+        except SchemaMismatch as error:
             return _Reading(mismatch=str(error))
+        except Exception as error:  # noqa: BLE001  (a registered text may be anything, and three libraries read it)
+            return _Reading(mismatch=f"no schema that can be read: {type(error).__name__}: {error}"[:DETAIL_CHARACTERS])
 
     def _joined(
         self,
@@ -118,6 +130,19 @@ class Decoder:
         table = pa.Table.from_batches([_typed(one, self.dataset) for one in batches]).combine_chunks()
         wire = table.take(pa.array(order)).combine_chunks().to_batches()[0]
         return DecodedBatch(wire, places[order], schema_ids, refusals)
+
+
+_DECODERS: dict[str, type[AvroDecoder] | type[JsonDecoder]] = {"AVRO": AvroDecoder, "JSON": JsonDecoder}
+
+
+def _placed(error: SchemaUnknown | RegistryUnavailable, raw: RawBatch, row: int) -> SchemaUnknown | RegistryUnavailable:
+    """The error with the place of the message that it holds up."""
+    partition, offset = int(raw.partition[row]), int(raw.offset[row])
+    return type(error)(
+        f"{raw.topic} partition {partition} offset {offset}: {error.message}",
+        advice=error.advice,
+        **{**error.fields, "topic": raw.topic, "partition": partition, "offset": offset},
+    )
 
 
 def frame(values: pa.BinaryArray) -> tuple[npt.NDArray[np.int64], list[Refusal]]:

@@ -9,7 +9,7 @@ import gc
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,9 @@ from k2_dagster.observability.points import reached
 QUEUED_BATCHES = 1
 # A stage looks this often whether another one has ended.
 STAGE_POLL_SECONDS = 0.1
+# A stage that is still at work so long after a stop (a registry that does not answer, a batch of damaged messages) is
+# left to itself: nothing that it makes is used any more.
+ABANDON_SECONDS = 1.0
 
 Item = TypeVar("Item")
 OnCommit = Callable[[CommitReport], None]
@@ -35,7 +38,7 @@ class Stages(Protocol):
     def read(self) -> RawBatch:
         """The next messages, up to the ends of the position."""
 
-    def judge(self, raw: RawBatch, starts: dict[int, int], stop: threading.Event) -> Outcome:
+    def judge(self, raw: RawBatch, starts: dict[int, int]) -> Outcome:
         """What becomes of them; `starts` are the positions before the batch."""
 
     def commit(self, outcome: Outcome) -> CommitReport:
@@ -45,8 +48,9 @@ class Stages(Protocol):
 class Pipeline:
     """The three stages of one drain call; the commit stage runs in the caller's thread.
 
-    The reader decides when to end (caught up, stop, deadline). What it has read by then still goes through the other
-    stages, so that reader, tracker and fence agree when the call returns.
+    The reader decides when to end (caught up, deadline). What it has read by then still goes through the other stages,
+    so that reader, tracker and fence agree when the call returns. A stop ends all stages where they are, but for the
+    commit in hand: then they do not agree, and the caller has to resume from the fence.
     """
 
     def __init__(
@@ -66,14 +70,17 @@ class Pipeline:
         self.raw: queue.Queue[RawBatch | None] = queue.Queue(QUEUED_BATCHES)
         self.outcomes: queue.Queue[Outcome | None] = queue.Queue(QUEUED_BATCHES)
         self.errors: list[BaseException] = []
+        self.abandoned = False
 
     def run(self) -> None:
-        """Raises the first error of any stage."""
+        """Raises the first error of any stage. After a stop, `abandoned` says that one did not end: it may still use
+        the reader."""
         with _collections_between_commits():
             self._run()
 
     def _run(self) -> None:
-        threads = [threading.Thread(target=self._guarded, args=(body,)) for body in (self._read, self._judge)]
+        bodies = (self._read, self._judge)
+        threads = [threading.Thread(target=self._guarded, args=(body,), daemon=True) for body in bodies]
         for thread in threads:
             thread.start()
         try:
@@ -82,10 +89,18 @@ class Pipeline:
             self.failed.set()
             raise
         finally:
-            for thread in threads:
-                thread.join()
+            self._join(threads)
         if self.errors:
             raise self.errors[0]
+
+    def _join(self, threads: Sequence[threading.Thread]) -> None:
+        since: float | None = None
+        for thread in threads:
+            while thread.is_alive() and not self.abandoned:
+                thread.join(STAGE_POLL_SECONDS)
+                if self.stop.is_set():
+                    since = since or time.monotonic()
+                    self.abandoned = thread.is_alive() and time.monotonic() - since > ABANDON_SECONDS
 
     def _guarded(self, body: Callable[[], None]) -> None:
         try:
@@ -108,7 +123,7 @@ class Pipeline:
     def _judge(self) -> None:
         starts = dict(self.position.starts)
         while (batch := self._take(self.raw)) is not None:
-            outcome = self.stages.judge(batch, starts, self.stop)
+            outcome = self.stages.judge(batch, starts)
             starts.update(batch.positions)
             self._put(self.outcomes, outcome)
         self._put(self.outcomes, None)
@@ -122,10 +137,13 @@ class Pipeline:
 
     def _asked_to_end(self) -> bool:
         late = self.deadline is not None and time.monotonic() > self.deadline
-        return late or self.failed.is_set() or self.stop.is_set()
+        return late or self._over()
+
+    def _over(self) -> bool:
+        return self.failed.is_set() or self.stop.is_set()
 
     def _put(self, target: "queue.Queue[Item | None]", item: Item | None) -> None:
-        while not self.failed.is_set():
+        while not self._over():
             try:
                 target.put(item, timeout=STAGE_POLL_SECONDS)
             except queue.Full:
@@ -133,7 +151,7 @@ class Pipeline:
             return
 
     def _take(self, source: "queue.Queue[Item | None]") -> Item | None:
-        while not self.failed.is_set():
+        while not self._over():
             try:
                 return source.get(timeout=STAGE_POLL_SECONDS)
             except queue.Empty:

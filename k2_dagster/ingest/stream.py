@@ -1,16 +1,12 @@
-"""The drain loop: a topic into its table, in the three stages of `pipeline.py` (DESIGN D7, D8).
+"""One stream: a topic into its table, in the three stages of `pipeline.py` (DESIGN D7, D8).
 
-One loop, two drivers: a Dagster run calls `drain_exchange` until caught up, `k2 ingest` calls it for ever. Any error
-throws the position away; the next call finds it again from the fence.
+Any error throws the position away; the next call finds it again from the fence.
 """
 
 import logging
 import threading
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-from k2_dagster.errors import FenceMoved, NotInitialized, RegistryUnavailable, SchemaUnknown
+from k2_dagster.errors import FenceMoved, NotInitialized
 from k2_dagster.ingest.batch import BatchJudge
 from k2_dagster.ingest.commit import CommitReport, Committer
 from k2_dagster.ingest.connections import Connections
@@ -22,28 +18,12 @@ from k2_dagster.kafka.batch import RawBatch, Reader
 from k2_dagster.kafka.ends import TopicEnd
 from k2_dagster.kafka.reader import open_reader
 from k2_dagster.schemas.datasets import WIRE_DATASETS
-from k2_dagster.schemas.profiles import Profiles
-from k2_dagster.settings import Settings
+from k2_dagster.schemas.topics import topic_name
 
 logger = logging.getLogger(__name__)
 
-# How long an unknown schema id, or a registry that does not answer, is waited for before the run gives up.
-SCHEMA_WAIT_SECONDS = 60.0
-SCHEMA_RETRY_SECONDS = 1.0
 # Another writer may win this often in a row before we stop competing with it.
 MAX_FENCE_MOVES = 5
-
-
-@dataclass
-class DrainReport:
-    """What a drain did for one exchange."""
-
-    exchange: str
-    commits: int = 0
-    rows: int = 0
-    quarantined: int = 0
-    caught_up: bool = False
-    seconds: float = 0.0
 
 
 class StreamDrain:
@@ -59,14 +39,25 @@ class StreamDrain:
         self._judge: BatchJudge | None = None
         self._committer: Committer | None = None
 
+    @property
+    def name(self) -> str:
+        """`exchange/dataset`."""
+        return f"{self.exchange}/{self.dataset}"
+
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+        return topic_name(self.dataset, self.exchange)
+
     def drain(self, stop: threading.Event, deadline: float | None, on_commit: OnCommit) -> bool:
         """Drain up to the end offsets seen now. Returns whether they were reached (False: stopped or out of time).
 
-        Raises terminal errors, and transient ones that outlast their bound.
+        A stop ends it behind the commit in hand, and throws away what was read or judged beyond. Raises terminal
+        errors, and transient ones: SchemaUnknown names the place of the first message that cannot be read.
         """
         for _ in range(MAX_FENCE_MOVES):
             try:
-                return self._drain(stop, deadline, on_commit)
+                return not stop.is_set() and self._drain(stop, deadline, on_commit)
             except FenceMoved as error:
                 logger.warning("another writer committed first", extra={"stream": self.name, "why": error.message})
                 self.close()
@@ -77,10 +68,11 @@ class StreamDrain:
             f"{self.name}: another writer committed first {MAX_FENCE_MOVES} times", advice="stop one of them"
         )
 
-    @property
-    def name(self) -> str:
-        """`exchange/dataset`."""
-        return f"{self.exchange}/{self.dataset}"
+    def waiting(self, end: TopicEnd) -> int | None:
+        """Messages between the position and this end; None when that cannot be told without a look at the fence."""
+        if self.position is None or not self._same_topic(self.position, end):
+            return None
+        return sum(max(0, at - self.position.starts[partition]) for partition, at in end.ends.items())
 
     def close(self) -> None:
         """Forget the position and give the reader's connections back."""
@@ -94,13 +86,22 @@ class StreamDrain:
             self._refresh(position)
         if _caught_up(position):
             return True
-        Pipeline(self, position, stop, deadline, on_commit).run()
+        pipeline = Pipeline(self, position, stop, deadline, on_commit)
+        try:
+            pipeline.run()
+        finally:
+            if pipeline.abandoned:
+                self._reader = None  # in use by a stage that does not end; the process does
+        if stop.is_set():
+            self.close()
         return _caught_up(position)
 
     def _open(self) -> Position:
-        if self.position is not None:
-            return self.position
         found = self.connections
+        if self.position is not None and found.refused_schemas.are(self.position.refused_schemas):
+            return self.position
+        # what is refused belongs to the rules that a stream is judged by: others are taken over from the fence
+        self.close()
         profile = found.profiles.exchange(self.exchange)
         position = resume(found.settings, found.catalog, found.database, self.exchange, self.dataset, found.profiles)
         decoder = Decoder(WIRE_DATASETS[self.dataset], found.registry.schema, position.refused_schemas)
@@ -110,7 +111,7 @@ class StreamDrain:
         )
         keep = found.settings.snapshots_kept
         self._committer = Committer(found.catalog, found.database, position, rules_version, self.run_id, keep)
-        self._reader = open_reader(found.settings)
+        self._reader = open_reader(found.settings, found.stop)
         self._reader.assign(position.topic.name, position.starts)
         self.position = position
         return position
@@ -121,12 +122,14 @@ class StreamDrain:
 
     def _end(self, position: Position) -> TopicEnd:
         end = self.connections.ends.read([position.topic.name])[position.topic.name]
-        same = isinstance(end, TopicEnd) and end.topic_id == position.topic.topic_id
-        if isinstance(end, TopicEnd) and same and end.ends.keys() == position.starts.keys():
+        if isinstance(end, TopicEnd) and self._same_topic(position, end):
             return end
         if isinstance(end, TopicEnd | NotInitialized):
             raise FenceMoved(f"{self.name}: the topic is another one now", advice="resume says what that means")
         raise end
+
+    def _same_topic(self, position: Position, end: TopicEnd) -> bool:
+        return end.topic_id == position.topic.topic_id and end.ends.keys() == position.starts.keys()
 
     def read(self) -> RawBatch:
         """Stage 1: the next messages, up to the ends seen."""
@@ -136,17 +139,10 @@ class StreamDrain:
         seconds, until = settings.ingest_commit_interval_seconds, self.position.ends
         return self._reader.read(settings.ingest_batch_rows, seconds, until)
 
-    def judge(self, raw: RawBatch, starts: dict[int, int], stop: threading.Event) -> Outcome:
-        """Stage 2. Waits for a schema that the registry does not give, with a bound and a clear state."""
+    def judge(self, raw: RawBatch, starts: dict[int, int]) -> Outcome:
+        """Stage 2. Raises SchemaUnknown or RegistryUnavailable: whoever drives the stream decides how long to wait."""
         assert self._judge is not None
-        give_up = time.monotonic() + SCHEMA_WAIT_SECONDS
-        while True:
-            try:
-                return self._judge.judge(raw, starts)
-            except (SchemaUnknown, RegistryUnavailable) as error:
-                if time.monotonic() > give_up or stop.wait(SCHEMA_RETRY_SECONDS):
-                    raise
-                logger.warning("waiting for a schema", extra={"stream": self.name, "why": error.message})
+        return self._judge.judge(raw, starts)
 
     def commit(self, outcome: Outcome) -> CommitReport:
         """Stage 3. A topic that was made anew meanwhile may have given offsets that are not what they seem."""
@@ -154,58 +150,6 @@ class StreamDrain:
         assert self.position is not None
         self._end(self.position)
         return self._committer.commit(outcome)
-
-
-def drain_exchange(
-    settings: Settings,
-    profiles: Profiles,
-    exchange: str,
-    *,
-    datasets: Sequence[str] | None = None,
-    cap_seconds: float | None,
-    stop: threading.Event,
-    run_id: str = "",
-    on_commit: OnCommit | None = None,
-) -> DrainReport:
-    """Drain the datasets of an exchange until all are caught up with the ends seen, or the cap or stop comes.
-
-    A dataset that fails does not keep the others from draining; its error is raised at the end.
-    """
-    started = time.monotonic()
-    deadline = None if cap_seconds is None else started + cap_seconds
-    report = DrainReport(exchange)
-    counted = _Counting(report, on_commit)
-    errors: list[Exception] = []
-    with Connections.open(settings, profiles) as connections:
-        wanted = datasets if datasets is not None else profiles.exchange(exchange).datasets
-        streams = [StreamDrain(connections, exchange, dataset, run_id) for dataset in wanted]
-        done = []
-        for stream in streams:
-            try:
-                done.append(stream.drain(stop, deadline, counted))
-            except Exception as error:  # noqa: BLE001  (raised below, after the other datasets)
-                logger.error("dataset stopped", extra={"stream": stream.name, "why": str(error)})
-                errors.append(error)
-            finally:
-                stream.close()
-    report.caught_up = all(done) and not errors
-    report.seconds = time.monotonic() - started
-    if errors:
-        raise errors[0]
-    return report
-
-
-@dataclass
-class _Counting:
-    report: DrainReport
-    on_commit: OnCommit | None = None
-
-    def __call__(self, commit: CommitReport) -> None:
-        self.report.commits += 1
-        self.report.rows += commit.rows
-        self.report.quarantined += commit.quarantined
-        if self.on_commit is not None:
-            self.on_commit(commit)
 
 
 def _caught_up(position: Position) -> bool:

@@ -38,10 +38,10 @@ Kind = Literal["AVRO", "JSON"]
 
 @dataclass(frozen=True)
 class RegisteredSchema:
-    """A schema as the registry keeps it: `text` is its JSON form, whatever the kind."""
+    """A schema as the registry keeps it. `kind` is one of `Kind`, or another that K2 cannot read (PROTOBUF)."""
 
     id: int
-    kind: Kind
+    kind: str
     text: str
 
 
@@ -85,7 +85,7 @@ class Registry:
                 advice="if the publisher has just registered it, wait; else find out what wrote the message",
                 schema_id=schema_id,
             )
-        found = RegisteredSchema(schema_id, _kind(answer), str(answer["schema"]))
+        found = _registered(schema_id, answer)
         with self._lock:
             self._cache[schema_id] = found
             while len(self._cache) > CACHED_SCHEMAS:
@@ -95,7 +95,7 @@ class Registry:
     def latest(self, subject: str) -> RegisteredSchema | None:
         """The newest version of the subject; None where there is none."""
         answer = self._call("GET", f"/subjects/{_quoted(subject)}/versions/latest", missing_ok=True)
-        return None if answer is None else RegisteredSchema(int(answer["id"]), _kind(answer), str(answer["schema"]))
+        return None if answer is None else _registered(int(answer["id"]), answer)
 
     def subjects(self) -> list[str]:
         """Every subject that has a version, sorted."""
@@ -157,15 +157,9 @@ def _body(text: str, kind: Kind) -> dict[str, Any]:
     return {"schema": text} if kind == "AVRO" else {"schema": text, "schemaType": kind}
 
 
-def _kind(answer: dict[str, Any]) -> Kind:
-    kind = answer.get("schemaType") or "AVRO"
-    if kind == "AVRO":
-        return "AVRO"
-    if kind == "JSON":
-        return "JSON"
-    raise RegistryRejected(
-        f"schema type was {kind!r}", advice="K2 reads AVRO and JSON; publish in one of these", kind=kind
-    )
+def _registered(schema_id: int, answer: Any) -> RegisteredSchema:
+    """A text that is not there cannot be read, which is for the reader of a message to say."""
+    return RegisteredSchema(schema_id, str(answer.get("schemaType") or "AVRO"), str(answer.get("schema") or ""))
 
 
 def _decoded(response: httpx.Response, url: str) -> Any:

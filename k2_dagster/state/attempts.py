@@ -17,6 +17,7 @@ from k2_dagster.state.gaps import LedgerChange, fold_changes
 from k2_dagster.state.locks import lock_key
 from k2_dagster.state.positions import mark_applied
 from k2_dagster.state.tables import attempts, commits
+from k2_dagster.state.totals import add_to_totals
 
 # An attempt that lost its race is kept this long, for whoever wants to know what happened.
 LOST_ATTEMPT_HOURS = 24
@@ -175,6 +176,8 @@ def _settle_one(connection: Connection, landed: LandedCommit) -> None:
     moved = [(one["topic_id"], one["partition"]) for one in attempt.ranges if one["start"] != one["end"]]
     if moved:
         mark_applied(connection, attempt.table_name, landed.commit_id, moved)
+    stream = (attempt.table_name, attempt.exchange, attempt.dataset)
+    add_to_totals(connection, stream, attempt.counts, landed.stamp)
     fold_changes(connection, attempt, [LedgerChange(**change) for change in attempt.ledger])
     if attempt.previous_id is not None:
         # settled before this one, and nothing resumes from it any more: `commits` has what is worth keeping

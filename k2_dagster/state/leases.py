@@ -7,6 +7,7 @@ the fence keeps them from doubling a row.
 import os
 import socket
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -63,10 +64,11 @@ def renew_lease(database: Database, exchange: str, holder: str) -> None:
             raise LeaseHeld(f"the lease of {exchange} was taken over", advice="this process stops driving it")
 
 
-def release_lease(database: Database, exchange: str, holder: str) -> None:
-    """Give the lease back, if it is still ours."""
-    with database.begin() as connection:
-        connection.execute(delete(leases).where(leases.c.exchange == exchange, leases.c.holder == holder))
+def release_leases(database: Database, exchanges: Sequence[str], holder: str) -> None:
+    """Give the leases back, those that are still ours."""
+    if exchanges:
+        with database.begin() as connection:
+            connection.execute(delete(leases).where(leases.c.exchange.in_(exchanges), leases.c.holder == holder))
 
 
 def read_leases(database: Database) -> dict[str, Lease]:

@@ -8,6 +8,9 @@
     losses      ranges that Kafka lost before they landed, accepted by a person
     refused_schemas  schema ids that the registry does not know and an operator has refused
     leases      who drives an exchange as a process
+    stream_states    streams that cannot go on: what they met, since when
+    totals      sums over `commits` of each stream, kept as commits are settled
+    cursors     how far readers of `commits` have come, by table
 
 `attempts.state` is the sequence tracker after the batch. Of a stream's landed attempts only the newest is kept.
 """
@@ -162,6 +165,9 @@ refused_schemas = Table(
     Column("accepted_by", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("accepted_at", _Time, nullable=False, server_default=_NOW),
+    Column("withdrawn_at", _Time),
+    Column("withdrawn_by", String),
+    Column("withdrawn_reason", String),
 )
 
 leases = Table(
@@ -171,4 +177,43 @@ leases = Table(
     Column("holder", String, nullable=False),
     Column("acquired_at", _Time, nullable=False),
     Column("heartbeat_at", _Time, nullable=False),
+)
+
+stream_states = Table(
+    "stream_states",
+    metadata,
+    Column("exchange", String, nullable=False),
+    Column("dataset", String, nullable=False),
+    Column("condition", String, nullable=False),
+    Column("error", String, nullable=False),
+    Column("message", String, nullable=False),
+    Column("advice", String, nullable=False),
+    Column("driver", String, nullable=False),
+    Column("since", _Time, nullable=False),
+    Column("seen_at", _Time, nullable=False),
+    PrimaryKeyConstraint("exchange", "dataset"),
+)
+
+totals = Table(
+    "totals",
+    metadata,
+    Column("table_name", String, nullable=False),
+    Column("exchange", String, nullable=False),
+    Column("dataset", String, nullable=False),
+    Column("commits", BigInteger, nullable=False),
+    Column("consumed", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("quarantined", BigInteger, nullable=False),
+    Column("last_stamp", _Time, nullable=False),
+    PrimaryKeyConstraint("table_name", "exchange", "dataset"),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("reader", String, nullable=False),
+    Column("table_name", String, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("moved_at", _Time, nullable=False, server_default=_NOW),
+    PrimaryKeyConstraint("reader", "table_name"),
 )

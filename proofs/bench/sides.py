@@ -24,11 +24,11 @@ import psutil
 import pyarrow as pa
 import pyruhvro
 from confluent_kafka import Consumer, Message, TopicPartition
-from k2_dagster.ingest.drain import StreamDrain
 from pyiceberg.table import Table
 
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.kafka.clients import consumer_config
 from k2_dagster.kafka.plain import CHUNK_MESSAGES
 from k2_dagster.kafka.registry import Registry

@@ -16,11 +16,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from k2_dagster.ingest.drain import StreamDrain
-
 from k2_dagster.devstack.process import Progress
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.schemas.ticks import TICKS
 from k2_dagster.settings import Settings, as_environment, load_settings

@@ -9,12 +9,12 @@ from contextlib import closing
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from k2_dagster.ingest.drain import StreamDrain
 from pyiceberg.catalog import Catalog
 
 from k2_dagster.devstack.process import Progress
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.lake.append import Append, fenced_append
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.lake.expiry import expire_snapshots

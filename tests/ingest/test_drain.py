@@ -6,17 +6,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
-from k2_dagster.ingest.drain import StreamDrain
 from sqlalchemy import select
 
 from k2_dagster.errors import FenceMoved, InputLost, SchemaUnknown
 from k2_dagster.ingest import drain as drain_module
 from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.topics import describe, watermarks
 from k2_dagster.lake import expiry
@@ -168,7 +167,7 @@ def test_two_drains_that_each_move_another_partition_do_not_both_land(exchange: 
         )
 
         outcomes = [
-            stream.judge(raw, dict(position.starts), Event())
+            stream.judge(raw, dict(position.starts))
             for stream, raw, position in zip(streams, (batches[0], mine), opened, strict=True)
         ]
         streams[0].commit(outcomes[0])
@@ -198,7 +197,6 @@ def test_an_unknown_schema_waits_and_then_stops_without_moving_the_fence(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drain_module, "SCHEMA_WAIT_SECONDS", 0.5)
-    monkeypatch.setattr(drain_module, "SCHEMA_RETRY_SECONDS", 0.1)
     exchange.publish([exchange.tick(), framed(999_999, b"x")])
     with pytest.raises(SchemaUnknown) as stopped:
         exchange.drain()
