@@ -135,7 +135,6 @@ def test_known_ids_are_answered_from_memory_within_a_bound(ill: tuple[type[Answe
         (404, b"<html>no such page</html>", RegistryRejected),
         (404, b'{"error_code": 40403, "message": "Schema not found"}', SchemaUnknown),
         (200, b"<html>a login page</html>", RegistryUnavailable),
-        (200, b'{"schema": "x", "schemaType": "PROTOBUF"}', RegistryRejected),
     ],
 )
 def test_every_kind_of_answer_has_its_error(
@@ -145,6 +144,22 @@ def test_every_kind_of_answer_has_its_error(
     handler.status, handler.body = status, body
     with pytest.raises(error):
         registry.schema(7)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "text"),
+    [
+        (b'{"schema": "message X {}", "schemaType": "PROTOBUF"}', "PROTOBUF", "message X {}"),
+        (b'{"schemaType": "AVRO"}', "AVRO", ""),
+    ],
+)
+def test_a_schema_that_nobody_here_can_read_is_handed_over_as_it_is(
+    ill: tuple[type[Answers], Registry], body: bytes, kind: str, text: str
+) -> None:
+    """Whether that matters is for the reader of a message to say: the topic goes on."""
+    handler, registry = ill
+    handler.body = body
+    assert registry.schema(7) == RegisteredSchema(7, kind, text)
 
 
 def test_no_answer_is_unavailable_and_a_wrong_address_is_not() -> None:
