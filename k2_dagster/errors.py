@@ -26,6 +26,7 @@
         │   ├── TopicRecreated         the topic's id is not the one that the fence was made with
         │   └── LogShrunk              the topic ends before the fence
         ├── DatabaseRefused            the control database did not take what was written
+        ├── LossUnseen                 a loss is not the one that was shown to whoever accepts it
         ├── FenceDisagrees             snapshot and table property name different positions
         ├── RulesDiffer                the stream is judged by newer rules, or by others of the same version
         ├── CaptureInvalid             a capture file is not in the format it claims
@@ -151,6 +152,10 @@ class LogShrunk(InputLost):
 
 class DatabaseRefused(TerminalError):
     """The control database did not take what was written."""
+
+
+class LossUnseen(TerminalError):
+    """A loss is not the one that was shown to whoever accepts it."""
 
 
 class FenceDisagrees(TerminalError):

@@ -12,13 +12,13 @@ from typing import Any, NoReturn
 
 import click
 
-from k2_dagster.cli.common import emit_one, json_option, settings
-from k2_dagster.cli.exits import exit_status
-from k2_dagster.errors import ConfigurationError, K2Error, StopOverdue, TransientError
+from k2_dagster.cli.common import emit, json_option, settings
+from k2_dagster.cli.exits import FINDING, exit_status
+from k2_dagster.errors import ConfigurationError, K2Error, LossUnseen, StopOverdue, TransientError
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import drain_exchange
 from k2_dagster.ingest.last_resort import stoppable
-from k2_dagster.ingest.losses import accept_losses
+from k2_dagster.ingest.losses import accept_losses, losses_token, seen_losses
 from k2_dagster.ingest.process import run
 from k2_dagster.schemas.profiles import Profiles, load_profiles
 from k2_dagster.settings import Settings
@@ -87,20 +87,48 @@ def _end_at_once(error: StopOverdue) -> NoReturn:
 @click.option("--dataset", required=True, help="Dataset of the stream.")
 @click.option("--by", "accepted_by", default=getpass.getuser, show_default="the user", help="Who accepts it.")
 @click.option("--reason", required=True, help="Why; it stays on record.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--expect", "token", help="Accept exactly the losses that were shown with this token, and do not ask.")
 @json_option
-def accept_loss(exchange: str, dataset: str, accepted_by: str, reason: str, as_json: bool) -> None:
+@click.pass_context
+def accept_loss(
+    context: click.Context,
+    exchange: str,
+    dataset: str,
+    accepted_by: str,
+    reason: str,
+    yes: bool,
+    token: str | None,
+    as_json: bool,
+) -> None:
     """Accept that Kafka lost messages before they landed, and go on behind them.
 
-    Says which offsets; they stay on record with the name and the reason, and `k2 verify` counts them apart.
+    Shows which offsets, then asks; without a terminal nothing is accepted unless --yes or --expect says so. They stay
+    on record with the name and the reason, and `k2 verify` counts them apart. What else was lost meanwhile is refused.
     """
     chosen = settings()
-    profiles = load_profiles(chosen.profiles)
-    profiles.exchange(exchange)
-    losses = accept_losses(chosen, exchange, dataset, accepted_by=accepted_by, reason=reason)
-    for loss in losses:
-        emit_one(loss, as_json)
-    if not losses:
+    seen = seen_losses(chosen, exchange, dataset)
+    shown = losses_token(seen)
+    if not seen:
         click.echo(f"{exchange}/{dataset}: nothing is lost", err=True)
+        return
+    for one in seen:
+        click.echo(f"lost: {one}", err=True)
+    click.echo(f"token of these losses: {shown}", err=True)
+    if token is not None and token != shown:
+        raise LossUnseen(f"--expect was {token!r}, the losses now are {shown!r}", advice="look at what is lost now")
+    if token is None and not yes and not _agreed():
+        context.exit(FINDING)
+    rows = accept_losses(chosen, exchange, dataset, accepted_by=accepted_by, reason=reason, expected=seen)
+    emit(rows, as_json)
+
+
+def _agreed() -> bool:
+    """Whether the person at the terminal accepts what was shown; nobody there does not."""
+    if not sys.stdin.isatty():
+        click.echo("nothing was accepted: add --yes, or --expect with the token", err=True)
+        return False
+    return click.confirm("Accept these losses for ever?", err=True)
 
 
 @ingest.command("refuse-schema")

@@ -4,8 +4,13 @@ import click
 
 from k2_dagster.cli.common import emit, json_option, settings
 from k2_dagster.cli.exits import FINDING
-from k2_dagster.ingest.status import as_row, stream_statuses
+from k2_dagster.ingest.status import as_row, in_trouble, is_in_use, stream_statuses
 from k2_dagster.schemas.profiles import load_profiles
+
+COLUMNS = (
+    *("exchange", "dataset", "driver", "state", "fence", "lag_messages", "lag_seconds", "held_messages", "rows"),
+    *("quarantined", "open_gaps", "last_commit", "breaker", "since", "problem"),
+)
 
 
 @click.command()
@@ -14,15 +19,14 @@ from k2_dagster.schemas.profiles import load_profiles
 @json_option
 @click.pass_context
 def status(context: click.Context, exchanges: tuple[str, ...], show_all: bool, as_json: bool) -> None:
-    """Driver, fence, lag, last commit, quarantine and open gaps of every stream.
+    """Driver, state, fence, lag, last commit, quarantine and gaps of every stream; with --json the fence by partition.
 
-    Exits with 1 when a stream cannot go on; the column `problem` says why.
+    Exits with 1 when a stream cannot go on: `problem` says why, `since` when whoever drives it met that first.
     """
     chosen = settings()
     profiles = load_profiles(chosen.profiles)
-    names = exchanges or tuple(profiles.exchanges)
-    found = [as_row(one) for one in stream_statuses(chosen, profiles, names)]
-    rows = [row for row in found if show_all or row["fence"] or row["lag_messages"] or row["last_commit"]]
-    emit(rows, as_json)
-    if any(row["problem"] for row in rows):
+    found = stream_statuses(chosen, profiles, exchanges or tuple(profiles.exchanges))
+    shown = [one for one in found if show_all or is_in_use(one) or (exchanges and one.problem)]
+    emit([as_row(one) for one in shown], as_json, columns=COLUMNS)
+    if in_trouble(shown):
         context.exit(FINDING)

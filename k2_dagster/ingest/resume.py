@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from k2_dagster.errors import FenceMoved, LogShrunk, NotInitialized, RetentionOverrun, TerminalError, TopicRecreated
+from k2_dagster.errors import FenceMoved, LogShrunk, RetentionOverrun, TerminalError, TopicRecreated
+from k2_dagster.ingest.lost import topic_is_gone
 from k2_dagster.ingest.outcome import Held, Topic
 from k2_dagster.ingest.tracker import Terms, Tracker
 from k2_dagster.kafka.topics import count_changed, describe, watermarks
@@ -101,7 +102,7 @@ def resume(
     fence, quarantine_fence = read_fence(data.metadata), read_fence(quarantine.metadata)
     state = describe(settings, [topic], database.stop).get(topic)  # Step 3
     if state is None:
-        raise NotInitialized(f"topic {topic} does not exist", advice="run `k2 init`")
+        raise topic_is_gone(topic, table_name(dataset), known_incarnations(database, topic), fence.vector)
     changed = count_changed({topic: profile.partitions_of(dataset)}, {topic: state.partitions})
     if changed is not None:
         raise changed

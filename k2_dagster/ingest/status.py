@@ -1,120 +1,241 @@
-"""What each stream is doing, from the fence, Kafka, leases and `commits`: no process has to remember it."""
+"""What each stream is doing, from the fence, Kafka, leases and the control database: no process has to remember it."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import func, select
 
-from k2_dagster.errors import K2Error
-from k2_dagster.ingest.lag import LagReader, StreamLag, oldest_unlanded
-from k2_dagster.lake.catalog import close_catalog, open_catalog
+from k2_dagster.errors import K2Error, NotInitialized
+from k2_dagster.ingest.lost import Lost, find_lost, topic_is_gone
+from k2_dagster.kafka.ends import Place, TopicEnd, TopicEnds
+from k2_dagster.kafka.first_times import first_times
+from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
+from k2_dagster.lake.fence import Vector, position_key, read_fence
 from k2_dagster.schemas.datasets import table_name
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
-from k2_dagster.state.leases import read_leases
-from k2_dagster.state.tables import commits, gaps
+from k2_dagster.state.leases import Lease, read_leases
+from k2_dagster.state.positions import known_topics
+from k2_dagster.state.stream_states import StreamState, read_states
+from k2_dagster.state.tables import gaps
+from k2_dagster.state.totals import Totals, read_totals
+
+State = Literal["ok", "not initialized", "waiting", "retrying", "halted", "unknown"]
+Stream = tuple[str, str]
+
+# Brokers end a transaction whose producer is gone after 15 minutes at most; one that is older hangs, and holds back
+# everything behind it until somebody ends it.
+HUNG_TRANSACTION_SECONDS = 900.0
+# Lost ranges that a problem names; `k2 ingest accept-loss` shows them all.
+LOST_NAMED = 3
+# A breaker opens at a critical gap where the profile says so. No version of K2 has one yet, so nobody may rely on it.
+BREAKERS = {"halt": "halt: not enforced", "mark_stale": "none (mark_stale)"}
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """One dataset of one exchange. `fence` counts offsets landed or quarantined; `problem` says why it cannot go on."""
+    """One dataset of one exchange.
+
+    `fence` counts offsets landed or quarantined. `lag_messages` are those behind it, `held_messages` the ones among
+    them that a transaction without an end holds back; `lag_seconds` is the age of the oldest. `problem` says why the
+    stream cannot go on, and `since` when whoever drives it met that first. `fences` and `ends` are by partition.
+    """
 
     exchange: str
     dataset: str
     driver: str
+    state: State
     fence: int
     lag_messages: int | None
     lag_seconds: float | None
+    held_messages: int | None
     rows: int
     quarantined: int
     open_gaps: int
     last_commit: datetime | None
+    breaker: str
+    since: datetime | None
     problem: str
+    fences: Mapping[int, int]
+    ends: Mapping[int, int]
+
+
+@dataclass(slots=True)
+class _Facts:
+    """Everything that was found, for all streams at once."""
+
+    vectors: Mapping[str, Vector | K2Error]
+    ends: Mapping[str, TopicEnd | K2Error]
+    earliest: Mapping[Place, int | K2Error]
+    high: Mapping[Place, int | K2Error]
+    incarnations: Mapping[str, Sequence[str]]
+    totals: Mapping[tuple[str, str, str], Totals]
+    open_gaps: Mapping[Stream, int]
+    leases: Mapping[str, Lease]
+    states: Mapping[Stream, StreamState]
+    first_times: Mapping[Place, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a stream stands in Kafka: fences, committed and high ends by partition; or the error that hides it."""
+
+    fences: Mapping[int, int] = field(default_factory=dict)
+    ends: Mapping[int, int] = field(default_factory=dict)
+    high: Mapping[int, int] = field(default_factory=dict)
+    lost: Sequence[Lost] = ()
+    error: K2Error | None = None
 
 
 def stream_statuses(settings: Settings, profiles: Profiles, exchanges: Sequence[str]) -> list[StreamStatus]:
-    """The status of every stream of the exchanges that has a topic or a commit."""
+    """The status of every stream of the exchanges. What keeps one from being told is its problem.
+
+    Raises DatabaseUnavailable, NotInitialized (no control schema), ConfigurationError.
+    """
     database, catalog = Database(settings), open_catalog(settings)
     try:
-        report = LagReader(settings, profiles, catalog, database).read(exchanges)
-        totals, missing = _totals(database), _open_gaps(database)
-        leases = read_leases(database)
-        lags = {(one.exchange, one.dataset): one for one in report.lags}
-        out = []
-        for exchange in exchanges:
-            lease = leases.get(exchange)
-            fresh = lease is not None and lease.age_seconds < settings.lease_stale_seconds
-            driver = f"process {lease.holder}" if fresh and lease is not None else "dagster"
-            for dataset in profiles.exchange(exchange).datasets:
-                key = (exchange, dataset)
-                error = report.errors.get(topic_name(dataset, exchange))
-                out.append(
-                    _status(settings, key, driver, lags.get(key), totals.get(key, {}), missing.get(key, 0), error)
-                )
-        return out
+        streams = [(name, dataset) for name in exchanges for dataset in profiles.exchange(name).datasets]
+        vectors: dict[str, Vector | K2Error] = {}
+        for dataset in sorted({dataset for _, dataset in streams}):
+            try:
+                vectors[dataset] = read_fence(load_table(catalog, table_name(dataset)).metadata).vector
+            except K2Error as error:
+                vectors[dataset] = error
+        facts = _gather(settings, database, streams, vectors)
+        places = {stream: _place(database, facts, stream) for stream in streams}
+        facts.first_times = first_times(settings, _behind(places))
+        return [_status(settings, profiles, facts, stream, places[stream]) for stream in streams]
     finally:
         close_catalog(catalog)
         database.close()
 
 
 def as_row(status: StreamStatus) -> dict[str, Any]:
-    """For a table or JSON."""
+    """For JSON."""
     return asdict(status)
 
 
-def _status(
-    settings: Settings,
-    key: tuple[str, str],
-    driver: str,
-    lag: StreamLag | None,
-    totals: dict[str, Any],
-    open_gaps: int,
-    error: K2Error | None,
-) -> StreamStatus:
+def _gather(
+    settings: Settings, database: Database, streams: Sequence[Stream], vectors: Mapping[str, Vector | K2Error]
+) -> _Facts:
+    kafka = TopicEnds(settings)
+    ends = kafka.read(topic_name(dataset, exchange) for exchange, dataset in streams)
+    places = [(end.topic, number) for end in ends.values() if isinstance(end, TopicEnd) for number in end.ends]
+    return _Facts(
+        vectors=vectors,
+        ends=ends,
+        earliest=kafka.earliest(places),
+        high=kafka.high_watermarks(places),
+        incarnations=known_topics(database),
+        totals=read_totals(database),
+        open_gaps=_open_gaps(database),
+        leases=read_leases(database),
+        states=read_states(database),
+    )
+
+
+def _place(database: Database, facts: _Facts, stream: Stream) -> _Place:
+    exchange, dataset = stream
+    topic, table, vector = topic_name(dataset, exchange), table_name(dataset), facts.vectors[dataset]
+    end, incarnations = facts.ends[topic], facts.incarnations.get(topic, ())
+    if isinstance(vector, K2Error):
+        return _Place(error=vector)
+    if isinstance(end, NotInitialized):
+        return _Place(error=topic_is_gone(topic, table, incarnations, vector))
+    if isinstance(end, K2Error):
+        return _Place(error=end)
+    earliest, high = ({number: found[topic, number] for number in end.ends} for found in (facts.earliest, facts.high))
+    for one in (*earliest.values(), *high.values()):
+        if isinstance(one, K2Error):
+            return _Place(error=one)
+    firsts, highs = _whole(earliest), _whole(high)
+    fences = {number: vector.get(position_key(end.topic_id, number), firsts[number]) for number in end.ends}
+    marks = {number: (firsts[number], end.ends[number]) for number in end.ends}
+    lost = find_lost(database, table, topic, end.topic_id, incarnations, vector, marks)
+    return _Place(fences, end.ends, highs, lost)
+
+
+def _whole(found: Mapping[int, int | K2Error]) -> dict[int, int]:
+    return {number: one for number, one in found.items() if isinstance(one, int)}
+
+
+def _behind(places: Mapping[Stream, _Place]) -> dict[Place, int]:
+    """The first offset behind the fence of every partition that has one."""
+    return {
+        (topic_name(dataset, exchange), number): fence
+        for (exchange, dataset), place in places.items()
+        for number, fence in place.fences.items()
+        if place.high[number] > fence and not place.lost
+    }
+
+
+def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Stream, place: _Place) -> StreamStatus:
+    exchange, dataset = stream
+    lease, known = facts.leases.get(exchange), facts.states.get(stream)
+    leased = lease is not None and lease.age_seconds < settings.lease_stale_seconds
+    totals = facts.totals.get((table_name(dataset), exchange, dataset))
+    told = place.error is None
+    lag = {number: max(0, place.high[number] - fence) for number, fence in place.fences.items()}
+    held = sum(max(0, place.high[number] - end) for number, end in place.ends.items())
+    seconds = _age_seconds(facts.first_times, topic_name(dataset, exchange), lag)
     return StreamStatus(
-        exchange=key[0],
-        dataset=key[1],
-        driver=driver,
-        fence=sum(lag.fence.values()) if lag is not None else 0,
-        lag_messages=lag.lag_messages if lag is not None else None,
-        lag_seconds=_lag_seconds(settings, lag) if lag is not None else None,
-        rows=int(totals.get("rows", 0)),
-        quarantined=int(totals.get("quarantined", 0)),
-        open_gaps=open_gaps,
-        last_commit=totals.get("last_commit"),
-        problem=error.message if error is not None else "",
+        exchange=exchange,
+        dataset=dataset,
+        driver=f"process {lease.holder}" if leased and lease is not None else "dagster",
+        state=_state(place, known),
+        fence=sum(place.fences.values()),
+        lag_messages=sum(lag.values()) if told else None,
+        lag_seconds=seconds if told else None,
+        held_messages=held if told else None,
+        rows=totals.rows if totals is not None else 0,
+        quarantined=totals.quarantined if totals is not None else 0,
+        open_gaps=facts.open_gaps.get(stream, 0),
+        last_commit=totals.last_stamp if totals is not None else None,
+        breaker=BREAKERS[profiles.exchange(exchange).on_critical_gap],
+        since=known.since if known is not None else None,
+        problem=_problem(place, known, held, seconds),
+        fences=dict(place.fences),
+        ends=dict(place.ends),
     )
 
 
-def _lag_seconds(settings: Settings, lag: StreamLag) -> float | None:
-    if lag.lag_messages == 0:
-        return 0.0
-    oldest = oldest_unlanded(settings, lag)
-    return None if oldest is None else max(0.0, (datetime.now(UTC) - oldest).total_seconds())
+def _age_seconds(times: Mapping[Place, int], topic: str, lag: Mapping[int, int]) -> float | None:
+    """Age of the oldest message behind the fence; None when it could not be told."""
+    waiting = [number for number, messages in lag.items() if messages]
+    found = [times[topic, number] for number in waiting if (topic, number) in times]
+    if not found:
+        return None if waiting else 0.0
+    return max(0.0, datetime.now(UTC).timestamp() - min(found) / 1000)
 
 
-def _totals(database: Database) -> dict[tuple[str, str], dict[str, Any]]:
-    counts = {name: func.sum(commits.c.counts[name].as_integer()) for name in ("rows", "quarantined")}
-    query = (
-        select(
-            commits.c.exchange,
-            commits.c.dataset,
-            counts["rows"].label("rows"),
-            counts["quarantined"].label("quarantined"),
-            func.max(commits.c.stamp).label("last_commit"),
-        )
-        .where(commits.c.table_name != table_name("quarantine"))
-        .group_by(commits.c.exchange, commits.c.dataset)
-    )
-    with database.begin() as connection:
-        return {(row["exchange"], row["dataset"]): dict(row) for row in connection.execute(query).mappings()}
+def _state(place: _Place, known: StreamState | None) -> State:
+    if place.lost:
+        return "halted"
+    if isinstance(place.error, NotInitialized):
+        return "not initialized"
+    if known is not None:
+        return known.condition
+    return "ok" if place.error is None else "unknown"
 
 
-def _open_gaps(database: Database) -> dict[tuple[str, str], int]:
+def _problem(place: _Place, known: StreamState | None, held: int, lag_seconds: float | None) -> str:
+    if place.error is not None:
+        return place.error.message
+    if place.lost:
+        more = f"; and {len(place.lost) - LOST_NAMED} more" if len(place.lost) > LOST_NAMED else ""
+        return "; ".join(str(one) for one in place.lost[:LOST_NAMED]) + more
+    if known is not None:
+        return known.message
+    if held and lag_seconds is not None and lag_seconds > HUNG_TRANSACTION_SECONDS:
+        return f"a transaction that does not end holds back {held:,} messages for {lag_seconds:,.0f} s"
+    return ""
+
+
+def _open_gaps(database: Database) -> dict[Stream, int]:
     query = (
         select(gaps.c.exchange, gaps.c.dataset, func.count())
         .where(gaps.c.state == "open")
@@ -122,3 +243,17 @@ def _open_gaps(database: Database) -> dict[tuple[str, str], int]:
     )
     with database.begin() as connection:
         return {(exchange, dataset): int(count) for exchange, dataset, count in connection.execute(query)}
+
+
+def is_in_use(status: StreamStatus) -> bool:
+    """Whether anything ever came of the stream, or should have: those of an exchange that was never initialised did
+    not."""
+    return bool(status.fence or status.lag_messages or status.last_commit) or status.state not in (
+        "ok",
+        "not initialized",
+    )
+
+
+def in_trouble(statuses: Iterable[StreamStatus]) -> bool:
+    """Whether some stream cannot go on."""
+    return any(one.problem for one in statuses)

@@ -66,14 +66,22 @@ class TopicEnds:
         """The first retained offset of each (topic, partition), or what is wrong with it."""
         return self.offsets(places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
-    def offsets(self, places: Iterable[Place], spec: OffsetSpec) -> dict[Place, int | K2Error]:
+    def high_watermarks(self, places: Iterable[Place]) -> dict[Place, int | K2Error]:
+        """The offset after the last message, committed or not: beyond the end while a transaction is open."""
+        return self.offsets(
+            places,
+            OffsetSpec.latest(),  # type: ignore[no-untyped-call]
+            IsolationLevel.READ_UNCOMMITTED,
+        )
+
+    def offsets(
+        self, places: Iterable[Place], spec: OffsetSpec, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> dict[Place, int | K2Error]:
         """One batched ListOffsets request."""
         wanted = {TopicPartition(*place): spec for place in places}
         if not wanted:
             return {}
-        futures = self._admin.list_offsets(
-            wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_SECONDS
-        )
+        futures = self._admin.list_offsets(wanted, isolation_level=isolation, request_timeout=REQUEST_TIMEOUT_SECONDS)
         waiting = Waiting(FUTURE_TIMEOUT_SECONDS, self._stop)
         answers = {
             place: _outcome(waiting, future, f"list the offsets of {place.topic}") for place, future in futures.items()

@@ -139,3 +139,12 @@ def mark_applied(connection: Connection, table_name: str, commit_id: str, moved:
 def _begin_epoch(connection: Connection, topic: str, topic_id: str) -> None:
     newest = connection.execute(select(func.max(topics.c.epoch)).where(topics.c.topic == topic)).scalar_one()
     connection.execute(update(topics).where(topics.c.topic_id == topic_id).values(epoch=newest + 1))
+
+
+def known_topics(database: Database) -> dict[str, list[str]]:
+    """Ids of the incarnations of every known topic, oldest first."""
+    out: dict[str, list[str]] = {}
+    with database.begin() as connection:
+        for topic, topic_id in connection.execute(select(topics.c.topic, topics.c.topic_id).order_by(topics.c.epoch)):
+            out.setdefault(str(topic), []).append(str(topic_id))
+    return out

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from k2_dagster.devstack.process import wait_until
 from k2_dagster.kafka.clients import client_config
+from k2_dagster.kafka.topics import describe
 from k2_dagster.settings import Settings, as_environment
 
 pytestmark = pytest.mark.stack
@@ -147,11 +148,37 @@ def test_lost_messages_halt_the_stream_until_somebody_accepts_the_loss(
     _delete_everything(settings, f"market.ticks.{exchange}")
 
     assert "no longer in Kafka" in k2("ingest", "--exchange", exchange, "--until-caught-up", status=4)
+    assert "no longer in Kafka" in next(row["problem"] for row in k2("status", "--json", status=1) if row["problem"])
     accept = ("ingest", "accept-loss", "--exchange", exchange, "--dataset", "ticks", "--by", "ops", "--reason", "test")
-    assert "retention_overrun" in k2(*accept)
+    shown = k2(*accept, status=1)
+    assert "nothing was accepted" in shown
+    token = shown.partition("token of these losses: ")[2].split()[0]
+    assert "the losses now are" in k2(*accept, "--expect", "another", status=4)
+    accepted = k2(*accept, "--expect", token, "--json")
+    assert {row["cause"] for row in accepted} == {"retention_overrun"}
+    assert {row["accepted_by"] for row in accepted} == {"ops"}
     simulate(k2, exchange, "--seed", "3")
     k2("ingest", "--exchange", exchange, "--until-caught-up")
-    assert "nothing is lost" in k2(*accept)
+    assert "nothing is lost" in k2(*accept, "--yes")
+    assert [row["problem"] for row in k2("status", "--json")] == [""] * len(k2("status", "--json"))
+
+
+def test_one_exchange_that_cannot_be_drained_does_not_keep_the_others(
+    k2: K2, exchange: str, settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "profiles.toml"
+    other = f"{exchange}_b"
+    text = path.read_text()
+    path.write_text(f"{text}\n" + text.partition("version = 1")[2].replace(exchange, other))
+    k2("init")
+    simulate(k2, exchange)
+    published = simulate(k2, other)
+    k2("ingest", "--until-caught-up", "--exchange", exchange)
+    _delete_topic(settings, f"market.ticks.{exchange}")
+    said = k2("ingest", "--until-caught-up", status=4)
+    assert f"market.ticks.{exchange} does not exist any more" in said
+    landed = {(row["exchange"], row["dataset"]): row["rows"] for row in k2("status", "--json", status=1)}
+    assert landed[other, "ticks"] == published["published"]["ticks"]
 
 
 def test_the_process_holds_a_lease_and_stops_within_seconds(k2: K2, exchange: str, environment: dict[str, str]) -> None:
@@ -176,6 +203,12 @@ def _driver(k2: K2) -> str:
 
 def _rows(k2: K2) -> int:
     return int(next(row["rows"] for row in k2("status", "--all", "--json") if row["dataset"] == "ticks"))
+
+
+def _delete_topic(settings: Settings, topic: str) -> None:
+    admin = AdminClient(client_config(settings))
+    admin.delete_topics([topic])[topic].result(30)
+    assert wait_until(lambda: topic not in describe(settings, [topic]), 30)
 
 
 def _delete_everything(settings: Settings, topic: str) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from k2_dagster.ingest.drain import StreamDrain
 
-from k2_dagster.errors import LogShrunk, RetentionOverrun, TopicRecreated
+from k2_dagster.devstack.process import wait_until
+from k2_dagster.errors import InputLost, LogShrunk, LossUnseen, RetentionOverrun, TopicRecreated
 from k2_dagster.ingest.connections import Connections
-from k2_dagster.ingest.losses import accept_losses
+from k2_dagster.ingest.losses import accept_losses, losses_token, seen_losses
+from k2_dagster.ingest.lost import Lost
+from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.topics import describe
 from k2_dagster.lake.catalog import load_table
@@ -40,7 +42,15 @@ def test_a_recreated_topic_stops_the_drain_until_the_loss_is_accepted(exchange: 
 
 
 def accept(exchange: Exchange) -> list[dict[str, Any]]:
-    return accept_losses(exchange.settings, exchange.name, "ticks", accepted_by="a tester", reason="a test")
+    """Accept what a look shows; both must say the same, and nothing may be left."""
+    seen = seen_losses(exchange.settings, exchange.name, "ticks")
+    out = accept_losses(
+        exchange.settings, exchange.name, "ticks", accepted_by="a tester", reason="a test", expected=seen
+    )
+    accepted = [Lost(*(one[name] for name in Lost.__dataclass_fields__)) for one in out]
+    assert sorted(accepted) == sorted(seen)
+    assert seen_losses(exchange.settings, exchange.name, "ticks") == []
+    return out
 
 
 def test_a_topic_recreated_before_anything_landed_stops_the_drain_too(exchange: Exchange) -> None:
@@ -62,11 +72,9 @@ def test_a_topic_recreated_before_anything_landed_stops_the_drain_too(exchange: 
 def test_more_that_is_lost_before_the_next_commit_is_accepted_on_top(exchange: Exchange) -> None:
     exchange.publish([exchange.tick() for _ in range(3)])
     exchange.drain()
-    admin = AdminClient(client_config(exchange.settings))
     for first, end in ((3, 10), (10, 20)):
         exchange.publish([exchange.tick() for _ in range(end - first)])
-        for deletion in admin.delete_records([TopicPartition(exchange.topic, 0, end)]).values():
-            deletion.result(20)
+        delete_records(exchange, 0, end)
         assert [(one["first_offset"], one["next_offset"]) for one in accept(exchange)] == [(first, end)]
     exchange.publish([exchange.tick() for _ in range(2)])
     exchange.drain()
@@ -79,9 +87,7 @@ def test_messages_that_kafka_deleted_stop_the_drain_until_the_loss_is_accepted(e
     exchange.publish([exchange.tick() for _ in range(3)])
     exchange.drain()
     exchange.publish([exchange.tick() for _ in range(4)])
-    admin = AdminClient(client_config(exchange.settings))
-    for deletion in admin.delete_records([TopicPartition(exchange.topic, 0, 5)]).values():
-        deletion.result(20)
+    delete_records(exchange, 0, 5)
     with pytest.raises(RetentionOverrun) as stopped:
         exchange.drain()
     fields = stopped.value.fields
@@ -110,6 +116,46 @@ def test_a_log_that_shrank_stops_the_drain_and_loses_nothing_more_once_accepted(
         *((0, at) for at in range(3)),
         *((1, at) for at in range(3, 12)),
     ]
+
+
+def test_what_nobody_has_seen_is_not_accepted(exchange: Exchange) -> None:
+    exchange.publish([exchange.tick() for _ in range(3)], 0)
+    exchange.publish([exchange.tick("B") for _ in range(3)], 1)
+    exchange.drain()
+    exchange.publish([exchange.tick() for _ in range(4)], 0)
+    exchange.publish([exchange.tick("B") for _ in range(4)], 1)
+    assert seen_losses(exchange.settings, exchange.name, "ticks") == []
+    delete_records(exchange, 0, 5)
+    seen = seen_losses(exchange.settings, exchange.name, "ticks")
+    delete_records(exchange, 1, 4)
+    more = seen_losses(exchange.settings, exchange.name, "ticks")
+    assert [(one.partition, one.first_offset, one.next_offset) for one in more] == [(0, 3, 5), (1, 3, 4)]
+    assert losses_token(seen) != losses_token(more)
+    with pytest.raises(LossUnseen, match="partition 1: offsets 3 to 3"):
+        accept_losses(exchange.settings, exchange.name, "ticks", accepted_by="x", reason="y", expected=seen)
+    delete_records(exchange, 0, 6)
+    with pytest.raises(RetentionOverrun):
+        exchange.drain()
+
+
+def test_a_topic_that_is_gone_is_not_one_that_was_never_made(exchange: Exchange) -> None:
+    admin = AdminClient(client_config(exchange.settings))
+    exchange.publish([exchange.tick() for _ in range(3)])
+    exchange.drain()
+    admin.delete_topics([exchange.topic])[exchange.topic].result(20)
+    assert wait_until(lambda: exchange.topic not in describe(exchange.settings, [exchange.topic]), 20)
+    with pytest.raises(
+        InputLost, match=r"does not exist any more; market_data\.ticks holds it up to partition 0 offset 3"
+    ):
+        exchange.drain()
+    with pytest.raises(InputLost, match="accept-loss"):
+        seen_losses(exchange.settings, exchange.name, "ticks")
+
+
+def delete_records(exchange: Exchange, partition: int, before: int) -> None:
+    admin = AdminClient(client_config(exchange.settings))
+    for deletion in admin.delete_records([TopicPartition(exchange.topic, partition, before)]).values():
+        deletion.result(20)
 
 
 def pretend_more_landed(exchange: Exchange, end: int) -> None:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.losses import accept_losses
 from k2_dagster.ingest.process import ProcessReport, run
 from k2_dagster.kafka.clients import client_config, producer_config
+from k2_dagster.kafka.registry import Registry
 from k2_dagster.observability import points
 from k2_dagster.settings import Settings
+from k2_dagster.state import refused_schemas
 from k2_dagster.state.leases import read_leases
-from k2_dagster.state.refused_schemas import refuse_schema
+from k2_dagster.state.refused_schemas import refuse_schema, withdraw_refusal
 from k2_dagster.state.stream_states import StreamState, read_states
 from k2_dagster.state.tables import leases
 from tests.dagster_support import Market, make_market
@@ -154,6 +156,31 @@ def test_a_stream_that_waits_for_a_schema_does_not_stall_the_others(market: Mark
         refuse_schema(market.platform.database, UNKNOWN_ID, accepted_by="a tester", reason="a test")
         soon(lambda: one.rows(exchange, "ticks") > 0 and one.condition(exchange, "ticks") == "none")
     assert one.report == ProcessReport({})
+
+
+def test_a_refusal_and_its_withdrawal_reach_a_stream_that_is_running(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refused_schemas, "REFRESH_SECONDS", 0.0)
+    exchange, database = market.exchange, market.platform.database
+    with closing(Registry(market.settings)) as registry:
+        schema = registry.latest(f"{ticks(market)}-value")
+    assert schema is not None
+
+    def quarantined() -> int:
+        return sum(one.quarantined for one in commits.commits if one.dataset == "ticks")
+
+    with running(market) as commits:
+        market.publish(exchange, 500)
+        soon(lambda: commits.rows(exchange, "ticks") > 0)
+        landed = commits.rows(exchange, "ticks")
+        refuse_schema(database, schema.id, accepted_by="a tester", reason="a test")
+        market.publish(exchange, 500, seed=8)
+        soon(lambda: quarantined() > 0)
+        assert commits.rows(exchange, "ticks") == landed
+        withdraw_refusal(database, schema.id, withdrawn_by="a tester", reason="a test")
+        market.publish(exchange, 500, seed=9)
+        soon(lambda: commits.rows(exchange, "ticks") > landed)
 
 
 def test_a_halted_stream_goes_on_when_the_loss_is_accepted_and_its_neighbours_never_stopped(market: Market) -> None:

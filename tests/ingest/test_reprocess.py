@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from k2_dagster.ingest.drain import StreamDrain
 
 from k2_dagster.errors import FenceMoved, RulesDiffer
 from k2_dagster.ingest import reprocess
 from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.drain import StreamDrain
 from k2_dagster.ingest.reprocess import Selection, republish
+from k2_dagster.ingest.stream import StreamDrain
 from tests.ingest.conftest import Exchange
 
 pytestmark = pytest.mark.stack
@@ -119,7 +120,7 @@ def test_a_writer_with_the_old_profile_puts_nothing_into_quarantine_that_has_lan
         zombie = StreamDrain(connections, exchange.name, "ticks", "a")
         position = zombie._open()
         raw = zombie.read()
-        outcome = zombie.judge(raw, dict(position.starts), Event())
+        outcome = zombie.judge(raw, dict(position.starts))
         mended.drain()
         with pytest.raises(FenceMoved):
             zombie.commit(outcome)
@@ -136,7 +137,7 @@ def test_what_the_old_writer_quarantined_before_it_was_taken_over_does_not_land_
     with Connections.open(exchange.settings, exchange.profiles) as connections:
         dying = StreamDrain(connections, exchange.name, "ticks", "a")
         position = dying._open()
-        outcome = dying.judge(dying.read(), dict(position.starts), Event())
+        outcome = dying.judge(dying.read(), dict(position.starts))
         assert dying._committer is not None
         dying._committer._commit_quarantine(outcome, dying._committer._write_quarantine(outcome, "lost"))
         dying.close()

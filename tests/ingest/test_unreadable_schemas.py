@@ -68,16 +68,6 @@ def test_a_schema_that_cannot_be_looked_up_is_an_error_with_its_place(error: typ
     assert fields == {"schema_id": ODD_ID, "topic": "t", "partition": 3, "offset": 17}
 
 
-def test_a_refusal_and_its_withdrawal_reach_a_decoder_that_has_seen_the_id() -> None:
-    decoder = Decoder(TICKS, Schemas(registry_of(TICKS)))
-    batch = raw_batch("t", [Sent(avro(TICKS))])
-    reasons = []
-    for refused in ((), (AVRO_ID,), ()):
-        decoder.refuse(frozenset(refused))
-        reasons.append([one.reason for one in decoder.decode(batch).refusals])
-    assert reasons == [[], ["schema_unknown"], []]
-
-
 @pytest.mark.stack
 def test_a_message_of_an_unreadable_schema_does_not_stop_its_stream(exchange: Exchange) -> None:
     """A real registry keeps it, as it keeps everybody's schemas."""
