@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,16 +32,33 @@ FETCH_QUEUE_BACKOFF_MS = 5
 FETCH_WAIT_MS = 50
 MILLISECONDS_PER_SECOND = 1_000
 
+Headers = tuple[tuple[str, bytes | None], ...]
 _END = KafkaError._PARTITION_EOF  # noqa: SLF001  (librdkafka's public error codes start with an underscore)
-Wanted = Callable[[Int64s], npt.NDArray[np.bool_]]
 _OUT_OF_RANGE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)  # noqa: SLF001
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A message with everything that quarantine keeps of it."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is kept of a chunk: values where `values` says so, and everything of the messages at `originals`."""
+
+    values: Callable[[Int64s], npt.NDArray[np.bool_]]
+    originals: Int64s
 
 
 @dataclass(slots=True)
 class Chunk:
     """The committed messages of offsets [first, following), in rising order.
 
-    Below `retained_from` Kafka has no messages any more. `values` has those of the offsets that were asked for.
+    Below `retained_from` Kafka has no messages any more. `values` and `originals` have those that were asked for.
     """
 
     first: int
@@ -48,6 +66,7 @@ class Chunk:
     retained_from: int
     offsets: Int64s
     values: dict[int, bytes | None] = field(default_factory=dict)
+    originals: dict[int, Original] = field(default_factory=dict)
 
 
 class TopicReader:
@@ -75,7 +94,7 @@ class TopicReader:
         self._consumer.close()
 
     def read(self, partition: int, first: int, following: int, wanted: Wanted) -> Chunk:
-        """Every committed message of [first, following); `wanted` says of which offsets the values are kept.
+        """Every committed message of [first, following); `wanted` says what is kept of which.
 
         Raises KafkaUnavailable, ReaderStalled. Where retention takes messages away meanwhile, `retained_from` says so.
         """
@@ -149,9 +168,18 @@ def _take(messages: list[Message], chunk: Chunk, wanted: Wanted) -> Int64s:
     """Offsets of the messages that belong to the chunk; the wanted ones' values are put into it."""
     offsets = np.fromiter(map(Message.offset, messages), np.int64, len(messages))
     inside = offsets[: int(np.searchsorted(offsets, chunk.following))]
-    for at in np.flatnonzero(wanted(inside)).tolist():
+    for at in np.flatnonzero(wanted.values(inside)).tolist():
         chunk.values[int(inside[at])] = messages[at].value()
+    for at in np.flatnonzero(np.isin(inside, wanted.originals)).tolist():
+        one = messages[at]
+        chunk.originals[int(inside[at])] = Original(one.key(), one.value(), _headers(one))
     return inside
+
+
+def _headers(message: Message) -> Headers:
+    """In the order in which they were sent."""
+    found = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    return tuple(found)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from k2_dagster.verify.compare import Int64s, difference, union
-from k2_dagster.verify.consume import CHUNK_OFFSETS, Chunk, TopicReader
+from k2_dagster.verify.consume import CHUNK_OFFSETS, Chunk, TopicReader, Wanted
 from k2_dagster.verify.messages import MessageChecks
 from k2_dagster.verify.partition import Partition, RangeCheck
 from k2_dagster.verify.stage import Sample
@@ -24,6 +24,7 @@ class LaneProof:
     reader: TopicReader | None
     checks: MessageChecks
     sample: Sample
+    quarantine_sample: Sample
 
     def run(self) -> None:
         """Compare chunk by chunk, then the committed ranges as wholes; the outcome is in the partition's report."""
@@ -43,7 +44,7 @@ class LaneProof:
         data, held = self.staging.rows("data", *place), self.staging.rows("quarantine", *place)
         duplicates = self.staging.duplicates(*place)
         unkept = [at for at, kept in zip(duplicates.offsets, duplicates.values, strict=True) if kept is None]
-        chunk = self._read(first, following, readable, np.array(unkept, dtype=np.int64))
+        chunk = self._read(first, following, readable, np.array(unkept, dtype=np.int64), held.offsets)
         ranges.data.add(data.offsets, data.digests)
         ranges.quarantine.add(held.offsets, held.digests)
         ranges.messages.add(chunk.offsets)
@@ -55,17 +56,19 @@ class LaneProof:
         report.quarantined += len(held.offsets)
         report.duplicates += len(duplicates.offsets)
         report.values_compared += self.checks.values(self.lane, chunk, self.part.tally)
+        report.originals_compared += self.checks.originals(self.lane, chunk, self.part.tally)
         self.part.proved(self.lane, first, chunk.retained_from, "tiling")
         self.part.proved(self.lane, chunk.retained_from, following, "offsets")
 
-    def _read(self, first: int, following: int, readable: bool, unkept: Int64s) -> Chunk:
+    def _read(self, first: int, following: int, readable: bool, unkept: Int64s, held: Int64s) -> Chunk:
         if not readable or self.reader is None:
             return Chunk(first, following, following, np.empty(0, dtype=np.int64))
 
-        def wanted(offsets: Int64s) -> npt.NDArray[np.bool_]:
+        def values(offsets: Int64s) -> npt.NDArray[np.bool_]:
             return self.sample.mask(offsets) | np.isin(offsets, unkept)
 
-        return self.reader.read(self.lane.partition, first, following, wanted)
+        originals = held[self.quarantine_sample.mask(held)]
+        return self.reader.read(self.lane.partition, first, following, Wanted(values, originals))
 
     def _compare(self, chunk: Chunk, data: Int64s, held: Int64s, ranges: RangeCheck) -> None:
         found = difference(chunk.offsets, data, held, chunk.retained_from)

@@ -1,5 +1,6 @@
 """What can only be judged from a message itself: whether its row says the same, and whether a duplicate is one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 from k2_dagster.schemas.arrow import wire_type
 from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.verify.compare import Int64s, Tally
-from k2_dagster.verify.consume import Chunk
+from k2_dagster.verify.consume import Chunk, Original
 from k2_dagster.verify.identity import SOURCES
 from k2_dagster.verify.staging import Duplicates, Staging
 from k2_dagster.verify.tiling import Lane
@@ -38,6 +39,19 @@ class MessageChecks:
         rows = rows.filter(pa.array(have))
         for low in range(0, rows.num_rows, DECODED_MESSAGES):
             self._compare(rows.slice(low, DECODED_MESSAGES), chunk, tally)
+        return int(rows.num_rows)
+
+    def originals(self, lane: Lane, chunk: Chunk, tally: Tally) -> int:
+        """Compare sampled quarantine rows with the messages that they say they are; returns how many were compared."""
+        rows = self.staging.sampled_quarantine(lane.topic_epoch, lane.partition, chunk.first, chunk.following)
+        if rows is None:
+            return 0
+        have = np.isin(rows["kafka_offset"].to_numpy(), np.fromiter(chunk.originals, np.int64, len(chunk.originals)))
+        rows = rows.filter(pa.array(have))
+        for low in range(0, rows.num_rows, DECODED_MESSAGES):
+            for row in rows.slice(low, DECODED_MESSAGES).to_pylist():
+                for name in differing_parts(row, chunk.originals[row["kafka_offset"]]):
+                    tally.add("wrong_value", f"a quarantined {name} is not the message's", [row["kafka_offset"]])
         return int(rows.num_rows)
 
     def claims(self, lane: Lane, chunk: Chunk, found: Duplicates, tally: Tally) -> None:
@@ -83,6 +97,18 @@ class MessageChecks:
             return self.decoder.decode(value)
         except Undecodable:
             return None
+
+
+def differing_parts(row: Mapping[str, Any], message: Original) -> list[str]:
+    """What a quarantine row does not say as its message does. A duplicate with the bytes of its first has no value."""
+    headers = tuple((one["name"], one["value"]) for one in row["headers"] or ())
+    kept = row["value"] is not None or row["reason"] != "duplicate"
+    same = {
+        "key": row["key"] == message.key,
+        "value": row["value"] == message.value or not kept,
+        "headers": headers == message.headers,
+    }
+    return [name for name, is_same in same.items() if not is_same]
 
 
 def _claims(partition: int, offsets: list[int], records: list[Record], dataset: Dataset) -> pa.Table:

@@ -1,7 +1,7 @@
 """The independent proof that topics and tables agree (DESIGN, promise 1)."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 
@@ -21,6 +21,7 @@ from k2_dagster.verify.partition import Retained
 from k2_dagster.verify.records import PinnedTable, known_topics, pin_table
 from k2_dagster.verify.report import Report
 from k2_dagster.verify.stream import Ground, verify_stream
+from k2_dagster.verify.unknown import unknown_exchanges, unknown_streams
 
 # Rows per stream whose values are compared, unless all are asked for: a second of decoding, and a fault in one row of
 # a thousand is seen with near certainty.
@@ -60,6 +61,8 @@ def verify(
         ground = _ground(
             settings, profiles, database, registry, streams, since, until, None if all_values else SAMPLE_MESSAGES
         )
+        if since is None and until is None:
+            _tell_unknown(tables, known_streams(database, profiles), datasets, exchanges, report)
         for exchange, dataset in streams:
             report.streams.append(verify_stream(ground, tables[dataset], tables["quarantine"], exchange, dataset))
     report.seconds = time.monotonic() - started
@@ -69,9 +72,7 @@ def verify(
 def _streams(
     database: Database, profiles: Profiles, datasets: Sequence[str] | None, exchanges: Sequence[str] | None
 ) -> list[Stream]:
-    declared = [(name, dataset) for name, profile in profiles.exchanges.items() for dataset in profile.datasets]
-    landed = [parse_topic(topic) for topic in known_topics(database)]
-    known = dict.fromkeys([*declared, *((exchange, dataset) for dataset, exchange in landed)])
+    known = known_streams(database, profiles)
     _refuse_unknown("dataset", datasets or (), WIRE_DATASETS)
     _refuse_unknown("exchange", exchanges or (), sorted({exchange for exchange, _ in known}))
     return [
@@ -79,6 +80,30 @@ def _streams(
         for exchange, dataset in known
         if (not datasets or dataset in datasets) and (not exchanges or exchange in exchanges)
     ]
+
+
+def known_streams(database: Database, profiles: Profiles) -> list[Stream]:
+    """Every stream that a profile declares, or that ever landed."""
+    declared = [(name, dataset) for name, profile in profiles.exchanges.items() for dataset in profile.datasets]
+    landed = [parse_topic(topic) for topic in known_topics(database)]
+    return list(dict.fromkeys([*declared, *((exchange, dataset) for dataset, exchange in landed)]))
+
+
+def _tell_unknown(
+    tables: Mapping[str, PinnedTable],
+    known: Sequence[Stream],
+    datasets: Sequence[str] | None,
+    exchanges: Sequence[str] | None,
+    report: Report,
+) -> None:
+    """Rows that no stream's verification would look at. Left out where only some exchanges are asked for."""
+    if exchanges:
+        return
+    for dataset, table in tables.items():
+        if dataset != "quarantine":
+            report.tables[table.name] += unknown_exchanges(table, {name for name, of in known if of == dataset})
+        elif not datasets:
+            report.tables[table.name] += unknown_streams(table, set(known))
 
 
 def _refuse_unknown(what: str, names: Iterable[str], valid: Iterable[str]) -> None:

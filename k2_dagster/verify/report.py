@@ -22,10 +22,10 @@ Fault = Literal[
 ]
 FAULTS: dict[Fault, str] = {
     "missing": "a message below the fence is in neither table",
-    "extra": "a row has an offset that Kafka does not have, or that no commit covers",
+    "extra": "a row has an offset that Kafka does not have, or that no commit covers, or is of a stream nobody knows",
     "duplicated": "an offset is in the tables twice, or an identity in the data table",
     "wrong_duplicate": "quarantine calls a message a duplicate, but no data row has its identity",
-    "wrong_value": "a row does not say what its message says",
+    "wrong_value": "a row does not say what its message says, or quarantine does not hold what it was sent",
     "hole": "no commit covers a range of offsets, and nobody accepted its loss",
     "overlap": "two commits cover the same offsets",
     "count": "the tables hold another number of rows of a commit's range than the commit says",
@@ -74,6 +74,7 @@ class PartitionReport:
     quarantined: int = 0
     duplicates: int = 0
     values_compared: int = 0
+    originals_compared: int = 0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -143,7 +144,10 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: the verdict, counts by fault, totals, then every stream with its partitions and findings."""
-        totals = ("messages", "consumed", "rows", "quarantined", "duplicates", "values_compared")
+        totals = (
+            *("messages", "consumed", "rows", "quarantined", "duplicates"),
+            *("values_compared", "originals_compared"),
+        )
         return {
             "clean": self.clean,
             **{fault: self.count(fault) for fault in FAULTS},

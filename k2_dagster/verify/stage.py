@@ -11,7 +11,7 @@ from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessTha
 from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.schemas.digest import QUARANTINE_COLUMNS, ROW_COLUMNS, row_digests
 from k2_dagster.schemas.quarantine import QUARANTINE
-from k2_dagster.verify.compare import Int64s, UInt64s
+from k2_dagster.verify.compare import Int64s, Tally, UInt64s
 from k2_dagster.verify.identity import SOURCES
 from k2_dagster.verify.records import PinnedTable
 from k2_dagster.verify.scan import of_stream, scan
@@ -20,6 +20,15 @@ from k2_dagster.verify.staging import Staging, sampled_mask
 POSITION = ("topic_epoch", "kafka_partition", "kafka_offset")
 # Offsets [low, high) by (epoch, partition); None: everything
 Bounds = Mapping[tuple[int, int], tuple[int, int]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamName:
+    """One dataset of one exchange, and its topic."""
+
+    exchange: str
+    dataset: str
+    topic: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +59,35 @@ def stage_data(
 
 
 def stage_quarantine(
-    staging: Staging, table: PinnedTable, topic: str, exchange: str, dataset: str, bounds: Bounds
+    staging: Staging,
+    table: PinnedTable,
+    stream: StreamName,
+    bounds: Bounds,
+    sample: Sample,
+    tally: Tally,
 ) -> None:
-    """Rows of the quarantine table within the bounds."""
-    columns = [*POSITION, "topic", "reason", "first_offset", "value"]
-    for batch in scan(table.table, QUARANTINE, columns, [*of_stream(exchange, dataset), *_offset_filters(bounds)]):
+    """Rows of the quarantine table within the bounds; whole rows of the sample. Rows of the stream that name another
+    topic are nobody's, and go to the tally."""
+    columns = [*POSITION, "topic", "reason", "first_offset", "key", "value", "headers"]
+    filters = [*of_stream(stream.exchange, stream.dataset), *_offset_filters(bounds)]
+    for batch in scan(table.table, QUARANTINE, columns, filters):
         rows = pa.table(batch)
-        rows = _within(rows.filter(pc.equal(rows["topic"].cast(pa.string()), topic)).drop_columns("topic"), bounds)
+        mine = pc.equal(rows["topic"].cast(pa.string()), stream.topic)
+        if bounds is None:
+            _tell_strangers(rows.filter(pc.invert(mine)), stream, tally)
+        rows = _within(rows.filter(mine).drop_columns("topic"), bounds)
         if rows.num_rows:
-            staging.add_quarantine(rows, _digests(rows, QUARANTINE_COLUMNS))
+            staging.add_quarantine(rows.drop_columns(["key", "headers"]), _digests(rows, QUARANTINE_COLUMNS))
+            sampled = rows.filter(pa.array(sample.mask(rows["kafka_offset"].to_numpy())))
+            if sampled.num_rows:
+                staging.add_sampled_quarantine(sampled)
+
+
+def _tell_strangers(rows: pa.Table, stream: StreamName, tally: Tally) -> None:
+    for topic in rows["topic"].unique().to_pylist():
+        of_topic = rows.filter(pc.equal(rows["topic"].cast(pa.string()), topic))
+        detail = f"a quarantine row of {stream.exchange}/{stream.dataset} names topic {topic}"
+        tally.add("extra", detail, of_topic["kafka_offset"].to_pylist())
 
 
 def stage_identities(staging: Staging, table: PinnedTable, dataset: Dataset, exchange: str) -> None:

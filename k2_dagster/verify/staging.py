@@ -59,7 +59,7 @@ class Staging:
         self._run("CREATE TABLE venue_streams (stream VARCHAR, kind VARCHAR)")
         for stream in streams:
             self._run("INSERT INTO venue_streams VALUES (?, ?)", [stream, dataset.kinds[0]])
-        self._sampled = False
+        self._sampled: set[str] = set()
 
     def add_data(self, rows: pa.Table, digests: UInt64s) -> None:
         """Data rows: position and identity columns."""
@@ -68,11 +68,11 @@ class Staging:
 
     def add_sampled(self, rows: pa.Table) -> None:
         """Whole data rows, for the comparison of values."""
-        self._connection.register("batch", rows)
-        verb = "INSERT INTO sampled" if self._sampled else "CREATE TABLE sampled AS"
-        self._run(f"{verb} SELECT * FROM batch")
-        self._connection.unregister("batch")
-        self._sampled = True
+        self._keep("sampled", rows)
+
+    def add_sampled_quarantine(self, rows: pa.Table) -> None:
+        """Whole quarantine rows, for the comparison with the original messages."""
+        self._keep("sampled_quarantine", rows)
 
     def add_quarantine(self, rows: pa.Table, digests: UInt64s) -> None:
         """Quarantine rows: position, reason, first offset, value (kept for duplicates only)."""
@@ -140,11 +140,25 @@ class Staging:
         return Duplicates(list(offsets), list(firsts), list(values))
 
     def sampled_rows(self, epoch: int, partition: int, first: int, following: int) -> pa.Table | None:
-        """Whole rows of the range that were staged for the comparison of values, by rising offset."""
-        if not self._sampled:
+        """Whole data rows of the range that were staged for the comparison of values, by rising offset."""
+        return self._kept("sampled", epoch, partition, first, following)
+
+    def sampled_quarantine(self, epoch: int, partition: int, first: int, following: int) -> pa.Table | None:
+        """Whole quarantine rows of the range that were staged for the comparison, by rising offset."""
+        return self._kept("sampled_quarantine", epoch, partition, first, following)
+
+    def _keep(self, table: str, rows: pa.Table) -> None:
+        self._connection.register("batch", rows)
+        verb = f"INSERT INTO {table}" if table in self._sampled else f"CREATE TABLE {table} AS"
+        self._run(f"{verb} SELECT * FROM batch")
+        self._connection.unregister("batch")
+        self._sampled.add(table)
+
+    def _kept(self, table: str, epoch: int, partition: int, first: int, following: int) -> pa.Table | None:
+        if table not in self._sampled:
             return None
         query = (
-            f"SELECT * FROM sampled WHERE topic_epoch = {int(epoch)} AND kafka_partition = {int(partition)} "
+            f"SELECT * FROM {table} WHERE topic_epoch = {int(epoch)} AND kafka_partition = {int(partition)} "
             f"AND kafka_offset >= {int(first)} AND kafka_offset < {int(following)} ORDER BY kafka_offset"
         )
         return self._connection.sql(query).to_arrow_table()

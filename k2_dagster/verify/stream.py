@@ -28,7 +28,7 @@ from k2_dagster.verify.messages import MessageChecks
 from k2_dagster.verify.partition import Partition, Retained, partitions
 from k2_dagster.verify.records import PinnedTable, Records, read_records
 from k2_dagster.verify.report import StreamReport
-from k2_dagster.verify.stage import Bounds, Sample, stage_data, stage_identities, stage_quarantine
+from k2_dagster.verify.stage import Bounds, Sample, StreamName, stage_data, stage_identities, stage_quarantine
 from k2_dagster.verify.staging import Staging, open_staging
 from k2_dagster.verify.window import narrow_to_window
 from k2_dagster.verify.wire import WireDecoder
@@ -106,15 +106,15 @@ def verify_stream(
 
 def _verify_staged(stream: _Stream, staging: Staging) -> None:
     report, dataset = stream.report, WIRE_DATASETS[stream.report.dataset]
-    sample = _sample(stream)
+    tally, sample, quarantine_sample = Tally(), _sample(stream), _quarantine_sample(stream)
+    name = StreamName(report.exchange, report.dataset, report.topic)
     stage_data(staging, stream.data, dataset, report.exchange, stream.bounds, sample)  # Step 3
-    stage_quarantine(staging, stream.quarantine, report.topic, report.exchange, report.dataset, stream.bounds)
+    stage_quarantine(staging, stream.quarantine, name, stream.bounds, quarantine_sample, tally)
     checks = MessageChecks(dataset, report.exchange, WireDecoder(dataset, stream.ground.registry), staging)
     for part in stream.parts:  # Step 4
         for lane in part.lanes:
-            LaneProof(part, lane, staging, stream.reader, checks, sample).run()
-    tally = Tally()  # Step 5
-    repeated_identities(staging, tally)
+            LaneProof(part, lane, staging, stream.reader, checks, sample, quarantine_sample).run()
+    repeated_identities(staging, tally)  # Step 5
     if stream.ground.windowed and staging.unproven_claims():
         stage_identities(staging, stream.data, dataset, report.exchange)
     false_duplicates(stream.parts, staging)
@@ -140,6 +140,14 @@ def _sample(stream: _Stream) -> Sample:
     share = 1.0 if wanted is None else min(1.0, wanted / max(1, readable))
     # Other offsets each time that the table has grown, the same ones while it has not
     return Sample(share if readable else 0.0, sum(part.fence or 0 for part in stream.parts))
+
+
+def _quarantine_sample(stream: _Stream) -> Sample:
+    """As many quarantine rows as rows: they are few, and each has bytes that nothing else can check."""
+    wanted = stream.ground.sample_messages
+    quarantined = sum(one.quarantined for part in stream.parts for one in part.ranges)
+    share = 1.0 if wanted is None else min(1.0, wanted / max(1, quarantined))
+    return Sample(share, sum(part.quarantine_fence or 0 for part in stream.parts))
 
 
 @contextmanager

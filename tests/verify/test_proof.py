@@ -207,7 +207,7 @@ def plant_foreign_property(landed: Landed) -> None:
         (plant_unknown_epoch, {"extra": 1}),
         (plant_doubled_row, {"duplicated": 1, "count": 1, "digest": 1}),
         (plant_doubled_quarantine_row, {"duplicated": 1, "count": 2, "digest": 2}),
-        (plant_in_both, {"duplicated": 1, "count": 2, "digest": 2}),
+        (plant_in_both, {"duplicated": 1, "count": 2, "digest": 2, "wrong_value": 2}),
         (plant_repeated_identity, {"duplicated": 1, "digest": 1, "wrong_value": 1}),
         (plant_false_duplicate, {"wrong_duplicate": 1, "count": 3, "digest": 3}),
         (plant_wrong_price, {"wrong_value": 1}),
