@@ -15,6 +15,7 @@ from k2_dagster.observability.points import reached
 from k2_dagster.state.attempts import unsettled
 from k2_dagster.state.database import Database
 from k2_dagster.state.locks import table_lock
+from k2_dagster.state.thinning import thin_commits
 
 # Snapshots beyond the kept ones that may gather before an expiry is worth its commit.
 EXPIRY_SLACK = 50
@@ -32,9 +33,14 @@ def expiry_is_due(snapshots: int, keep: int) -> bool:
 
 
 def expire_snapshots(catalog: Catalog, database: Database, table_name: str, keep: int) -> int:
-    """Expire what is settled, not tagged and beyond the newest `keep`, if enough has gathered. Returns how many."""
-    if not expiry_is_due(expirable(load_table(catalog, table_name).metadata), keep):
+    """Expire what is settled, not tagged and beyond the newest `keep`, if enough has gathered. Returns how many.
+
+    Old commits are thinned on the way: before, so that ids which only now leave the lineage are merged by the next one.
+    """
+    metadata = load_table(catalog, table_name).metadata
+    if not expiry_is_due(expirable(metadata), keep):
         return 0
+    thin_commits(database, table_name, {one.commit_id for one in ingest_lineage(metadata)})
     with table_lock(database, table_name):
         table = load_table(catalog, table_name)
         if not expiry_is_due(expirable(table.metadata), keep):
