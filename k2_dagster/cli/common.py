@@ -3,7 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +20,22 @@ from k2_dagster.settings import Settings, load_settings
 PIPE_WIDTH_CHARACTERS = 4_000
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable, one document.")
+
+
+class Time(click.ParamType[datetime]):
+    """ISO 8601; a time without an offset is UTC."""
+
+    name = "time"
+
+    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ARG002  (the signature is the library's)
+        """Fails with an example."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time; valid: 2026-03-01, 2026-03-01T12:30:00 or 2026-03-01T12:30:00+01:00")
+        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def start() -> None:

@@ -1,12 +1,15 @@
 """`k2 quarantine`: what no data table took, why, and sending it again after the cause is mended."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from k2_dagster.cli.common import emit, emit_one, json_option, settings
+from k2_dagster.cli.common import Time, emit, emit_one, json_option, settings
 from k2_dagster.errors import QueryRefused
-from k2_dagster.ingest.reprocess import Selection, republish, select_quarantined
+from k2_dagster.ingest.reprocess import republish
+from k2_dagster.ingest.selection import Quarantine, Selection
 from k2_dagster.lake.catalog import close_catalog, open_catalog
 from k2_dagster.schemas.quarantine import REASONS
 
@@ -22,6 +25,8 @@ def quarantine() -> None:
 
 def _selecting(command: Any) -> Any:
     for option in (
+        click.option("--to", "until", type=Time(), help="Only messages that reached Kafka before this time."),
+        click.option("--from", "since", type=Time(), help="Only messages that reached Kafka at this time or later."),
         click.option("--reason", type=click.Choice(sorted(REASONS)), help="Only this reason."),
         click.option("--dataset", help="Only this dataset."),
         click.option("--exchange", help="Only this exchange."),
@@ -34,10 +39,10 @@ def _selecting(command: Any) -> Any:
 @_selecting
 @click.option("--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="Most lines.")
 @json_option
-def list_(exchange: str | None, dataset: str | None, reason: str | None, limit: int, as_json: bool) -> None:
-    """List refused messages."""
-    rows = _rows(Selection(exchange, dataset, reason), LISTED, limit)
-    emit(rows, as_json, columns=LISTED)
+def list_(limit: int, as_json: bool, **chosen: Any) -> None:
+    """List refused messages, the newest first."""
+    with _opened(Selection(**chosen)) as found:
+        emit(found.newest(LISTED, limit), as_json, columns=LISTED)
 
 
 @quarantine.command()
@@ -47,7 +52,9 @@ def list_(exchange: str | None, dataset: str | None, reason: str | None, limit: 
 @json_option
 def show(topic: str, partition: int, offset: int, as_json: bool) -> None:
     """Show one refused message whole: reason, detail, key, value and headers."""
-    rows = _rows(Selection(topic=topic, partition=partition, offset=offset), ("*",), None)
+    one = Selection(topic=topic, partition=partition, first_offset=offset, last_offset=offset)
+    with _opened(one) as found:
+        rows = found.whole()
     if not rows:
         raise QueryRefused(
             f"{topic} partition {partition} offset {offset} is not in quarantine",
@@ -63,25 +70,34 @@ def show(topic: str, partition: int, offset: int, as_json: bool) -> None:
 
 @quarantine.command()
 @_selecting
+@click.option("--partition", type=click.IntRange(0), help="Only this partition.")
+@click.option("--first-offset", type=click.IntRange(0), help="Only messages at this offset or later.")
+@click.option("--last-offset", type=click.IntRange(0), help="Only messages up to this offset, included.")
 @json_option
-def reprocess(exchange: str | None, dataset: str | None, reason: str | None, as_json: bool) -> None:
+def reprocess(as_json: bool, **chosen: Any) -> None:
     """Publish refused messages again, with their original bytes, after the schema or profile is mended.
 
-    Duplicates are left out: they have landed. Run it twice and the second copies become duplicates.
+    Duplicates are left out: they have landed. Run it twice and the second copies become duplicates. However many there
+    are, a few thousand are in memory at once.
     """
-    chosen = settings()
-    catalog = open_catalog(chosen)
+    current = settings()
+    catalog = open_catalog(current)
     try:
-        count = republish(chosen, catalog, Selection(exchange, dataset, reason))
+        count = republish(current, catalog, Selection(**chosen), _progress)
     finally:
         close_catalog(catalog)
     emit_one({"republished": count}, as_json)
 
 
-def _rows(selection: Selection, columns: tuple[str, ...], limit: int | None) -> list[dict[str, Any]]:
+def _progress(sent: int, total: int) -> None:
+    click.echo(f"{sent:,} of {total:,} published", err=True)
+
+
+@contextmanager
+def _opened(selection: Selection) -> Iterator[Quarantine]:
     catalog = open_catalog(settings())
     try:
-        return select_quarantined(catalog, selection, columns, limit)
+        yield Quarantine(catalog, selection)
     finally:
         close_catalog(catalog)
 

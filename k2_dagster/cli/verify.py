@@ -1,34 +1,18 @@
 """`k2 verify`: the independent proof that topics and tables agree."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 from rich.table import Table
 
-from k2_dagster.cli.common import json_option, json_value, print_rich, settings, text_value
+from k2_dagster.cli.common import Time, json_option, json_value, print_rich, settings, text_value
 from k2_dagster.cli.exits import FINDING
 from k2_dagster.verify.proof import verify as prove
 from k2_dagster.verify.report import FAULTS, Fault, Finding, Report, StreamReport
 
 _NUMBERS = ("consumed", "messages", "rows", "quarantined", "duplicates")
 _FAULTS: tuple[Fault, ...] = ("missing", "extra", "duplicated", "wrong_duplicate", "wrong_value")
-
-
-class Time(click.ParamType[datetime]):
-    """ISO 8601; a time without an offset is UTC."""
-
-    name = "time"
-
-    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:  # noqa: ARG002  (the signature is the library's)
-        """Fails with an example."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            found = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no time; valid: 2026-03-01, 2026-03-01T12:30:00 or 2026-03-01T12:30:00+01:00")
-        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 @click.command()

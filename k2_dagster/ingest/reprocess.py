@@ -5,97 +5,99 @@ position that they were refused at. They fill the holes that they left. Running 
 only republishes: whatever has landed by then is a duplicate the second time.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from confluent_kafka import KafkaException, Message, Producer
 from pyiceberg.catalog import Catalog
 
-from k2_dagster.errors import DeliveryFailed, NotInitialized, QueryRefused
+from k2_dagster.errors import DeliveryFailed, NotInitialized
 from k2_dagster.ingest.returned import Original
+from k2_dagster.ingest.selection import Int64s, Place, Quarantine, Selection
 from k2_dagster.kafka.clients import producer_config, translate, translated
 from k2_dagster.kafka.topics import describe
-from k2_dagster.lake.catalog import load_table, translated_errors
 from k2_dagster.schemas.common import ORIGIN_HEADER, REFUSED_AT_HEADER, REFUSED_FIRST_HEADER
-from k2_dagster.schemas.datasets import table_name
 from k2_dagster.settings import Settings
 
 # A duplicate has landed already, and a number beyond the horizon is refused again: republishing helps neither.
 NEVER_REPUBLISHED = ("duplicate", "identity_horizon")
-# More than this in one call is a migration: do it by day, so that it can be watched.
-MAX_MESSAGES = 1_000_000
+# Messages whose bytes are in memory at once.
+WINDOW_MESSAGES = 2_000
 FLUSH_TIMEOUT_SECONDS = 120.0
 POLL_SECONDS = 0.1
 _OURS = (ORIGIN_HEADER, REFUSED_AT_HEADER, REFUSED_FIRST_HEADER)
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which quarantined messages. None means "any"."""
-
-    exchange: str | None = None
-    dataset: str | None = None
-    reason: str | None = None
-    topic: str | None = None
-    partition: int | None = None
-    offset: int | None = None
-
-    def row_filter(self) -> str:
-        """As a PyIceberg row filter."""
-        texts = {"exchange": self.exchange, "dataset": self.dataset, "reason": self.reason, "topic": self.topic}
-        for name, value in texts.items():
-            if value is not None and "'" in value:
-                raise QueryRefused(f"{name} was {value!r}", advice="valid: a name without quotes")
-        numbers = {"kafka_partition": self.partition, "kafka_offset": self.offset}
-        parts = [f"{name} = '{value}'" for name, value in texts.items() if value is not None]
-        parts += [f"{name} = {value}" for name, value in numbers.items() if value is not None]
-        return " and ".join(parts)
+def _unseen(sent: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
-def select_quarantined(
-    catalog: Catalog, selection: Selection, columns: Sequence[str] = ("*",), limit: int | None = None
-) -> list[dict[str, Any]]:
-    """Quarantined messages as dicts, in (topic, partition, offset) order."""
-    with translated_errors():
-        scan = load_table(catalog, table_name("quarantine")).scan(selected_fields=tuple(columns), limit=limit)
-        row_filter = selection.row_filter()
-        table = (scan.filter(row_filter) if row_filter else scan).to_arrow()
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return sorted(
-        rows, key=lambda row: (row.get("topic", ""), row.get("kafka_partition", 0), row.get("kafka_offset", 0))
-    )
+def republish(
+    settings: Settings, catalog: Catalog, selection: Selection, progress: Callable[[int, int], None] = _unseen
+) -> int:
+    """Republish the selected messages, in the order of each partition. Returns how many.
+
+    Only their positions are in memory at once; `progress` is told how many of them have been taken. Raises
+    NotInitialized (a topic is gone) and DeliveryFailed unless every one was taken: run it again then.
+    """
+    quarantine = Quarantine(catalog, selection)
+    waiting = _positions(quarantine)
+    partitions = _partitions(settings, {place.topic for place in waiting})
+    sender = _Sender(settings, partitions)
+    total = sum(map(len, waiting.values()))
+    for place, offsets in sorted(waiting.items()):
+        for first in range(0, len(offsets), WINDOW_MESSAGES):
+            for row in quarantine.at(place, offsets[first : first + WINDOW_MESSAGES]):
+                sender.send(row)
+            sender.flush()
+            progress(sender.sent, total)
+    return sender.sent
 
 
-def republish(settings: Settings, catalog: Catalog, selection: Selection) -> int:
-    """Republish the selected messages. Returns how many; raises DeliveryFailed unless every one was taken."""
-    rows = [row for row in select_quarantined(catalog, selection) if row["reason"] not in NEVER_REPUBLISHED]
-    if len(rows) > MAX_MESSAGES:
-        raise QueryRefused(f"{len(rows):,} messages selected", advice=f"valid: at most {MAX_MESSAGES:,}; select fewer")
-    already = _republished(rows)
-    failures: list[str] = []
+class _Sender:
+    """A producer with what it could not deliver."""
 
-    def delivered(error: Any, message: Message) -> None:
+    def __init__(self, settings: Settings, partitions: Mapping[str, int]) -> None:
+        with translated("start a producer"):
+            self._producer = Producer(producer_config(settings))
+        self._partitions = partitions
+        self._failures: list[str] = []
+        self.sent = 0
+
+    def send(self, row: dict[str, Any]) -> None:
+        _produce(self._producer, row, self._partitions[row["topic"]], self._delivered)
+        self.sent += 1
+
+    def flush(self) -> None:
+        """Wait until everything was taken. Raises DeliveryFailed."""
+        left = self._producer.flush(FLUSH_TIMEOUT_SECONDS)
+        if left or self._failures:
+            raise DeliveryFailed(
+                f"{left + len(self._failures)} of {self.sent} messages were not taken: {'; '.join(self._failures[:3])}",
+                advice="run it again: what has landed becomes a duplicate",
+            )
+
+    def _delivered(self, error: Any, message: Message) -> None:
         if error is not None:
-            failures.append(f"{message.topic()}: {error}")
+            self._failures.append(f"{message.topic()}: {error}")
 
-    with translated("start a producer"):
-        producer = Producer(producer_config(settings))
-    partitions = _partitions(settings, {row["topic"] for row in rows})
-    count = 0
-    for row in rows:
-        if (row["topic"], row["topic_epoch"], row["kafka_partition"], row["kafka_offset"]) in already:
-            continue
-        _produce(producer, row, partitions[row["topic"]], delivered)
-        count += 1
-    left = producer.flush(FLUSH_TIMEOUT_SECONDS)
-    if left or failures:
-        shown = "; ".join(failures[:3])
-        raise DeliveryFailed(
-            f"{left + len(failures)} of {count} messages were not taken: {shown}",
-            advice="run it again: what has landed becomes a duplicate",
-        )
-    return count
+
+def _positions(quarantine: Quarantine) -> dict[Place, Int64s]:
+    """Rising offsets of what goes out, by partition: of a message that was refused several times, the newest copy."""
+    found: dict[Place, list[int]] = {}
+    superseded: dict[Place, set[int]] = {}
+    for batch in quarantine.scan(("topic", "topic_epoch", "kafka_partition", "kafka_offset", "reason", "headers")):
+        for row in batch.to_pylist():
+            if row["reason"] in NEVER_REPUBLISHED:
+                continue
+            place = Place(row["topic"], row["topic_epoch"], row["kafka_partition"])
+            found.setdefault(place, []).append(row["kafka_offset"])
+            for original in _refused_at(row):
+                before = Place(row["topic"], original.topic_epoch, original.partition)
+                superseded.setdefault(before, set()).add(original.offset)
+    out = {place: np.setdiff1d(offsets, list(superseded.get(place, ()))) for place, offsets in found.items()}
+    return {place: offsets.astype(np.int64) for place, offsets in out.items() if len(offsets)}
 
 
 def _partitions(settings: Settings, topics: set[str]) -> dict[str, int]:
@@ -131,14 +133,9 @@ def _produce(producer: Producer, row: dict[str, Any], partitions: int, delivered
             raise translate(error, f"republish to {row['topic']}") from error
 
 
-def _republished(rows: list[dict[str, Any]]) -> set[tuple[str, int, int, int]]:
-    """Positions that a later message of the selection carries: refused again, so only the newest copy goes out."""
-    return {(row["topic"], *position) for row in rows for position in _refused_at(row)}
-
-
-def _refused_at(row: dict[str, Any]) -> Iterator[tuple[int, int, int]]:
+def _refused_at(row: dict[str, Any]) -> Iterator[Original]:
     for header in row["headers"] or []:
         if header["name"] == REFUSED_AT_HEADER and header["value"]:
             original = Original.parse(header["value"])
             if original is not None:
-                yield original.topic_epoch, original.partition, original.offset
+                yield original

@@ -123,6 +123,12 @@ def test_quarantine_shows_what_was_refused_and_why(k2: K2, exchange: str) -> Non
     assert shown["value"]
     assert "price" in shown["detail"]
     assert "not in quarantine" in k2("quarantine", "show", one["topic"], "0", "999999", status=4)
+    assert k2("quarantine", "list", "--to", "2020-01-01", "--json") == []
+    assert len(k2("quarantine", "list", "--from", "2020-01-01", "--limit", "1", "--json")) == 1
+    chosen = ("--exchange", exchange, "--partition", str(one["kafka_partition"]))
+    at = str(one["kafka_offset"])
+    again = k2("quarantine", "reprocess", *chosen, "--first-offset", at, "--last-offset", at, "--json")
+    assert again == {"republished": 1}
 
 
 def test_reprocessing_twice_refuses_again_what_is_still_wrong_and_loses_nothing(k2: K2, exchange: str) -> None:

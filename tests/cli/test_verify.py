@@ -7,8 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from k2_dagster.cli import main
+from k2_dagster.cli.common import Time
 from k2_dagster.cli.init import initialize
-from k2_dagster.cli.verify import Time, verdict
+from k2_dagster.cli.verify import verdict
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.settings import Settings, as_environment
 from k2_dagster.verify.report import Finding, PartitionReport, Report, StreamReport

@@ -10,8 +10,8 @@ from confluent_kafka import Producer
 from k2_dagster.errors import FenceMoved, RulesDiffer
 from k2_dagster.ingest import reprocess
 from k2_dagster.ingest.connections import Connections
-from k2_dagster.ingest.drain import StreamDrain
-from k2_dagster.ingest.reprocess import Selection, republish
+from k2_dagster.ingest.reprocess import republish
+from k2_dagster.ingest.selection import Selection
 from k2_dagster.ingest.stream import StreamDrain
 from tests.ingest.conftest import Exchange
 
