@@ -1,6 +1,8 @@
 """Local copies of data files: fetched once, bounded, and never taken away from a query that reads them."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ import pytest
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from k2_dagster.errors import QueryRefused, WarehouseUnavailable
-from k2_dagster.query.cache import FileCache
+from k2_dagster.query.cache import MAKING_SECONDS, FileCache
 from k2_dagster.query.plan import PlannedFile
 
 FILE_BYTES = 1_000
@@ -82,13 +84,73 @@ def test_a_failed_fetch_leaves_nothing(files: list[PlannedFile], tmp_path: Path)
     assert list((tmp_path / "cache" / "pins").iterdir()) == []
 
 
-def test_pins_of_processes_that_are_gone_are_removed(files: list[PlannedFile], tmp_path: Path) -> None:
-    left = tmp_path / "cache" / "pins" / "999999999-x"
-    left.mkdir(parents=True)
+# Pins the first file, says so, and waits to be killed.
+PINNING = """
+import sys, time
+from pathlib import Path
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from k2_dagster.query.cache import FileCache
+from k2_dagster.query.plan import PlannedFile
+pin = FileCache(Path(sys.argv[1]), 10_000).pin(PyArrowFileIO(), [PlannedFile(sys.argv[2], 1, 1_000)])
+print("pinned", flush=True)
+time.sleep(600)
+"""
 
-    FileCache(tmp_path / "cache", 10 * FILE_BYTES).pin(PyArrowFileIO(), files[:1])
 
-    assert not left.exists()
+def test_a_pin_stays_as_long_as_its_process_lives_whatever_its_number_is(
+    files: list[PlannedFile], tmp_path: Path
+) -> None:
+    """As in another container, where process numbers are others."""
+    cache, pins = FileCache(tmp_path / "cache", 10 * FILE_BYTES), tmp_path / "cache" / "pins"
+    command = [sys.executable, "-c", PINNING, str(tmp_path / "cache"), files[0].path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "pinned\n"
+            (theirs,) = pins.iterdir()
+            cache.pin(PyArrowFileIO(), files[1:2]).close()
+            assert list(pins.iterdir()) == [theirs]
+        finally:
+            process.kill()
+    cache.pin(PyArrowFileIO(), files[1:2]).close()
+    assert list(pins.iterdir()) == []
+
+
+def test_a_pin_that_was_never_finished_is_removed_in_time(files: list[PlannedFile], tmp_path: Path) -> None:
+    pins = tmp_path / "cache" / "pins"
+    for name, age_seconds in (("making-old", MAKING_SECONDS + 60), ("making-new", 60)):
+        (pins / name).mkdir(parents=True)
+        os.utime(pins / name, (time.time() - age_seconds,) * 2)
+
+    FileCache(tmp_path / "cache", 10 * FILE_BYTES).pin(PyArrowFileIO(), files[:1]).close()
+
+    assert [one.name for one in pins.iterdir()] == ["making-new"]
+
+
+@pytest.mark.parametrize("size_bytes", [FILE_BYTES - 1, FILE_BYTES + 1, 0])
+def test_a_download_of_another_size_is_not_kept(files: list[PlannedFile], tmp_path: Path, size_bytes: int) -> None:
+    cache, whole = FileCache(tmp_path / "cache", 10 * FILE_BYTES), Path(files[0].path).read_bytes()
+    Path(files[0].path).write_bytes(bytes(size_bytes))
+    with pytest.raises(WarehouseUnavailable, match=f"{size_bytes:,} bytes came, the table says 1,000"):
+        cache.pin(PyArrowFileIO(), files[:1])
+    assert list((tmp_path / "cache" / "entries").iterdir()) == []
+    assert list((tmp_path / "cache" / "pins").iterdir()) == []
+
+    Path(files[0].path).write_bytes(whole)
+    assert Path(cache.pin(PyArrowFileIO(), files[:1]).paths[0]).read_bytes() == whole
+
+
+def test_a_copy_that_was_cut_short_later_is_fetched_again(files: list[PlannedFile], tmp_path: Path) -> None:
+    cache = FileCache(tmp_path / "cache", 10 * FILE_BYTES)
+    cache.pin(PyArrowFileIO(), files[:1]).close()
+    (entry,) = (tmp_path / "cache" / "entries").iterdir()
+    os.truncate(entry, 10)
+
+    for _ in range(2):
+        pin = cache.pin(PyArrowFileIO(), files[:1])
+        assert Path(pin.paths[0]).read_bytes() == bytes([0]) * FILE_BYTES
+        pin.close()
+    assert cached_bytes(tmp_path / "cache") == FILE_BYTES
 
 
 def test_many_queries_at_once_share_the_files(files: list[PlannedFile], tmp_path: Path) -> None:
