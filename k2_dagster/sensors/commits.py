@@ -29,7 +29,7 @@ from sqlalchemy import func, select, text
 from k2_dagster.assets.partitions import is_partition, partition_key
 from k2_dagster.resources.platform import Platform
 from k2_dagster.schemas.datasets import TABLES, table_name
-from k2_dagster.state.cursors import MIRROR, set_cursors
+from k2_dagster.sensors.reported import tell_reported
 from k2_dagster.state.database import Database
 from k2_dagster.state.locks import lock_key
 from k2_dagster.state.tables import commits, gaps
@@ -75,13 +75,6 @@ class Cursor:
             reported_at={_partition(key): float(at) for key, at in found["reported_at"].items()},
         )
 
-    def reported(self) -> dict[str, int]:
-        """By table, the position up to which every commit is in a materialization."""
-        out = {table_name(dataset): self.read.get(table_name(dataset), 0) for dataset in TABLES}
-        for (dataset, _, _), position in self.waiting.items():
-            out[table_name(dataset)] = min(out[table_name(dataset)], position - 1)
-        return out
-
     def dump(self) -> str:
         """As JSON."""
         waiting = {"|".join(key): at for key, at in self.waiting.items()}
@@ -115,8 +108,7 @@ def commits_sensor(context: dg.SensorEvaluationContext, k2: dg.ResourceParam[Pla
         if not mine:
             return dg.SensorResult(skip_reason="another daemon is mirroring")
         saved = Cursor.load(context.cursor)
-        # as Dagster has saved it: no later tick begins before that, and what lies behind may be merged
-        set_cursors(k2.database, MIRROR, saved.reported())
+        tell_reported(k2.database, saved.read, saved.waiting)
         cursor, reported, invalid = mirror(context.instance, k2, saved, time.time())
     for dataset, exchange, day in invalid:
         context.log.error("%s %s %s: commits name this partition, but there is none such", dataset, exchange, day)

@@ -8,7 +8,6 @@ import dagster as dg
 import pytest
 from sqlalchemy import insert, text
 
-from k2_dagster.schemas.datasets import TABLES, table_name
 from k2_dagster.sensors.commits import (
     LOCK_NAME,
     REPORT_INTERVAL_SECONDS,
@@ -17,7 +16,6 @@ from k2_dagster.sensors.commits import (
     last_report,
     mirror,
 )
-from k2_dagster.state.cursors import MIRROR, cursor_position
 from k2_dagster.state.locks import lock_key
 from k2_dagster.state.tables import commits
 from tests.dagster_support import Market
@@ -121,29 +119,8 @@ def test_a_real_drain_is_mirrored_with_its_run(market: Market, instance: dg.Dags
     assert all(one["bytes"] > 0 and one["schema_ids"] for events in found.values() for one in events)
 
 
-@pytest.mark.stack
-def test_the_mirror_says_behind_which_commits_it_is_done_as_its_saved_cursor_tells(
-    market: Market, instance: dg.DagsterInstance
-) -> None:
-    """Thinning merges nothing beyond: a merged commit would be counted again."""
-    done = []
-    saved: str | None = None
-    for name in ("c1", "c2", "c3"):
-        _land(market, name, {market.today: 1})
-        saved = _tick(market, instance, saved).cursor
-        with market.platform.database.begin() as connection:
-            done.append(cursor_position(connection, MIRROR, "market_data.ticks"))
-    # c1 was reported at once and the others wait for their minute
-    assert done == [0, 1, 1]
-    assert Cursor.load(saved).reported() == {table_name(name): 1 if name == "ticks" else 0 for name in TABLES}
-    _tick(market, instance, None)  # a cursor that was lost begins anew
-    with market.platform.database.begin() as connection:
-        assert cursor_position(connection, MIRROR, "market_data.ticks") == 0
-
-
-def _tick(market: Market, instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
-    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"k2": market.platform})
-    result = commits_sensor(context)
+def _tick(market: Market, instance: dg.DagsterInstance) -> dg.SensorResult:
+    result = commits_sensor(dg.build_sensor_context(instance=instance, resources={"k2": market.platform}))
     assert isinstance(result, dg.SensorResult)
     return result
 
