@@ -33,8 +33,8 @@ from k2_dagster.state.refused_schemas import refuse_schema, withdraw_refusal
 def ingest(context: click.Context, exchanges: tuple[str, ...], until_caught_up: bool) -> None:
     """Land the messages of exchanges in the tables, under a lease, until SIGTERM or Ctrl-C.
 
-    A stream in trouble is tried again by itself, the others go on. A commit is never cut short: the process ends at the
-    next commit boundary, within seconds, whichever server is away.
+    A stream in trouble is tried again by itself, the others go on. SIGTERM ends it within seconds, behind the commit in
+    hand, whichever server is away.
     """
     if context.invoked_subcommand is not None:
         return

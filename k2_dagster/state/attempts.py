@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, select, text
 from k2_dagster.errors import TerminalError
 from k2_dagster.state.database import Database
 from k2_dagster.state.gaps import LedgerChange, fold_changes
-from k2_dagster.state.locks import lock_key
+from k2_dagster.state.locks import take_lock
 from k2_dagster.state.positions import mark_applied
 from k2_dagster.state.tables import attempts, commits
 from k2_dagster.state.totals import add_to_totals
@@ -109,7 +109,7 @@ def settle(database: Database, table_name: str, landed: Sequence[LandedCommit]) 
     if not landed:
         return 0
     with database.begin() as connection:
-        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": lock_key(f"k2:settle:{table_name}")})
+        take_lock(database, connection, f"k2:settle:{table_name}")
         ids = [one.commit_id for one in landed]
         known = set(connection.execute(select(commits.c.id).where(commits.c.id.in_(ids))).scalars())
         fresh = [one for one in landed if one.commit_id not in known]

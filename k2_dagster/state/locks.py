@@ -42,14 +42,18 @@ def table_lock(database: Database, table_name: str) -> Iterator[None]:
     Raises DatabaseUnavailable that names lock and holder when it cannot be had in LOCK_TIMEOUT_SECONDS, or when the
     process is asked to stop before.
     """
-    name = f"k2:commit:{table_name}"
     with database.begin() as connection:
-        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
-        while not try_lock(connection, name):
-            late = time.monotonic() > deadline
-            if late or database.stop.wait(LOCK_POLL_SECONDS):
-                raise _not_had(connection, name, late)
+        take_lock(database, connection, f"k2:commit:{table_name}")
         yield
+
+
+def take_lock(database: Database, connection: Connection, name: str) -> None:
+    """Take a lock until the end of the connection's transaction, waiting for it. Raises as `table_lock` does."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while not try_lock(connection, name):
+        late = time.monotonic() > deadline
+        if late or database.stop.wait(LOCK_POLL_SECONDS):
+            raise _not_had(connection, name, late)
 
 
 def try_lock(connection: Connection, name: str) -> bool:

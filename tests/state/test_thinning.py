@@ -17,8 +17,9 @@ from k2_dagster.state.thinning import WHOLE_DAYS, thin_commits
 pytestmark = pytest.mark.stack
 
 TABLE, QUARANTINE = "market_data.ticks", "market_data.quarantine"
-# The whole minute at which everything before is old.
-OLD = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(days=WHOLE_DAYS, minutes=10)
+# A whole minute long after which everything is old, however long these tests take.
+OLD = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(days=WHOLE_DAYS, hours=6)
+YOUNG_SECONDS = timedelta(hours=12).total_seconds()
 
 
 def add(database: Database, *seconds: float, exchange: str = "x", table: str = TABLE, **values: Any) -> None:
@@ -83,7 +84,7 @@ def test_streams_rules_and_versions_are_kept_apart(database: Database) -> None:
 
 def test_what_is_not_old_and_what_the_lineage_names_is_left_alone(database: Database) -> None:
     add(database, 1, 2, 61, 62, 63)
-    add(database, *(timedelta(minutes=10, seconds=at).total_seconds() for at in (1, 2)))
+    add(database, *(YOUNG_SECONDS + at for at in (1, 2)))
     young = datetime.now(UTC) - OLD
     add(database, *(young.total_seconds() - at for at in (3, 2, 1)))
     before = left(database)
