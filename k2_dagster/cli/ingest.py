@@ -6,15 +6,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from k2_dagster.cli.common import emit, json_option, settings
 from k2_dagster.cli.exits import FINDING, exit_status
-from k2_dagster.errors import ConfigurationError, K2Error, LossUnseen, StopOverdue, TransientError
+from k2_dagster.errors import ConfigurationError, K2Error, LossUnseen, TransientError
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import drain_exchange
 from k2_dagster.ingest.last_resort import stoppable
@@ -45,10 +45,25 @@ def ingest(context: click.Context, exchanges: tuple[str, ...], until_caught_up: 
         profiles.exchange(name)
     stop = _stop_on_signals()
     work = _until_caught_up if until_caught_up else _until_stopped
+    _run(lambda: work(chosen, profiles, names, stop), stop)
+
+
+def _run(work: Callable[[], None], stop: threading.Event) -> None:
+    """Do the work. Once stopped, the process ends here: threads may still wait for a server, and taking down the
+    interpreter with its libraries costs half a second of processor time, or hangs (apache/arrow#50188)."""
+    status = 0
     try:
-        stoppable(lambda: work(chosen, profiles, names, stop), stop)
-    except StopOverdue as error:
-        _end_at_once(error)
+        stoppable(work, stop)
+    except K2Error as error:
+        if not stop.is_set():
+            raise
+        status = exit_status(error)
+        click.echo(f"k2: {error}", err=True)
+    if stop.is_set():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _until_stopped(chosen: Settings, profiles: Profiles, exchanges: Sequence[str], stop: threading.Event) -> None:
@@ -71,15 +86,6 @@ def _until_caught_up(chosen: Settings, profiles: Profiles, exchanges: Sequence[s
     if errors:
         # a terminal one first: its exit status says that retrying does not help
         raise min(errors, key=lambda one: isinstance(one, TransientError))
-
-
-def _end_at_once(error: StopOverdue) -> NoReturn:
-    """Without waiting for threads that wait for a server."""
-    click.echo(f"k2: {error}", err=True)
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_status(error))
 
 
 @ingest.command("accept-loss")
