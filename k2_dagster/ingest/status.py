@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from sqlalchemy import func, select
 
-from k2_dagster.errors import K2Error, NotInitialized
+from k2_dagster.errors import K2Error, NotInitialized, TerminalError
 from k2_dagster.ingest.lost import Lost, find_lost, topic_is_gone
 from k2_dagster.kafka.ends import Place, TopicEnd, TopicEnds
 from k2_dagster.kafka.first_times import first_times
+from k2_dagster.kafka.topics import count_changed
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.lake.fence import Vector, position_key, read_fence
 from k2_dagster.schemas.datasets import table_name
@@ -106,7 +107,7 @@ def stream_statuses(settings: Settings, profiles: Profiles, exchanges: Sequence[
             except K2Error as error:
                 vectors[dataset] = error
         facts = _gather(settings, database, streams, vectors)
-        places = {stream: _place(database, facts, stream) for stream in streams}
+        places = {stream: _place(database, facts, profiles, stream) for stream in streams}
         facts.first_times = first_times(settings, _behind(places))
         return [_status(settings, profiles, facts, stream, places[stream]) for stream in streams]
     finally:
@@ -138,7 +139,7 @@ def _gather(
     )
 
 
-def _place(database: Database, facts: _Facts, stream: Stream) -> _Place:
+def _place(database: Database, facts: _Facts, profiles: Profiles, stream: Stream) -> _Place:
     exchange, dataset = stream
     topic, table, vector = topic_name(dataset, exchange), table_name(dataset), facts.vectors[dataset]
     end, incarnations = facts.ends[topic], facts.incarnations.get(topic, ())
@@ -148,6 +149,10 @@ def _place(database: Database, facts: _Facts, stream: Stream) -> _Place:
         return _Place(error=topic_is_gone(topic, table, incarnations, vector))
     if isinstance(end, K2Error):
         return _Place(error=end)
+    declared = profiles.exchange(exchange).partitions_of(dataset)
+    changed = count_changed({topic: declared}, {topic: len(end.ends)})
+    if changed is not None:
+        return _Place(error=changed)
     earliest, high = ({number: found[topic, number] for number in end.ends} for found in (facts.earliest, facts.high))
     for one in (*earliest.values(), *high.values()):
         if isinstance(one, K2Error):
@@ -217,6 +222,8 @@ def _state(place: _Place, known: StreamState | None) -> State:
         return "halted"
     if isinstance(place.error, NotInitialized):
         return "not initialized"
+    if isinstance(place.error, TerminalError):
+        return "halted"
     if known is not None:
         return known.condition
     return "ok" if place.error is None else "unknown"

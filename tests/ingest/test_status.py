@@ -97,9 +97,17 @@ def test_a_topic_that_is_gone_and_one_that_never_was(exchange: Exchange) -> None
     assert wait_until(lambda: describe(exchange.settings, topics) == {}, 20)
     gone, never = of(exchange), of(exchange, "control")
     assert "does not exist any more" in gone.problem
-    assert (gone.state, never.state) == ("unknown", "not initialized")
+    assert (gone.state, never.state) == ("halted", "not initialized")
     assert (is_in_use(gone), is_in_use(never)) == (True, False)
     assert (gone.lag_messages, gone.rows) == (None, 3)
+
+
+def test_another_partition_count_than_the_profile_declares_is_named(exchange: Exchange) -> None:
+    profile = exchange.profiles.exchange(exchange.name).model_copy(update={"partitions": 3})
+    profiles = exchange.profiles.model_copy(update={"exchanges": {exchange.name: profile}})
+    ticks, control = stream_statuses(exchange.settings, profiles, [exchange.name])
+    assert (ticks.state, control.state) == ("halted", "ok")
+    assert f"{exchange.topic} has 2, its profile declares 3" in ticks.problem
 
 
 def test_what_a_driver_met_stays_until_the_stream_goes_on(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,8 +249,9 @@ def test_a_stop_ends_the_search_for_an_outcome(lake: Lake) -> None:
 
     def lose(point: str) -> None:
         if point == "commit.landed":
-            location = urlparse(head(lake).metadata_location).path
-            Path(location).rename(f"{location}.away")
+            location = Path(urlparse(head(lake).metadata_location).path)
+            location.rename(f"{location}.away")
+            location.mkdir()  # storage that does not answer; a file that is gone would be another matter
             stop.set()
             raise DatabaseUnavailable("the answer was lost")
 
