@@ -32,7 +32,7 @@ def specs(definitions: dg.Definitions) -> dict[dg.AssetKey, dg.AssetSpec]:
 
 def test_definitions_load(definitions: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(definitions)
-    assert {one.name for one in definitions.sensors or ()} == {"lag", "commits", "checks"}
+    assert {one.name for one in definitions.sensors or ()} == {"lag", "commits"}
 
 
 def test_every_topic_and_table_is_an_asset(specs: dict[dg.AssetKey, dg.AssetSpec]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from k2_dagster.assets.failures import as_failures
+from k2_dagster.assets.turns import take_turn
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import DrainReport, drain_exchange
 from k2_dagster.resources.interrupts import interrupts_as_stop
@@ -15,18 +16,19 @@ logger = logging.getLogger(__name__)
 
 
 def drain(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
     platform: Platform,
     exchange: str,
     datasets: Sequence[str] | None,
     cap_seconds: float,
-    run_id: str,
-    log: dg.DagsterLogManager,
 ) -> DrainReport:
-    """Drain an exchange (some or all of its datasets) until caught up or out of time.
+    """Drain an exchange (some or all of its datasets) until caught up or out of time, when no other run does.
 
     Raises dagster.Failure for an error of ours, and DagsterExecutionInterruptedError at a commit boundary after the
     run was terminated.
     """
+    with as_failures():
+        take_turn(context.instance, context.run, exchange, cap_seconds)
     with as_failures(), interrupts_as_stop() as stop:
         report = drain_exchange(
             platform.settings,
@@ -35,11 +37,11 @@ def drain(
             datasets=datasets,
             cap_seconds=cap_seconds,
             stop=stop,
-            run_id=run_id,
+            run_id=context.run.run_id,
             on_commit=_tell,
         )
         state = "stopped" if stop.is_set() else "caught up" if report.caught_up else "out of time"
-        log.info(
+        context.log.info(
             "%s: %s after %.1f s, %d commits, %d rows, %d quarantined",
             *(exchange, state, report.seconds, report.commits, report.rows, report.quarantined),
         )

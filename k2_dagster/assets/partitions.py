@@ -9,6 +9,8 @@ from k2_dagster.ingest.rules import FIRST_DAY
 from k2_dagster.schemas.profiles import Profiles
 
 EXCHANGE, DAY = "exchange", "day"
+# (table's dataset, exchange, UTC day)
+Partition = tuple[str, str, str]
 # Today is a partition as soon as it begins, not when it is over.
 DAYS_BEYOND_CLOSED = 1
 
