@@ -41,7 +41,9 @@ def is_partition(profiles: Profiles, exchange: str, day: str, now: datetime | No
         found = date.fromisoformat(day)
     except ValueError:
         return False
-    return exchange in profiles.exchanges and FIRST_DAY <= found <= (now or datetime.now(UTC)).date()
+    # 20260501 and 2026-W18-5 are dates too, but keys of nothing
+    of_table = day == found.isoformat() and FIRST_DAY <= found <= (now or datetime.now(UTC)).date()
+    return of_table and exchange in profiles.exchanges
 
 
 def parse_partition(profiles: Profiles, exchange: str, day: str) -> dg.MultiPartitionKey:

@@ -38,6 +38,10 @@ MODULE = "k2_dagster.definitions"
 LOCATION = "k2"
 INSTANCE_FILE = Path(__file__).parents[2] / "deploy" / "dagster" / "dagster.yaml"
 
+CHECKS_FILE = "checks.env"
+JUDGED_BY = ("K2_FRESHNESS_TARGET_SECONDS", "K2_DOCUMENTATION_URL")
+"""What checks are judged and shown by, so that `k2 check run` says the same as the code server."""
+
 LONGEST_SOCKET_PATH_BYTES = 100
 """The system's limit is 107 bytes on Linux and 103 on macOS."""
 
@@ -264,6 +268,8 @@ class DagsterParts:
             )
         self.instance_folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.instance_folder / "dagster.yaml", INSTANCE_FILE.read_text())
+        told = {name: value for name, value in self.environment().items() if name in JUDGED_BY}
+        write_atomically(self.instance_folder / CHECKS_FILE, "".join(f"{name}={told[name]}\n" for name in sorted(told)))
         write_atomically(
             self.workspace,
             f"load_from:\n  - grpc_server:\n      socket: {self.socket}\n      location_name: {LOCATION}\n",

@@ -99,10 +99,8 @@ def decide(
     for exchange, messages in sorted(lags.items()):
         if messages <= 0 or exchange in draining:
             continue
-        # messages first seen now may be as old as the last look
-        since = waiting[exchange] = memory.waiting_since.get(
-            exchange, now if memory.ticked_at is None else memory.ticked_at
-        )
+        # messages first seen now may be as old as the last look, or have waited for ever when there was none
+        since = waiting[exchange] = memory.waiting_since.get(exchange, memory.ticked_at or 0.0)
         if exchange in leased or _must_wait(failures.get(exchange), now):
             continue
         left = exchange in memory.leased

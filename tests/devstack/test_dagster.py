@@ -126,8 +126,11 @@ def _assert_numbers_plot_and_a_failed_check_has_its_runbook(market: Market, part
 
     # of the run that the sensor launches; afterwards the same by hand
     assert wait_until(lambda: _state(parts, "sequence_gaps") == ("FAILED", partition), CHECKED_SECONDS)
-    answer = run_checks(market.settings, "ticks", market.exchange, market.today)
+    other = market.settings.model_copy(update={"freshness_target_seconds": 7.0})
+    answer = run_checks(other, "ticks", market.exchange, market.today)
     assert answer["recorded"]
+    (freshness,) = [one["metadata"] for one in answer["checks"] if one["check"] == "freshness"]
+    assert freshness["target_seconds"] == market.settings.freshness_target_seconds, "what the code server was told"
     assert [one["check"] for one in answer["checks"] if not one["passed"]] == ["sequence_gaps"]
     (execution,) = parts.graphql(EVALUATION, {"partition": partition})["assetCheckExecutions"]
     assert not execution["evaluation"]["success"]

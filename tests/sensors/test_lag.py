@@ -40,7 +40,11 @@ NOW = 1_000_000.0
 
 
 def test_many_messages_are_drained_at_once() -> None:
-    assert decide({"a": 100, "b": 99}, set(), set(), {}, Memory(), NOW, SETTINGS).launch == ["a"]
+    assert decide({"a": 100, "b": 99}, set(), set(), {}, Memory(ticked_at=NOW), NOW, SETTINGS).launch == ["a"]
+
+
+def test_messages_that_nobody_has_looked_at_yet_are_drained_at_once() -> None:
+    assert decide({"a": 1, "b": 0}, set(), set(), {}, Memory(), NOW, SETTINGS).launch == ["a"]
 
 
 def test_few_messages_are_drained_when_they_may_be_older_than_the_target() -> None:
@@ -50,7 +54,7 @@ def test_few_messages_are_drained_when_they_may_be_older_than_the_target() -> No
 
 
 def test_waiting_starts_again_after_a_drain() -> None:
-    memory = decide({"a": 1}, set(), set(), {}, Memory(), NOW, SETTINGS).memory
+    memory = decide({"a": 1}, set(), set(), {}, Memory(ticked_at=NOW), NOW, SETTINGS).memory
     memory = decide({"a": 1}, set(), set(), {}, memory, NOW + 60, SETTINGS).memory
     memory = decide({"a": 0}, set(), set(), {}, memory, NOW + 65, SETTINGS).memory
     assert decide({"a": 1}, set(), set(), {}, memory, NOW + 70, SETTINGS).launch == []
