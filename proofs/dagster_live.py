@@ -1,9 +1,11 @@
 """Dagster on a proof's lake: its processes, and the questions that proofs ask it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 from sqlalchemy import func, select
 
 from k2_dagster.devstack.dagster import DagsterParts
@@ -23,6 +25,10 @@ RUNS_READ = 10_000
 
 _RUNS = """query($states: [RunStatus!], $limit: Int) { runsOrError(filter: {statuses: $states}, limit: $limit) {
     ... on Runs { results { runId jobName status creationTime startTime endTime tags { key value } } } } }"""
+_RUN = """query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"""
+_EVENTS = """query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events {
+    ... on MessageEvent { message } } } } }"""
+_PID = re.compile(r"Started process for run \(pid: (\d+)\)")
 _TERMINATE = "mutation($run: String!) { terminateRun(runId: $run) { __typename } }"
 _MATERIALIZATIONS = """query($path: [String!]!) { assetOrError(assetKey: {path: $path}) { ... on Asset {
     assetMaterializations(limit: 10000) { metadataEntries { label ... on IntMetadataEntry { intValue } } } } } }"""
@@ -44,6 +50,23 @@ def runs(parts: DagsterParts, *states: str) -> list[dict[str, Any]]:
     variables = {"states": list(states) or None, "limit": RUNS_READ}
     found: list[dict[str, Any]] = parts.graphql(_RUNS, variables)["runsOrError"]["results"]
     return found
+
+
+def run_status(parts: DagsterParts, run: str) -> str | None:
+    """What Dagster calls the run now; None when there is none."""
+    status: str | None = parts.graphql(_RUN, {"run": run})["runOrError"].get("status")
+    return status
+
+
+def worker(parts: DagsterParts, run: str) -> psutil.Process | None:
+    """The process of a run, as Dagster has noted it, while it is a child of the code server."""
+    events = parts.graphql(_EVENTS, {"run": run})["logsForRun"].get("events", [])
+    noted = [int(found[1]) for one in events if (found := _PID.search(one.get("message", "")))]
+    server = parts.code_server.find()
+    if not noted or server is None:
+        return None
+    children = {child.pid: child for child in server.children(recursive=True)}
+    return children.get(noted[-1])
 
 
 def terminate(parts: DagsterParts, run: str) -> None:

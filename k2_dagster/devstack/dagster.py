@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import psutil
 
+from k2_dagster.devstack.dagster_storage import lay_out_storage
 from k2_dagster.devstack.part import Part
 from k2_dagster.devstack.process import (
     Command,
@@ -208,6 +209,7 @@ class DagsterParts:
         progress = progress or _ignore
         with exclusive(self.home / "run" / "dagster.lock", progress):
             self._lay_out()
+            lay_out_storage(self.instance_folder, self.environment(), progress)
             was_running = self.code_server.find() is not None
             with ThreadPoolExecutor(len(self.parts)) as pool:
                 outcomes = [pool.submit(part.ensure, progress) for part in self.parts]

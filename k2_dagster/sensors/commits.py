@@ -25,7 +25,7 @@ from k2_dagster.assets.landed import commits_behind, partition_size
 from k2_dagster.assets.mirror import REPORT_INTERVAL_SECONDS, Report, last_report, report, reporter
 from k2_dagster.assets.partitions import Partition, is_partition
 from k2_dagster.assets.unstable import sensor
-from k2_dagster.errors import K2Error
+from k2_dagster.errors import K2Error, NotInitialized
 from k2_dagster.jobs import check_job, check_run_config
 from k2_dagster.resources.platform import Platform
 from k2_dagster.resources.tags import CHECKS_LANE, LANE_TAG, MAX_RUNTIME_TAG, UNFINISHED
@@ -64,8 +64,11 @@ def commits_sensor(context: dg.SensorEvaluationContext, k2: dg.ResourceParam[Pla
     with reporter(k2.database) as mine:  # Step 1
         if not mine:
             return dg.SensorResult(skip_reason="somebody else is reporting")
-        tick = Tick(context.instance, k2, Cursor.load(context.cursor), time.time())
-        chosen = tick.choose()
+        try:
+            tick = Tick(context.instance, k2, Cursor.load(context.cursor), time.time())
+            chosen = tick.choose()
+        except NotInitialized as missing:
+            return dg.SensorResult(skip_reason=f"there is nothing to report yet: {missing}")
     for dataset, exchange, day in sorted(tick.invalid):
         context.log.error("%s %s %s: commits name this partition, but there is none such", dataset, exchange, day)
     for partition, error in tick.errors.items():

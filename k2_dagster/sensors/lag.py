@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from k2_dagster.assets.unstable import sensor
+from k2_dagster.errors import NotInitialized
 from k2_dagster.ingest.lag import LagReport
 from k2_dagster.jobs import drain_job, drain_run_config
 from k2_dagster.resources.platform import Platform
@@ -138,8 +139,11 @@ def lag_sensor(context: dg.SensorEvaluationContext, k2: dg.ResourceParam[Platfor
     """One tick. Raises the first error only when not a single stream could be looked at."""
     now = datetime.now(UTC)
     memory = Memory.load(context.cursor)
-    report = k2.lag.read(sorted(k2.profiles.exchanges))
-    found = problems(k2, report)
+    try:
+        report = k2.lag.read(sorted(k2.profiles.exchanges))
+        found = problems(k2, report)
+    except NotInitialized as error:
+        return dg.SensorResult(skip_reason=f"there is nothing to look at yet: {error}")
     _tell(context, memory.problems, found)
     if found.by_topic and not report.lags:
         raise next(iter(found.by_topic.values()))

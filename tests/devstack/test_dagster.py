@@ -68,6 +68,8 @@ def test_it_comes_up_tells_what_the_ui_shows_and_goes_down(running: tuple[Market
 
     pids = _pids(parts)
     assert len(pids) == 3
+    logs = [part.log.read_text() for part in parts.parts]
+    assert not any("Retrying failed database creation" in log for log in logs), "they did not race for the tables"
     parts.up()
     assert _pids(parts) == pids
 

@@ -15,7 +15,10 @@ from sqlalchemy import text
 from k2_dagster.cli.init import initialize
 from k2_dagster.errors import K2Error
 from k2_dagster.jobs import drain_job, drain_run_config
+from k2_dagster.resources.platform import Platform
 from k2_dagster.resources.tags import LANE_TAG, STREAM_TAG
+from k2_dagster.schemas.profiles import load_profiles
+from k2_dagster.sensors.commits import commits_sensor
 from k2_dagster.sensors.lag import (
     FAILURE_WINDOW,
     FIRST_RETRY_SECONDS,
@@ -249,6 +252,19 @@ def test_topics_are_observed_when_they_have_moved_but_not_in_every_tick(
     later, after = observe(lags, Memory.load(again.cursor).observed, due)
     assert len(later) == 4
     assert observe(lags, after, due + OBSERVE_SECONDS + 1)[0] == [], "nothing has moved"
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("sensor", [lag_sensor, commits_sensor], ids=["lag", "commits"])
+def test_before_k2_init_a_tick_says_so_and_does_not_fail(
+    settings: Settings, instance: dg.DagsterInstance, sensor: dg.SensorDefinition
+) -> None:
+    platform = Platform(settings, load_profiles())
+    result = sensor(dg.build_sensor_context(instance=instance, resources={"k2": platform}))
+    assert isinstance(result, dg.SensorResult)
+    assert "k2 init" in str(result.skip_reason)
+    assert result.cursor is None
+    platform.close()
 
 
 @pytest.mark.stack
