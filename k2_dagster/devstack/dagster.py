@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import psutil
 
-from k2_dagster.devstack.dagster_storage import lay_out_storage
+from k2_dagster.devstack.dagster_instance import prepare_instance
 from k2_dagster.devstack.part import Part
 from k2_dagster.devstack.process import (
     Command,
@@ -38,10 +38,6 @@ from k2_dagster.settings import Settings, as_environment
 MODULE = "k2_dagster.definitions"
 LOCATION = "k2"
 INSTANCE_FILE = Path(__file__).parents[2] / "deploy" / "dagster" / "dagster.yaml"
-
-CHECKS_FILE = "checks.env"
-JUDGED_BY = ("K2_FRESHNESS_TARGET_SECONDS", "K2_DOCUMENTATION_URL")
-"""What checks are judged and shown by, so that `k2 check run` says the same as the code server."""
 
 LONGEST_SOCKET_PATH_BYTES = 100
 """The system's limit is 107 bytes on Linux and 103 on macOS."""
@@ -209,7 +205,7 @@ class DagsterParts:
         progress = progress or _ignore
         with exclusive(self.home / "run" / "dagster.lock", progress):
             self._lay_out()
-            lay_out_storage(self.instance_folder, self.environment(), progress)
+            prepare_instance(self.instance_folder, self.environment(), progress)
             was_running = self.code_server.find() is not None
             with ThreadPoolExecutor(len(self.parts)) as pool:
                 outcomes = [pool.submit(part.ensure, progress) for part in self.parts]
@@ -270,8 +266,6 @@ class DagsterParts:
             )
         self.instance_folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.instance_folder / "dagster.yaml", INSTANCE_FILE.read_text())
-        told = {name: value for name, value in self.environment().items() if name in JUDGED_BY}
-        write_atomically(self.instance_folder / CHECKS_FILE, "".join(f"{name}={told[name]}\n" for name in sorted(told)))
         write_atomically(
             self.workspace,
             f"load_from:\n  - grpc_server:\n      socket: {self.socket}\n      location_name: {LOCATION}\n",
