@@ -29,7 +29,7 @@ from k2_dagster.resources.lake import duckdb_resource
 from k2_dagster.resources.platform import Platform
 from k2_dagster.resources.pruning import prune, set_aside_logs
 from k2_dagster.resources.tags import CHECKS_LANE, INGEST_LANE, LANE_TAG, MAX_RUNTIME_TAG, UPKEEP_LANE
-from k2_dagster.schemas.datasets import dataset_named
+from k2_dagster.schemas.datasets import TABLES, dataset_named
 
 # Keys of the run configuration
 DRAIN_OP, CHECK_OP = "drain_exchange", "check_partitions"
@@ -102,6 +102,14 @@ def _told(one: Checked) -> str:
 def check_job() -> None:
     """Check any partitions, named in the configuration."""
     check_op()
+
+
+# For the UI: the job by which a person materializes, and by which the tables name the sensor that reports them
+materialize_job = dg.define_asset_job(
+    "materialize",
+    selection=dg.AssetSelection.assets(*TABLES),
+    description="Materialize partitions of the open day by hand: drains their exchange.",
+)
 
 
 @dg.op(name="prune_storage")

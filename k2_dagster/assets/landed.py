@@ -68,33 +68,38 @@ def landed_metadata(
 ) -> dict[str, Any]:
     """Metadata of a materialization: of the commits given, and of the day. Numbers are what the UI can plot."""
     whole = {ROW_COUNT: size.rows, "day_bytes": size.bytes, "day_files": size.files, "gaps": _gaps(database, partition)}
-    return slice_metadata(found, partition[2]) | whole
+    # The UI shows them in this order: numbers and runs first, what takes many lines last
+    return slice_numbers(found, partition[2]) | whole | slice_texts(found)
 
 
-def slice_metadata(found: Sequence[Any], day: str) -> dict[str, Any]:
-    """Of some commits, oldest first, for one of the days they touched.
+def slice_numbers(found: Sequence[Any], day: str) -> dict[str, Any]:
+    """Of some commits, for one of the days they touched.
 
     `rows` are those of the day; the other counts and the bytes are of whole commits, which may touch two days.
     """
     counts = {name: sum(int(one.counts.get(name, 0)) for one in found) for name in _COUNTS}
     out: dict[str, Any] = {"rows": sum(int(one.days[day]) for one in found), **counts, "commits": len(found)}
-    if not found:
-        return out
-    last = found[-1]
-    out |= {
-        "offsets": dg.MetadataValue.json(_offsets(found)),
-        # as text: snapshot ids are beyond what a browser's numbers hold exactly
-        "snapshot_id": str(last.snapshot_id),
-        "schema_ids": dg.MetadataValue.json(sorted({number for one in found for number in one.schema_ids})),
-        "last_commit": dg.MetadataValue.timestamp(last.stamp),
-        "code_version": last.code_version,
-        "rules_version": int(last.rules_version),
-        **_runs(found),
-    }
     seconds = sorted(float(one.commit_seconds) for one in found if one.commit_seconds is not None)
     if seconds:
         out |= {"commit_seconds_p50": round(statistics.median(seconds), 6), "commit_seconds_max": seconds[-1]}
     return out
+
+
+def slice_texts(found: Sequence[Any]) -> dict[str, Any]:
+    """Of some commits, oldest first: who made them, and where they end."""
+    if not found:
+        return {}
+    last = found[-1]
+    return {
+        **_runs(found),
+        "last_commit": dg.MetadataValue.timestamp(last.stamp),
+        # as text: snapshot ids are beyond what a browser's numbers hold exactly
+        "snapshot_id": str(last.snapshot_id),
+        "rules_version": int(last.rules_version),
+        "code_version": last.code_version,
+        "schema_ids": dg.MetadataValue.json(sorted({number for one in found for number in one.schema_ids})),
+        "offsets": dg.MetadataValue.json(_offsets(found)),
+    }
 
 
 def _commits(database: Database, partition: Partition, *conditions: ColumnElement[bool]) -> Sequence[Any]:

@@ -2,8 +2,8 @@
 
 One cursor leads from `k2.commits` to what the UI shows. The check run that the sensor launches reports a partition (see
 `assets/mirror.py`) together with the checks of what it reports; between two such runs nothing moves in the UI, so a
-failed check stays failed. One run for all keeps twenty trickling exchanges from starting eighty runs a minute, and
-while one is unfinished no other is launched, so that checks which take long become rarer by themselves.
+failed check stays failed. One run a minute for all keeps twenty trickling exchanges from starting eighty, and while one
+is unfinished no other is launched, so that checks which take long become rarer by themselves.
 
 1. lock      one evaluation at a time, on PostgreSQL; a second one skips its tick
 2. read      commits behind the cursor, table by table: positions become visible in order only within a table
@@ -26,7 +26,7 @@ from k2_dagster.assets.mirror import REPORT_INTERVAL_SECONDS, Report, last_repor
 from k2_dagster.assets.partitions import Partition, is_partition
 from k2_dagster.assets.unstable import sensor
 from k2_dagster.errors import K2Error, NotInitialized
-from k2_dagster.jobs import check_job, check_run_config
+from k2_dagster.jobs import check_job, check_run_config, materialize_job
 from k2_dagster.resources.platform import Platform
 from k2_dagster.resources.tags import CHECKS_LANE, LANE_TAG, MAX_RUNTIME_TAG, UNFINISHED
 from k2_dagster.schemas.datasets import TABLES, table_name
@@ -41,10 +41,13 @@ MINIMUM_INTERVAL_SECONDS = 1
 COMMITS_READ = 5_000
 # Partitions looked at in a tick (20 ms each): a tick over 60 s would lose its cursor.
 LOOKS_PER_TICK = 200
-# Partitions in one check run (0.3 s each): a backfill of old captures touches many days; the rest follows in the next.
+# Between two check runs; each costs its start, 2 CPU-seconds.
+LAUNCH_INTERVAL_SECONDS = 60.0
+# Partitions in one check run (0.3 s and 30 KB of events each): more than this wait for the next, oldest first. At this
+# pace Dagster's storage grows by 1.6 GB a day, of which pruning leaves two days.
 PARTITIONS_PER_RUN = 40
-# While a check run is at work, what it was not launched for is looked at again this soon.
-BUSY_LOOK_SECONDS = 15.0
+# The cursor's name for when a check run was last launched.
+LAUNCHED = "launched"
 # Check runs that fail keep nothing from being reported for longer than this.
 OVERDUE_SECONDS = 300.0
 # Run monitoring fails a check run that takes longer; the next one may begin.
@@ -53,7 +56,7 @@ LONGEST_CHECK_RUN_SECONDS = 1_800
 
 @sensor(
     name="commits",
-    job=check_job,
+    jobs=[check_job, materialize_job],
     minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Reports and checks the partitions that commits touched: a materialization with its checks, at most "
@@ -76,7 +79,8 @@ def commits_sensor(context: dg.SensorEvaluationContext, k2: dg.ResourceParam[Pla
     if not chosen:
         return dg.SensorResult(skip_reason=tick.words(), cursor=tick.cursor().dump())
     tags = {LANE_TAG: CHECKS_LANE, MAX_RUNTIME_TAG: str(LONGEST_CHECK_RUN_SECONDS)}
-    request = dg.RunRequest(run_config=check_run_config(chosen, mirrored=True), tags=tags)  # Step 5
+    config = check_run_config(chosen, mirrored=True)
+    request = dg.RunRequest(job_name=check_job.name, run_config=config, tags=tags)  # Step 5
     return dg.SensorResult(run_requests=[request], cursor=tick.cursor().dump())
 
 
@@ -98,16 +102,21 @@ class Tick:
         self._read(before)
 
     def choose(self) -> list[Partition]:
-        """The partitions to check now, in one run; none while one is unfinished."""
-        busy = self._check_run_is_unfinished()
+        """The partitions to check now, in one run; none while one is unfinished or was launched a moment ago."""
+        recent = self.now < self.looked_at.get(LAUNCHED, 0.0) + LAUNCH_INTERVAL_SECONDS
+        busy = recent or self._check_run_is_unfinished()
         chosen = [one for one in self._due(busy) if self._look(one, busy)]
         if busy:
             return []
-        more, self.looked_at = rechecks(self.instance, self.k2, self.looked_at, self.now)
+        more, looked_at = rechecks(self.instance, self.k2, self.looked_at, self.now)
+        self.looked_at |= looked_at
         again = [one for one in dict.fromkeys([*self.again, *more]) if one not in chosen]
         room = max(0, PARTITIONS_PER_RUN - len(chosen))
         self.again = again[room:]
-        return [*chosen, *again[:room]]
+        chosen += again[:room]
+        if chosen:
+            self.looked_at[LAUNCHED] = self.now
+        return chosen
 
     def cursor(self) -> Cursor:
         """The next tick's memory."""
@@ -150,7 +159,8 @@ class Tick:
         alone = last.through == 0 or self.now > last.next_at + OVERDUE_SECONDS
         if alone:
             self._report(partition)
-        self.due_at[partition] = self.now + (BUSY_LOOK_SECONDS if busy and not alone else REPORT_INTERVAL_SECONDS)
+        # what the next check run is to report is looked at again when it is launched, or when it is overdue
+        self.due_at[partition] = self.now if busy and not alone else self.now + REPORT_INTERVAL_SECONDS
         return True
 
     def _is_behind(self, partition: Partition, last: Report) -> bool:

@@ -1,6 +1,7 @@
-"""Topics as Dagster sees them: an observation of where each ends and how much of it waits, now and then.
+"""Topics as Dagster sees them: where each ends and how much of it waits, now and then.
 
-Feeds fill the topics and report nothing to Dagster; without this they would look as if they had never been seen.
+Feeds fill the topics and report nothing to Dagster; without this they would look as if they were missing. The first
+event of a topic is a materialization, by which its partition is there; later ones are observations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,25 +18,26 @@ OBSERVED_PER_TICK = 10
 
 # By topic: when it was observed (epoch seconds), and the sum of its ends then.
 Observed = Mapping[str, tuple[float, int]]
+Event = dg.AssetMaterialization | dg.AssetObservation
 
 
-def observe(lags: Sequence[StreamLag], before: Observed, now: float) -> tuple[list[dg.AssetObservation], Observed]:
+def observe(lags: Sequence[StreamLag], before: Observed, now: float) -> tuple[list[Event], Observed]:
     """Events for topics that have moved since they were last observed, long enough ago, and the memory after them."""
-    events: list[dg.AssetObservation] = []
+    events: list[Event] = []
     after = dict(before)
     for lag in sorted(lags, key=lambda one: before.get(one.topic, (0.0, 0))):
         at, total = before.get(lag.topic, (0.0, -1))
         ends = sum(lag.ends.values())
         if ends == total or now - at < OBSERVE_SECONDS or len(events) >= OBSERVED_PER_TICK:
             continue
-        events.append(_observation(lag))
+        events.append(_event(lag, dg.AssetObservation if lag.topic in before else dg.AssetMaterialization))
         after[lag.topic] = (now, ends)
     return events, after
 
 
-def _observation(lag: StreamLag) -> dg.AssetObservation:
+def _event(lag: StreamLag, kind: type[dg.AssetMaterialization] | type[dg.AssetObservation]) -> Event:
     ends = {str(partition): end for partition, end in sorted(lag.ends.items())}
-    return dg.AssetObservation(
+    return kind(
         asset_key=topic_key(lag.dataset),
         partition=lag.exchange,
         description=f"{lag.topic}: {lag.lag_messages} messages are in no table yet",

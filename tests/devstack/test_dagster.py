@@ -32,7 +32,7 @@ CHECKS = """{ assetNodes { assetKey { path } partitionStats { numMaterialized nu
     executionForLatestMaterialization { status evaluation { partition } }
     partitionStatuses { ... on AssetCheckMultiPartitionStatuses { ranges { primaryDimStartKey secondaryDim {
         ... on AssetCheckDefaultPartitionStatuses { failedPartitions succeededPartitions } } } } } } } } } }"""
-OBSERVATION = """{ assetOrError(assetKey: {path: ["kafka", "ticks"]}) { ... on Asset { assetObservations(limit: 1) {
+TOPIC = """{ assetOrError(assetKey: {path: ["kafka", "ticks"]}) { ... on Asset { assetMaterializations(limit: 1) {
     partition metadataEntries { label } } } } }"""
 SENSORS = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "k2"}) {
     ... on Sensors { results { name sensorState { status } } } } }"""
@@ -146,7 +146,7 @@ def _assert_numbers_plot_and_a_failed_check_has_its_runbook(market: Market, part
     assert _grid(parts, "accounting") == (market.today, [], [market.exchange])
     ticks = _node(parts, "ticks")
     assert ticks["partitionStats"] == {"numMaterialized": 1, "numFailed": 0}
-    (observed,) = parts.graphql(OBSERVATION)["assetOrError"]["assetObservations"]
+    (observed,) = parts.graphql(TOPIC)["assetOrError"]["assetMaterializations"]
     assert observed["partition"] == market.exchange
     assert "end_offsets" in {one["label"] for one in observed["metadataEntries"]}
 

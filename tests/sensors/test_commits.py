@@ -7,11 +7,11 @@ import dagster as dg
 import pytest
 from sqlalchemy import text
 
-from k2_dagster.assets.mirror import LOCK_NAME, REPORT_INTERVAL_SECONDS, last_report
+from k2_dagster.assets.mirror import LOCK_NAME, last_report
 from k2_dagster.assets.partitions import Partition
 from k2_dagster.jobs import check_job, check_run_config
 from k2_dagster.resources.tags import LANE_TAG
-from k2_dagster.sensors.commits import OVERDUE_SECONDS, Tick, commits_sensor
+from k2_dagster.sensors.commits import LAUNCH_INTERVAL_SECONDS, OVERDUE_SECONDS, Tick, commits_sensor
 from k2_dagster.sensors.cursor import Cursor
 from k2_dagster.state.locks import lock_key
 from tests.dagster_support import Market, land, reported, run_check_job
@@ -42,6 +42,24 @@ def test_the_first_commits_are_reported_at_once_and_the_next_with_their_checks(
     chosen, cursor = _tick(market, instance, cursor, _later())
     assert chosen == [("ticks", market.exchange, day)]
     assert len(reported(instance, market, day)) == 1, "the check run reports, with its checks"
+
+
+@pytest.mark.stack
+def test_check_runs_are_launched_once_a_minute_for_all(market: Market, instance: dg.DagsterInstance) -> None:
+    today: Partition = ("ticks", market.exchange, market.today)
+    before: Partition = ("ticks", market.exchange, "2026-05-01")
+    land(market, "c1", {market.today: 10})
+    chosen, cursor = _tick(market, instance, Cursor(), NOW)
+    assert chosen == [today]
+    land(market, "c2", {before[2]: 5})
+    chosen, cursor = _tick(market, instance, cursor, NOW + 5)
+    assert (chosen, len(reported(instance, market, before[2]))) == ([], 1), "shown at once, checked with the others"
+    land(market, "c3", {market.today: 1, before[2]: 1})
+    for seconds in (10, 30, 55):
+        chosen, cursor = _tick(market, instance, cursor, NOW + seconds)
+        assert chosen == []
+    chosen, _ = _tick(market, instance, cursor, _later())
+    assert set(chosen) == {today, before}
 
 
 @pytest.mark.stack
@@ -184,4 +202,4 @@ def _evaluate(market: Market, instance: dg.DagsterInstance, cursor: str | None) 
 
 def _later() -> float:
     """After every event that was written so far may be followed by another."""
-    return time.time() + REPORT_INTERVAL_SECONDS + 1
+    return time.time() + LAUNCH_INTERVAL_SECONDS + 1
