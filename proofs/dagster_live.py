@@ -82,6 +82,15 @@ def everything_landed(lake: Lake, exchanges: list[str]) -> bool:
     )
 
 
+def materializations(parts: DagsterParts, table: str) -> list[dict[str, Any]]:
+    """The materializations of a table, newest first, with what they count as numbers."""
+    asset = parts.graphql(_MATERIALIZATIONS, {"path": [table]})["assetOrError"]
+    return [
+        {entry["label"]: entry["intValue"] for entry in one["metadataEntries"] if "intValue" in entry}
+        for one in asset.get("assetMaterializations", [])
+    ]
+
+
 def mirror_differences(lake: Lake, parts: DagsterParts) -> list[str]:
     """Tables whose materializations do not count exactly the commits there are, once the mirror had its time."""
     wait_until(lambda: not _differences(lake, parts), MIRRORED_SECONDS)
@@ -97,9 +106,7 @@ def _differences(lake: Lake, parts: DagsterParts) -> list[str]:
             with database.begin() as connection:
                 days = select(func.jsonb_object_keys(commits.c.days)).where(commits.c.table_name == table_name(dataset))
                 committed = len(connection.execute(days).all())
-            asset = parts.graphql(_MATERIALIZATIONS, {"path": [dataset]})["assetOrError"]
-            entries = [entry for one in asset.get("assetMaterializations", []) for entry in one["metadataEntries"]]
-            mirrored = sum(int(one["intValue"]) for one in entries if one["label"] == "commits")
+            mirrored = sum(int(one.get("commits", 0)) for one in materializations(parts, dataset))
             if committed != mirrored:
                 out.append(f"{dataset}: {committed} commits, {mirrored} mirrored")
     finally:

@@ -26,12 +26,11 @@ from proofs.demo.feed import Feed
 from proofs.demo.killing import Killer
 from proofs.demo.news import News
 from proofs.demo.options import Options, read_options
-from proofs.demo.plan import KILL, TIMELINE, due
+from proofs.demo.plan import EXCHANGE, KILL, TIMELINE, due
 from proofs.demo.stage import Stage
 from proofs.demo.state import Totals, Watch
 from proofs.demo.view import View
 
-EXCHANGE = "sim_crypto"
 REFRESH_SECONDS = 0.5
 # While a run is to be killed in the middle of its work, which may be over in two seconds.
 HUNT_SECONDS = 0.1

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+EXCHANGE = "sim_crypto"
 GAP_MESSAGES = 7
 DUPLICATE_MESSAGES = 12
 CORRUPT_MESSAGES = 3
