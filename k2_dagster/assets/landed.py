@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 
 from k2_dagster.assets.partitions import Partition, is_partition
 from k2_dagster.resources.lake import partition_files
@@ -42,6 +42,14 @@ def partition_size(k2: Platform, partition: Partition) -> PartitionSize:
 def commits_behind(database: Database, partition: Partition, after: int, through: int) -> Sequence[Any]:
     """Commits that touched the partition, at positions beyond `after` up to `through`, oldest first."""
     return _commits(database, partition, commits.c.position > after, commits.c.position <= through)
+
+
+def is_behind(database: Database, partition: Partition, after: int, through: int) -> bool:
+    """Whether there are such commits."""
+    conditions = _of_partition(partition), commits.c.position > after, commits.c.position <= through
+    query = select(commits.c.position).where(*conditions).limit(1)
+    with database.begin() as connection:
+        return connection.execute(query).first() is not None
 
 
 def commits_of_run(database: Database, partition: Partition, run_id: str) -> Sequence[Any]:
@@ -103,15 +111,15 @@ def slice_texts(found: Sequence[Any]) -> dict[str, Any]:
 
 
 def _commits(database: Database, partition: Partition, *conditions: ColumnElement[bool]) -> Sequence[Any]:
-    dataset, exchange, day = partition
-    of_partition = (
-        commits.c.table_name == table_name(dataset),
-        commits.c.exchange == exchange,
-        commits.c.days.has_key(day),
-    )
-    query = select(commits).where(*of_partition, *conditions).order_by(commits.c.position)
+    query = select(commits).where(_of_partition(partition), *conditions).order_by(commits.c.position)
     with database.begin() as connection:
         return connection.execute(query).all()
+
+
+def _of_partition(partition: Partition) -> ColumnElement[bool]:
+    dataset, exchange, day = partition
+    of_stream = and_(commits.c.table_name == table_name(dataset), commits.c.exchange == exchange)
+    return and_(of_stream, commits.c.days.has_key(day))
 
 
 def _offsets(found: Sequence[Any]) -> Mapping[str, list[int]]:

@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 import dagster as dg
 from sqlalchemy import select
 
-from k2_dagster.assets.landed import commits_behind, partition_size
-from k2_dagster.assets.mirror import REPORT_INTERVAL_SECONDS, Report, last_report, report, reporter
+from k2_dagster.assets.landed import is_behind, partition_size
+from k2_dagster.assets.mirror import REPORT_INTERVAL_SECONDS, last_report, report, reporter
 from k2_dagster.assets.partitions import Partition, is_partition
 from k2_dagster.assets.unstable import sensor
 from k2_dagster.errors import K2Error, NotInitialized
@@ -39,8 +39,8 @@ from k2_dagster.state.tables import commits
 MINIMUM_INTERVAL_SECONDS = 1
 # Commits read in a tick (2 KB each); what is left is read in the next, 5 s later.
 COMMITS_READ = 5_000
-# Partitions looked at in a tick (20 ms each): a tick over 60 s would lose its cursor.
-LOOKS_PER_TICK = 200
+# Partitions looked at in a tick (20 ms each, 150 ms where one is reported): one over 60 s would lose its cursor.
+LOOKS_PER_TICK = 60
 # Between two check runs; each costs its start, 2 CPU-seconds.
 LAUNCH_INTERVAL_SECONDS = 60.0
 # Partitions in one check run (0.3 s and 30 KB of events each): more than this wait for the next, oldest first. At this
@@ -149,7 +149,7 @@ class Tick:
     def _look(self, partition: Partition, busy: bool) -> bool:
         """Whether the partition is to be reported and checked now; what a check run must not hold up is reported."""
         last = last_report(self.instance, partition)
-        if not self._is_behind(partition, last):
+        if not is_behind(self.k2.database, partition, last.through, self.read[table_name(partition[0])]):
             del self.waiting[partition]
             self.due_at[partition] = last.next_at
             return False
@@ -162,10 +162,6 @@ class Tick:
         # what the next check run is to report is looked at again when it is launched, or when it is overdue
         self.due_at[partition] = self.now if busy and not alone else self.now + REPORT_INTERVAL_SECONDS
         return True
-
-    def _is_behind(self, partition: Partition, last: Report) -> bool:
-        newest = self.read.get(table_name(partition[0]), 0)
-        return bool(commits_behind(self.k2.database, partition, last.through, newest))
 
     def _report(self, partition: Partition) -> None:  # Step 4
         try:

@@ -1,12 +1,13 @@
 """The checks on real partitions: clean ones pass, planted defects are found."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from k2_dagster.assets.partitions import partition_key
 from k2_dagster.definitions import build_definitions
 from k2_dagster.jobs import run_checks
 from k2_dagster.lake.catalog import load_table
@@ -102,6 +103,23 @@ def test_materializing_runs_the_checks_of_its_partition(market: Market, instance
     assert len(found) == 7
     assert all(one.passed and one.partition == key for one in found.values())
     assert all(one.target_materialization_data is not None for one in found.values())
+
+
+@pytest.mark.stack
+def test_a_run_over_a_range_records_its_checks_for_each_partition(market: Market, instance: dg.DagsterInstance) -> None:
+    market.publish(market.exchange, 1_500, faults=("drop:3@1s/ticks",))
+    market.drain(market.exchange)
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    first, last = (partition_key(market.exchange, day) for day in (yesterday, market.today))
+    definitions = build_definitions(market.platform)
+    checks = dg.AssetSelection.checks_for_assets("ticks")
+    job = dg.define_asset_job("only_checks", checks).resolve(asset_graph=definitions.resolve_asset_graph())
+    result = job.execute_in_process(
+        instance=instance, resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)},
+        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+    )  # fmt: skip
+    found = [(one.partition, one.passed) for one in result.get_asset_check_evaluations()]
+    assert sorted(found) == sorted([(first, True)] * 7 + [(last, True)] * 6 + [(last, False)])
 
 
 @pytest.mark.stack
