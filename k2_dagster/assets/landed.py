@@ -89,7 +89,8 @@ def slice_numbers(found: Sequence[Any], day: str) -> dict[str, Any]:
     out: dict[str, Any] = {"rows": sum(int(one.days[day]) for one in found), **counts, "commits": len(found)}
     seconds = sorted(float(one.commit_seconds) for one in found if one.commit_seconds is not None)
     if seconds:
-        out |= {"commit_seconds_p50": round(statistics.median(seconds), 6), "commit_seconds_max": seconds[-1]}
+        middle, longest = round(statistics.median(seconds), 6), round(seconds[-1], 6)
+        out |= {"commit_seconds_p50": middle, "commit_seconds_max": longest}
     return out
 
 
