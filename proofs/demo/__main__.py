@@ -31,7 +31,8 @@ from proofs.demo.stage import Stage
 from proofs.demo.state import Totals, Watch
 from proofs.demo.view import View
 
-REFRESH_SECONDS = 0.5
+# A look reads four tables' metadata and asks Kafka; more often, it would slow down what it shows.
+REFRESH_SECONDS = 1.0
 # While a run is to be killed in the middle of its work, which may be over in two seconds.
 HUNT_SECONDS = 0.1
 # After the feed has ended, every message must be in a table within this.
@@ -160,7 +161,7 @@ class Play:
         """Wait for the next look, with the eyes on the run that is to be killed."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.stage.check():
+            if self.killer.armed and not self.killer.done and self.stage.check():
                 for line in self.killer.step(self.stage.dagster, self.watch.commits()):
                     self.view.event(line)
             time.sleep(HUNT_SECONDS)  # the rhythm of the display, with a deadline around it
