@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint format bench chaos up down lock clean
+.PHONY: help setup demo test coverage lint format screenshot bench chaos up down lock clean
 
 help: ## Print the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("K2 needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -40,6 +40,9 @@ lint: $(STAMP) ## Check format, style, imports between rooms, and types
 format: $(STAMP) ## Format the code and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+screenshot: $(STAMP) ## Take the README's picture of Dagster from the stack that `make demo` left up (needs a Chromium)
+	@$(BIN)/python -m proofs.screenshot
 
 bench: $(STAMP) ## Measure (BENCH=name for one); results go to build/bench.jsonl
 	@$(BIN)/python -m proofs.bench $(BENCH)

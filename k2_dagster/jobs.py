@@ -20,19 +20,23 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
-from k2_dagster.assets.checks import evaluation, findings
 from k2_dagster.assets.draining import drain as drain_now
+from k2_dagster.assets.evaluating import Checked, evaluate, record
 from k2_dagster.assets.failures import as_failures
+from k2_dagster.assets.partitions import Partition, partition_key
 from k2_dagster.errors import K2Error, TransientError
 from k2_dagster.resources.lake import duckdb_resource
 from k2_dagster.resources.platform import Platform
-from k2_dagster.resources.pruning import LANE_TAG, prune
-from k2_dagster.schemas.datasets import dataset_named
+from k2_dagster.resources.pruning import prune, set_aside_logs
+from k2_dagster.resources.tags import CHECKS_LANE, INGEST_LANE, LANE_TAG, MAX_RUNTIME_TAG, UPKEEP_LANE
+from k2_dagster.schemas.datasets import TABLES, dataset_named
 
-STREAM_TAG = "k2/stream"
 # Keys of the run configuration
 DRAIN_OP, CHECK_OP = "drain_exchange", "check_partitions"
-INGEST_LANE, CHECKS_LANE, UPKEEP_LANE = "ingest", "checks", "upkeep"
+# Where the development stack keeps the logs of its processes, below the home.
+LOGS_FOLDER = "logs"
+# A check run by hand, in a process that Dagster does not watch: killed, it must not hold the lane of the others.
+BY_HAND = {LANE_TAG: "by_hand", MAX_RUNTIME_TAG: "3600"}
 
 
 class DrainConfig(dg.Config):
@@ -52,21 +56,22 @@ class PartitionConfig(dg.Config):
 
 
 class CheckConfig(dg.Config):
-    """The partitions to check, each read once."""
+    """The partitions to check, each read once. `mirrored`: report what landed in them too, as the sensor asks for."""
 
     partitions: list[PartitionConfig]
+    mirrored: bool = False
 
 
 @dg.op(name=DRAIN_OP)
 def drain_op(context: dg.OpExecutionContext, config: DrainConfig, k2: dg.ResourceParam[Platform]) -> None:
     """Land what waits on the exchange's topics; ends when caught up, at the cap, or at a commit after a termination."""
     cap = config.cap_seconds or k2.settings.ingest_run_cap_seconds
-    drain_now(k2, config.exchange, config.datasets or None, cap, context.run.run_id, context.log)
+    drain_now(context, k2, config.exchange, config.datasets or None, cap)
 
 
 @dg.job(name="drain", tags={LANE_TAG: INGEST_LANE}, executor_def=dg.in_process_executor)
 def drain_job() -> None:
-    """Drain one exchange. Its materializations are logged by the `commits` sensor."""
+    """Drain one exchange. What landed is reported by check runs."""
     drain_op()
 
 
@@ -74,15 +79,23 @@ def drain_job() -> None:
 def check_op(
     context: dg.OpExecutionContext, config: CheckConfig, k2: dg.ResourceParam[Platform], duckdb: DuckDBResource
 ) -> None:
-    """Evaluate every check of the partitions and log them for their partitions. A finding does not fail the run."""
-    for one in config.partitions:
-        with as_failures():
-            dataset = dataset_named(one.table).name
-            found = findings(k2, duckdb, dataset, one.exchange, one.day)
-        for finding in found:
-            context.log_event(evaluation(dataset, one.exchange, one.day, finding))  # type: ignore[arg-type]
-        failed = [finding.check for finding in found if not finding.passed]
-        context.log.info("%s %s %s: %s", one.table, one.exchange, one.day, ", ".join(failed) or "all checks passed")
+    """Evaluate every check of the partitions and log them for their partitions. A finding does not fail the run; a
+    partition that cannot be read does, after the others."""
+    with as_failures():
+        chosen = [(dataset_named(one.table).name, one.exchange, one.day) for one in config.partitions]
+        done = evaluate(k2, duckdb, chosen)
+        record(context.instance, k2, context.log_event, done.checked, mirrored=config.mirrored)  # type: ignore[arg-type]
+        for one in done.checked:
+            context.log.info("%s %s %s: %s", *one.partition, _told(one))
+        for partition, error in done.errors.items():
+            context.log.error("%s %s %s cannot be checked: %s", *partition, error)
+        for error in done.errors.values():
+            raise error
+
+
+def _told(one: Checked) -> str:
+    failed = [finding.check for finding in one.found if not finding.passed]
+    return f"{', '.join(failed) or 'all checks passed'} ({one.facts.rows} rows in {one.seconds:.2f} s)"
 
 
 @dg.job(name="check", tags={LANE_TAG: CHECKS_LANE}, executor_def=dg.in_process_executor)
@@ -91,14 +104,25 @@ def check_job() -> None:
     check_op()
 
 
+# For the UI: the job by which a person materializes, and by which the tables name the sensor that reports them
+materialize_job = dg.define_asset_job(
+    "materialize",
+    selection=dg.AssetSelection.assets(*TABLES),
+    description="Materialize partitions of the open day by hand: drains their exchange.",
+)
+
+
 @dg.op(name="prune_storage")
-def prune_op(context: dg.OpExecutionContext) -> None:
-    """Delete old runs and events from Dagster's storage."""
+def prune_op(context: dg.OpExecutionContext, k2: dg.ResourceParam[Platform]) -> None:
+    """Delete old runs, events and logs from Dagster's storage, and begin long logs of its processes anew."""
     done = prune(context.instance)
     context.log.info(
-        "%d runs, %d events and %d check records deleted%s",
-        *(done.runs, done.events, done.checks, "" if done.complete else "; out of time, the next run goes on"),
+        "%d runs, %d events, %d check records and %d logs of ticks deleted%s",
+        *(done.runs, done.events, done.checks, done.tick_logs),
+        "" if done.complete else "; out of time, the next run goes on",
     )
+    if set_aside := set_aside_logs(k2.settings.home / LOGS_FOLDER):
+        context.log.info("set aside: %s", ", ".join(set_aside))
 
 
 @dg.job(name="prune", tags={LANE_TAG: UPKEEP_LANE}, executor_def=dg.in_process_executor)
@@ -121,22 +145,24 @@ def drain_run_config(exchange: str) -> dict[str, Any]:
     return {"ops": {DRAIN_OP: {"config": {"exchange": exchange}}}}
 
 
-def check_run_config(partitions: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-    """Configuration of the job `check` for (table, exchange, day) partitions."""
+def check_run_config(partitions: Sequence[Partition], *, mirrored: bool = False) -> dict[str, Any]:
+    """Configuration of the job `check`."""
     chosen = [{"table": table, "exchange": exchange, "day": day} for table, exchange, day in partitions]
-    return {"ops": {CHECK_OP: {"config": {"partitions": chosen}}}}
+    return {"ops": {CHECK_OP: {"config": {"partitions": chosen, "mirrored": mirrored}}}}
 
 
 def run_checks(
-    platform: Platform, instance: dg.DagsterInstance, partitions: Sequence[tuple[str, str, str]]
+    platform: Platform, instance: dg.DagsterInstance, partitions: Sequence[Partition]
 ) -> list[dict[str, Any]]:
     """Run the job `check` in this process. One JSON-able object per check and partition.
 
     Raises ConfigurationError, NotInitialized or another K2Error as the checks do.
     """
+    asked = {(table, partition_key(exchange, day)) for table, exchange, day in partitions}
     result = check_job.execute_in_process(
         run_config=check_run_config(partitions),
         instance=instance,
+        tags=BY_HAND,
         resources={"k2": platform, "duckdb": duckdb_resource(platform.settings)},
         raise_on_error=False,
     )
@@ -153,6 +179,8 @@ def run_checks(
             "metadata": {name: value.value for name, value in one.metadata.items() if name != "what_to_do"},
         }
         for one in result.get_asset_check_evaluations()
+        # failures of other partitions, which still stand, are logged again beside them
+        if (one.asset_key.to_user_string(), one.partition) in asked
     ]
 
 

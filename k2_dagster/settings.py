@@ -146,6 +146,11 @@ class Settings(BaseSettings):
         json_schema_extra=_unit("MB"),
     )
 
+    documentation_url: str = Field(
+        "https://github.com/k2-dagster/k2/blob/main/docs",
+        description="Where the documentation is: failed checks in Dagster link to their runbook pages below it",
+    )
+
     log_level: Level = Field("INFO", description="Lowest level that is logged")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written (standard error)")
 

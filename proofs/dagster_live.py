@@ -1,9 +1,11 @@
 """Dagster on a proof's lake: its processes, and the questions that proofs ask it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 from sqlalchemy import func, select
 
 from k2_dagster.devstack.dagster import DagsterParts
@@ -23,6 +25,10 @@ RUNS_READ = 10_000
 
 _RUNS = """query($states: [RunStatus!], $limit: Int) { runsOrError(filter: {statuses: $states}, limit: $limit) {
     ... on Runs { results { runId jobName status creationTime startTime endTime tags { key value } } } } }"""
+_RUN = """query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"""
+_EVENTS = """query($run: ID!) { logsForRun(runId: $run) { ... on EventConnection { events {
+    ... on MessageEvent { message } } } } }"""
+_PID = re.compile(r"Started process for run \(pid: (\d+)\)")
 _TERMINATE = "mutation($run: String!) { terminateRun(runId: $run) { __typename } }"
 _MATERIALIZATIONS = """query($path: [String!]!) { assetOrError(assetKey: {path: $path}) { ... on Asset {
     assetMaterializations(limit: 10000) { metadataEntries { label ... on IntMetadataEntry { intValue } } } } } }"""
@@ -46,6 +52,23 @@ def runs(parts: DagsterParts, *states: str) -> list[dict[str, Any]]:
     return found
 
 
+def run_status(parts: DagsterParts, run: str) -> str | None:
+    """What Dagster calls the run now; None when there is none."""
+    status: str | None = parts.graphql(_RUN, {"run": run})["runOrError"].get("status")
+    return status
+
+
+def worker(parts: DagsterParts, run: str) -> psutil.Process | None:
+    """The process of a run, as Dagster has noted it, while it is a child of the code server."""
+    events = parts.graphql(_EVENTS, {"run": run})["logsForRun"].get("events", [])
+    noted = [int(found[1]) for one in events if (found := _PID.search(one.get("message", "")))]
+    server = parts.code_server.find()
+    if not noted or server is None:
+        return None
+    children = {child.pid: child for child in server.children(recursive=True)}
+    return children.get(noted[-1])
+
+
 def terminate(parts: DagsterParts, run: str) -> None:
     """As the button in the UI does."""
     parts.graphql(_TERMINATE, {"run": run})
@@ -57,6 +80,15 @@ def everything_landed(lake: Lake, exchanges: list[str]) -> bool:
         lambda: not any(one.lag_messages for one in stream_lags(lake.settings, lake.profiles, exchanges)),
         LANDED_SECONDS,
     )
+
+
+def materializations(parts: DagsterParts, table: str) -> list[dict[str, Any]]:
+    """The materializations of a table, newest first, with what they count as numbers."""
+    asset = parts.graphql(_MATERIALIZATIONS, {"path": [table]})["assetOrError"]
+    return [
+        {entry["label"]: entry["intValue"] for entry in one["metadataEntries"] if "intValue" in entry}
+        for one in asset.get("assetMaterializations", [])
+    ]
 
 
 def mirror_differences(lake: Lake, parts: DagsterParts) -> list[str]:
@@ -74,9 +106,7 @@ def _differences(lake: Lake, parts: DagsterParts) -> list[str]:
             with database.begin() as connection:
                 days = select(func.jsonb_object_keys(commits.c.days)).where(commits.c.table_name == table_name(dataset))
                 committed = len(connection.execute(days).all())
-            asset = parts.graphql(_MATERIALIZATIONS, {"path": [dataset]})["assetOrError"]
-            entries = [entry for one in asset.get("assetMaterializations", []) for entry in one["metadataEntries"]]
-            mirrored = sum(int(one["intValue"]) for one in entries if one["label"] == "commits")
+            mirrored = sum(int(one.get("commits", 0)) for one in materializations(parts, dataset))
             if committed != mirrored:
                 out.append(f"{dataset}: {committed} commits, {mirrored} mirrored")
     finally:

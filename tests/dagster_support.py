@@ -5,23 +5,30 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from confluent_kafka.admin import AdminClient
-from k2_dagster.ingest.drain import DrainReport, drain_exchange
+from sqlalchemy import insert
 
+from k2_dagster.assets.partitions import Partition
 from k2_dagster.cli.init import initialize
 from k2_dagster.devstack.dagster import INSTANCE_FILE
 from k2_dagster.devstack.process import wait_until
 from k2_dagster.feeds.simulator.faults import FaultPlan, parse_fault
 from k2_dagster.feeds.simulator.feed import FeedParameters
 from k2_dagster.feeds.simulator.simulation import Simulation
+from k2_dagster.ingest.drain import DrainReport, drain_exchange
+from k2_dagster.jobs import check_job, check_run_config
 from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.topics import describe
+from k2_dagster.resources.lake import duckdb_resource
 from k2_dagster.resources.platform import Platform
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.settings import Settings
+from k2_dagster.state.tables import commits
 
 RATE = 1_000.0
 # Long before midnight, most of the time: a test that needs one day asks for events that end now.
@@ -113,6 +120,43 @@ def dagster_yaml(folder: Path, settings: Settings) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dagster.yaml").write_text(INSTANCE_FILE.read_text())
     return str(folder)
+
+
+def land(
+    market: Market, commit_id: str, days: dict[str, int], *, exchange: str | None = None, seconds: float = 0.01
+) -> None:
+    """A settled commit of `ticks`, without the table behind it."""
+    place = {"topic": "market.ticks.x", "topic_id": "t", "topic_epoch": 0, "partition": 0, "start": 0, "end": 9}
+    row = {
+        "id": commit_id, "table_name": "market_data.ticks", "exchange": exchange or market.exchange, "dataset": "ticks",
+        "snapshot_id": 1, "stamp": datetime.now(UTC), "ranges": [place], "days": days, "schema_ids": [1],
+        "counts": {"consumed": 9, "rows": sum(days.values()), "quarantined": 0, "bytes": 100}, "rules_version": 1,
+        "run_id": "r", "code_version": "0", "commit_seconds": seconds,
+    }  # fmt: skip
+    with market.platform.database.begin() as connection:
+        connection.execute(insert(commits), row)
+
+
+def reported(instance: dg.DagsterInstance, market: Market, day: str, dataset: str = "ticks") -> list[dict[str, Any]]:
+    """Metadata of a partition's materializations, newest first."""
+    key = dg.MultiPartitionKey({"exchange": market.exchange, "day": day})
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(dg.AssetKey(dataset), asset_partitions=[key]), limit=100
+    ).records
+    events = [one.asset_materialization for one in records]
+    return [{name: value.value for name, value in one.metadata.items()} for one in events if one is not None]
+
+
+def run_check_job(
+    market: Market, instance: dg.DagsterInstance, partitions: Sequence[Partition], *, mirrored: bool = False
+) -> dg.ExecuteInProcessResult:
+    """The job `check`, in this process."""
+    return check_job.execute_in_process(
+        run_config=check_run_config(partitions, mirrored=mirrored),
+        instance=instance,
+        resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)},
+        raise_on_error=False,
+    )
 
 
 def evaluations(instance: dg.DagsterInstance, run_id: str) -> dict[str, dg.AssetCheckEvaluation]:

@@ -1,5 +1,6 @@
 """Dagster's view of K2: what a person sees in the UI, asked of the definitions themselves."""
 
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import pytest
 
 from k2_dagster.assets.check_findings import CHECKS
 from k2_dagster.assets.columns import COLUMN_SCHEMA
+from k2_dagster.assets.evaluations import runbook_url
 from k2_dagster.definitions import build_definitions
 from k2_dagster.devstack.dagster import INSTANCE_FILE
 from k2_dagster.resources.platform import Platform
 from k2_dagster.schemas.datasets import TABLES, WIRE_DATASETS
 from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.schemas.profiles import load_profiles
-from k2_dagster.settings import load_settings
+from k2_dagster.settings import Settings, load_settings
 
 REPOSITORY = Path(__file__).parent.parent
 TOPIC_KEYS = {dg.AssetKey(["kafka", name]) for name in WIRE_DATASETS}
@@ -33,7 +35,7 @@ def specs(definitions: dg.Definitions) -> dict[dg.AssetKey, dg.AssetSpec]:
 
 def test_definitions_load(definitions: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(definitions)
-    assert {one.name for one in definitions.sensors or ()} == {"lag", "commits", "checks"}
+    assert {one.name for one in definitions.sensors or ()} == {"lag", "commits"}
 
 
 def test_every_topic_and_table_is_an_asset(specs: dict[dg.AssetKey, dg.AssetSpec]) -> None:
@@ -55,6 +57,11 @@ def test_every_asset_says_what_it_is(specs: dict[dg.AssetKey, dg.AssetSpec], key
         assert column.description
         assert column.tags["unit"] == (unit or "none")
         assert f"[{unit}]" in column.description or not unit
+
+
+def test_a_backfill_starts_a_run_per_partition(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    assert {graph.get(key).backfill_policy for key in TABLE_KEYS} == {dg.BackfillPolicy.multi_run(1)}
 
 
 @pytest.mark.parametrize("dataset", TABLES.values(), ids=lambda dataset: dataset.name)
@@ -81,6 +88,16 @@ def test_every_table_has_its_checks_and_every_check_its_runbook(definitions: dg.
         text = (REPOSITORY / "docs" / "runbooks" / f"{name}.md").read_text()
         assert "**What to do**" in text
         assert f"runbooks/{name}.md" in (REPOSITORY / "docs" / "dagster.md").read_text()
+
+
+def test_runbooks_are_linked_where_the_project_is() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    base = project["urls"]["Changelog"].removesuffix("/CHANGELOG.md")
+    assert Settings().documentation_url == f"{base}/docs"
+    for name in CHECKS:
+        assert runbook_url(name, "https://wiki.example/k2/") == f"https://wiki.example/k2/runbooks/{name}.md"
+        page = runbook_url(name, Settings().documentation_url).removeprefix(f"{base}/")
+        assert (REPOSITORY / page).is_file()
 
 
 def test_lanes_of_the_jobs_are_limited_in_the_instance(definitions: dg.Definitions) -> None:

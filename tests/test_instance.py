@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).parent.parent
 @pytest.mark.stack
 def test_the_instance_loads_with_its_limits(instance: dg.DagsterInstance) -> None:
     assert not instance.telemetry_enabled
+    assert not instance.nux_enabled
     assert "Postgres" in type(instance.event_log_storage).__name__
     assert "Postgres" in type(instance.run_storage).__name__
     coordinator = instance.run_coordinator

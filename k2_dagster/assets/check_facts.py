@@ -33,10 +33,12 @@ class Repeats:
 
 @dataclass(frozen=True, slots=True)
 class CommitFacts:
-    """What `commits` says of the partition, up to the pinned head. `broken` are commits that do not add up."""
+    """What `commits` says of the partition, up to the pinned head, which is at position `through`. `broken` are commits
+    that do not add up."""
 
     rows: int = 0
     commits: int = 0
+    through: int = 0
     broken: Sequence[str] = ()
     reasons: Mapping[str, int] = field(default_factory=dict)
     rules: Mapping[str, int] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class PartitionFacts:
     gaps: Sequence[Mapping[str, Any]]
     freshness: FreshnessFacts
     schema_differences: Sequence[str]
+    files: int = 0
 
 
 def gather(platform: Platform, duckdb: DuckDBResource, dataset: str, exchange: str, day: str) -> PartitionFacts:
@@ -84,6 +87,7 @@ def gather(platform: Platform, duckdb: DuckDBResource, dataset: str, exchange: s
         day=day,
         snapshot_id=files.table.metadata.current_snapshot_id,
         bytes=files.bytes,
+        files=len(files.paths),
         **read,
         commits=_commit_facts(platform, files.table, dataset, exchange, day),
         gaps=open_gaps(platform.database, dataset, exchange, day),
@@ -138,24 +142,24 @@ def _commit_facts(platform: Platform, table: Table, dataset: str, exchange: str,
         return CommitFacts()
     # the head that was read may have landed a moment ago
     settle_lineage(platform.database, table_name(dataset), table.metadata)
-    newest = select(commits.c.position).where(commits.c.id == head).scalar_subquery()
-    query = select(commits.c.id, commits.c.days, commits.c.counts, commits.c.ranges).where(
-        commits.c.table_name == table_name(dataset),
-        commits.c.exchange == exchange,
-        commits.c.position <= newest,
-        commits.c.days.has_key(day),
-    )
     rows = count = 0
     broken: list[str] = []
     reasons: dict[str, int] = {}
     rules: dict[str, int] = {}
     with platform.database.begin() as connection:
+        through = int(connection.execute(select(commits.c.position).where(commits.c.id == head)).scalar() or 0)
+        query = select(commits.c.id, commits.c.days, commits.c.counts, commits.c.ranges).where(
+            commits.c.table_name == table_name(dataset),
+            commits.c.exchange == exchange,
+            commits.c.position <= through,
+            commits.c.days.has_key(day),
+        )
         for one in connection.execute(query):
             rows, count = rows + int(one.days[day]), count + 1
             broken += _broken(dataset, one)
             _add(reasons, one.counts.get("reasons", {}))
             _add(rules, one.counts.get("rules", {}))
-    return CommitFacts(rows, count, broken, reasons, rules)
+    return CommitFacts(rows, count, through, broken, reasons, rules)
 
 
 def _broken(dataset: str, commit: Any) -> list[str]:

@@ -1,61 +1,34 @@
-"""One multi-asset check per table, partitioned, which reads a partition once; and the same evaluation for jobs."""
+"""One multi-asset check per table, partitioned, which reads a partition once."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from k2_dagster.assets.check_facts import gather
-from k2_dagster.assets.check_findings import Finding, judge, rules_for
+from k2_dagster.assets.check_findings import rules_for
+from k2_dagster.assets.evaluating import evaluate, record
+from k2_dagster.assets.evaluations import runbook_url
 from k2_dagster.assets.failures import as_failures
-from k2_dagster.assets.partitions import parse_partition, partition_key, split, table_partitions
+from k2_dagster.assets.landed import landed_today
+from k2_dagster.assets.partitions import split, table_partitions
 from k2_dagster.assets.unstable import knowingly_unstable
 from k2_dagster.resources.platform import Platform
 from k2_dagster.schemas.datasets import TABLES
 from k2_dagster.schemas.profiles import Profiles
 
-RUNBOOKS_URL = "https://github.com/k2-dagster/k2/blob/main/docs/runbooks"
-# In a checkout the pages are beside the package; an installed wheel has only the address.
-RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 
-
-def table_checks(profiles: Profiles) -> list[dg.AssetChecksDefinition]:
+def table_checks(profiles: Profiles, documentation_url: str) -> list[dg.AssetChecksDefinition]:
     """The checks of every table."""
     with knowingly_unstable():
-        return [_checks_of(dataset, profiles) for dataset in TABLES]
+        return [_checks_of(dataset, profiles, documentation_url) for dataset in TABLES]
 
 
-def findings(platform: Platform, duckdb: DuckDBResource, dataset: str, exchange: str, day: str) -> list[Finding]:
-    """Every check of one partition, evaluated now.
-
-    Raises ConfigurationError (no such exchange or day), NotInitialized, QueryRefused, or a transient error.
-    """
-    parse_partition(platform.profiles, exchange, day)
-    facts = gather(platform, duckdb, dataset, exchange, day)
-    return judge(facts, platform.settings.freshness_target_seconds)
-
-
-def evaluation(dataset: str, exchange: str, day: str, found: Finding) -> dg.AssetCheckEvaluation:
-    """The finding as an event for the partition, to be logged inside a run."""
-    return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(dataset),
-        check_name=found.check,
-        passed=found.passed,
-        severity=dg.AssetCheckSeverity(found.severity),
-        description=found.summary,
-        metadata=_metadata(found),
-        partition=partition_key(exchange, day),
-    )
-
-
-def _checks_of(dataset: str, profiles: Profiles) -> dg.AssetChecksDefinition:
+def _checks_of(dataset: str, profiles: Profiles, documentation_url: str) -> dg.AssetChecksDefinition:
     partitions = table_partitions(profiles)
     specs = [
         dg.AssetCheckSpec(
             name, asset=dg.AssetKey(dataset), description=rule.description, partitions_def=partitions,
-            metadata={"runbook": dg.MetadataValue.url(runbook_url(name))},
+            metadata={"runbook": dg.MetadataValue.url(runbook_url(name, documentation_url))},
         )
         for name, rule in rules_for(dataset).items()
     ]  # fmt: skip
@@ -64,44 +37,19 @@ def _checks_of(dataset: str, profiles: Profiles) -> dg.AssetChecksDefinition:
     def check(
         context: dg.AssetCheckExecutionContext, k2: dg.ResourceParam[Platform], duckdb: DuckDBResource
     ) -> Iterator[dg.AssetCheckResult]:
-        wanted = {one.name for one in context.selected_asset_check_keys}
-        by_partition = {}
+        run = context.op_execution_context
+        if run.has_partition_key or run.has_partition_key_range:
+            chosen = [(dataset, *split(key)) for key in context.partition_keys]
+        else:
+            # "Execute all" in the UI knows no partition
+            chosen = landed_today(k2, dataset)
+        names = {one.name for one in context.selected_asset_check_keys}
         with as_failures():
-            for key in context.partition_keys:
-                by_partition[key] = findings(k2, duckdb, dataset, *split(key))
-        for name in sorted(wanted):
-            yield _worst(name, [next(one for one in found if one.check == name) for found in by_partition.values()])
+            done = evaluate(k2, duckdb, chosen)
+            record(context.instance, k2, run.log_event, done.checked, only=names)  # type: ignore[arg-type]
+            for error in done.errors.values():
+                raise error
+        # Dagster takes one result for all partitions of a run, so each is logged as an event of its own
+        yield from ()
 
     return check
-
-
-def _worst(name: str, found: list[Finding]) -> dg.AssetCheckResult:
-    """One result for all partitions of the run: Dagster takes a single one. A range run shows its worst partition."""
-    ranked = sorted(found, key=lambda one: (one.passed, one.severity != "ERROR"))
-    worst = ranked[0]
-    summary = worst.summary if len(found) == 1 else f"worst of {len(found)} partitions: {worst.summary}"
-    return dg.AssetCheckResult(
-        check_name=name,
-        passed=worst.passed,
-        severity=dg.AssetCheckSeverity(worst.severity),
-        description=summary,
-        metadata=_metadata(worst),
-    )
-
-
-def _metadata(found: Finding) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        name: dg.MetadataValue.json(value) if isinstance(value, list | dict) else value
-        for name, value in found.metadata.items()
-    }
-    if not found.passed:
-        shown["runbook"] = dg.MetadataValue.url(runbook_url(found.check))
-        page = RUNBOOKS / f"{found.check}.md"
-        if page.is_file():
-            shown["what_to_do"] = dg.MetadataValue.md(page.read_text(encoding="utf-8"))
-    return shown
-
-
-def runbook_url(check: str) -> str:
-    """Address of a check's runbook page."""
-    return f"{RUNBOOKS_URL}/{check}.md"

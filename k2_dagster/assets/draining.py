@@ -7,6 +7,7 @@ from functools import partial
 import dagster as dg
 
 from k2_dagster.assets.failures import as_failures
+from k2_dagster.assets.turns import take_turn
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import DrainReport, drain_exchange
 from k2_dagster.ingest.last_resort import stoppable
@@ -17,6 +18,23 @@ logger = logging.getLogger(__name__)
 
 
 def drain(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    platform: Platform,
+    exchange: str,
+    datasets: Sequence[str] | None,
+    cap_seconds: float,
+) -> DrainReport:
+    """Drain an exchange (some or all of its datasets) until caught up or out of time, when no other run does.
+
+    Raises dagster.Failure for an error of ours, and DagsterExecutionInterruptedError at a commit boundary after the
+    run was terminated.
+    """
+    with as_failures():
+        take_turn(context.instance, context.run, exchange, cap_seconds)
+    return drain_in_step(platform, exchange, datasets, cap_seconds, context.run.run_id, context.log)
+
+
+def drain_in_step(
     platform: Platform,
     exchange: str,
     datasets: Sequence[str] | None,
@@ -24,11 +42,7 @@ def drain(
     run_id: str,
     log: dg.DagsterLogManager,
 ) -> DrainReport:
-    """Drain an exchange (some or all of its datasets) until caught up or out of time.
-
-    Raises dagster.Failure for an error of ours, and DagsterExecutionInterruptedError at a commit boundary after the
-    run was terminated.
-    """
+    """The same when it is this run's turn, whatever others do."""
     with as_failures(), interrupts_as_stop() as stop:
         drain_now = partial(
             drain_exchange,

@@ -9,6 +9,8 @@ from k2_dagster.ingest.rules import FIRST_DAY
 from k2_dagster.schemas.profiles import Profiles
 
 EXCHANGE, DAY = "exchange", "day"
+# (table's dataset, exchange, UTC day)
+Partition = tuple[str, str, str]
 # Today is a partition as soon as it begins, not when it is over.
 DAYS_BEYOND_CLOSED = 1
 
@@ -39,7 +41,9 @@ def is_partition(profiles: Profiles, exchange: str, day: str, now: datetime | No
         found = date.fromisoformat(day)
     except ValueError:
         return False
-    return exchange in profiles.exchanges and FIRST_DAY <= found <= (now or datetime.now(UTC)).date()
+    # 20260501 and 2026-W18-5 are dates too, but keys of nothing
+    of_table = day == found.isoformat() and FIRST_DAY <= found <= (now or datetime.now(UTC)).date()
+    return of_table and exchange in profiles.exchanges
 
 
 def parse_partition(profiles: Profiles, exchange: str, day: str) -> dg.MultiPartitionKey:

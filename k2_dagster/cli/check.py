@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,6 +26,9 @@ from k2_dagster.settings import Settings, as_environment
 CHECK_TIMEOUT_SECONDS = 1_800.0
 # Where `k2 dev` and `make demo` keep Dagster's instance, below the home.
 INSTANCE_FOLDER = "dagster"
+# What its code server was told of checks, written by the same.
+CHECKS_FILE = "checks.env"
+DAY_FORMAT = "%Y-%m-%d"
 SHOWN = ("check", "passed", "severity", "summary")
 
 
@@ -36,17 +40,18 @@ def check() -> None:
 @check.command()
 @click.option("--table", required=True, type=click.Choice(sorted(TABLES)), help="Table of `market_data`.")
 @click.option("--exchange", required=True, help="Exchange of the profiles.")
-@click.option("--day", help="UTC day, YYYY-MM-DD; today without it.")
+@click.option("--day", type=click.DateTime([DAY_FORMAT]), help="UTC day; today without it.")
 @json_option
 @click.pass_context
-def run(context: click.Context, table: str, exchange: str, day: str | None, as_json: bool) -> None:
+def run(context: click.Context, table: str, exchange: str, day: datetime | None, as_json: bool) -> None:
     """Check one partition. Exit status 1 when a check does not pass.
 
-    Where Dagster runs (DAGSTER_HOME, or the home's folder `dagster`), the outcome shows in its UI too.
+    Where Dagster runs (DAGSTER_HOME, or the home's folder `dagster`), the outcome shows in its UI too, and is judged by
+    the freshness target that Dagster was started with.
     """
     chosen = settings()
     load_profiles(chosen.profiles).exchange(exchange)
-    answer = run_checks(chosen, dataset_named(table).name, exchange, day or datetime.now(UTC).strftime("%Y-%m-%d"))
+    answer = run_checks(chosen, dataset_named(table).name, exchange, (day or datetime.now(UTC)).strftime(DAY_FORMAT))
     found: Sequence[Mapping[str, Any]] = answer["checks"]
     emit(found, as_json, columns=SHOWN)
     failed = [str(one["check"]) for one in found if not one["passed"]]
@@ -64,6 +69,7 @@ def run_checks(chosen: Settings, table: str, exchange: str, day: str) -> dict[st
     instance = chosen.home.absolute() / INSTANCE_FOLDER
     if "DAGSTER_HOME" not in environment and (instance / "dagster.yaml").is_file():
         environment["DAGSTER_HOME"] = str(instance)
+        environment |= {name: value for name, value in _told(instance).items() if name not in os.environ}
     command = [sys.executable, "-m", "k2_dagster.jobs", "--table", table, "--exchange", exchange, "--day", day]
     try:
         done = subprocess.run(
@@ -72,6 +78,15 @@ def run_checks(chosen: Settings, table: str, exchange: str, day: str) -> dict[st
     except subprocess.TimeoutExpired as error:
         raise TransientError(f"the checks took longer than {CHECK_TIMEOUT_SECONDS:.0f} s") from error
     return _answer(done.stdout, done.stderr)
+
+
+def _told(instance: Path) -> dict[str, str]:
+    """What the instance's code server judges by, which may be other than the settings of this shell."""
+    try:
+        lines = (instance / CHECKS_FILE).read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return dict(line.split("=", 1) for line in lines)
 
 
 def _answer(stdout: str, stderr: str) -> dict[str, Any]:

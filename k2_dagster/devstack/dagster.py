@@ -27,6 +27,7 @@ from k2_dagster.devstack.dagster_calls import (
     ask,
     greets,
 )
+from k2_dagster.devstack.dagster_instance import prepare_instance
 from k2_dagster.devstack.files import write_atomically
 from k2_dagster.devstack.locking import exclusive
 from k2_dagster.devstack.part import Part
@@ -212,6 +213,7 @@ class DagsterParts:
             part.interrupted = interrupted
         with exclusive(self.home / "run" / "dagster.lock", progress):
             self._lay_out()
+            prepare_instance(self.instance_folder, self.environment(), progress)
             was_running = self.code_server.find() is not None
             try:
                 side_by_side([partial(part.ensure, progress) for part in parts], interrupted)
@@ -253,7 +255,9 @@ class DagsterParts:
         values = as_environment(self.settings) | {"K2_HOME": str(self.home)}
         if self.settings.profiles is not None:
             values["K2_PROFILES"] = str(self.settings.profiles.absolute())
-        return values | {"DAGSTER_HOME": str(self.instance_folder), "PYTHONUNBUFFERED": "1"}
+        # Each tick is in Dagster's storage with its reason; four lines for each are 20 MB a day in the daemon's log
+        quiet = {"DAGSTER_DAEMON_LOG_LEVEL": "warning"}
+        return values | quiet | {"DAGSTER_HOME": str(self.instance_folder), "PYTHONUNBUFFERED": "1"}
 
     def _lay_out(self) -> None:
         self.instance_folder.mkdir(parents=True, exist_ok=True)

@@ -1,150 +1,181 @@
-"""The mirror: what landed, as Dagster materializations, from `k2.commits` by one cursor.
+"""The commits sensor: partitions that commits touched are reported and checked, all in one run, at most one a minute.
 
-Runs and `k2 ingest` processes only commit; this sensor reports. So a run that died after its commit is reported all the
-same, and a table that gets a commit a second costs one event a minute per partition.
-
-What is guaranteed: every commit is counted in exactly one materialization of each partition that it touched, also when
-this process, the daemon or Dagster's database dies at any point, and when two daemons evaluate the sensor at once.
+One cursor leads from `k2.commits` to what the UI shows. The check run that the sensor launches reports a partition (see
+`assets/mirror.py`) together with the checks of what it reports; between two such runs nothing moves in the UI, so a
+failed check stays failed. One run a minute for all keeps twenty trickling exchanges from starting eighty, and while one
+is unfinished no other is launched, so that checks which take long become rarer by themselves.
 
 1. lock      one evaluation at a time, on PostgreSQL; a second one skips its tick
 2. read      commits behind the cursor, table by table: positions become visible in order only within a table
-3. choose    partitions with something to report, unless reported less than a minute ago, or not begun yet (tomorrow)
-4. confirm   the newest mirrored materialization of the partition says through which position it counts
-5. report    one event for what is behind that position
-6. cursor    saved by Dagster after the tick; if that fails, step 4 finds what step 5 wrote
+3. choose    what is due: never reported, or reported long enough ago and touched since; partitions whose failure
+             stands are looked at again each hour, those whose messages wait every five minutes
+4. report    by the sensor itself, what no check run has: a partition's first commits at once, others when overdue
+5. launch    one check run for what was chosen
+6. cursor    saved by Dagster after the tick; if that fails, step 4 and the run find what was reported already
 """
 
-import json
-import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
-from sqlalchemy import func, select, text
+from sqlalchemy import select
 
-from k2_dagster.assets.partitions import is_partition, partition_key
+from k2_dagster.assets.landed import is_behind, partition_size
+from k2_dagster.assets.mirror import REPORT_INTERVAL_SECONDS, last_report, report, reporter
+from k2_dagster.assets.partitions import Partition, is_partition
+from k2_dagster.assets.unstable import sensor
+from k2_dagster.errors import K2Error, NotInitialized
+from k2_dagster.jobs import check_job, check_run_config, materialize_job
 from k2_dagster.resources.platform import Platform
+from k2_dagster.resources.tags import CHECKS_LANE, LANE_TAG, MAX_RUNTIME_TAG, UNFINISHED
 from k2_dagster.schemas.datasets import TABLES, table_name
+from k2_dagster.sensors.cursor import Cursor, day_of
+from k2_dagster.sensors.recheck import rechecks
 from k2_dagster.sensors.reported import tell_reported
 from k2_dagster.state.database import Database
-from k2_dagster.state.locks import lock_key
-from k2_dagster.state.tables import commits, gaps
+from k2_dagster.state.tables import commits
 
 # Dagster's loop is 5 s; see the lag sensor.
 MINIMUM_INTERVAL_SECONDS = 1
-# One event a minute per partition: at 30 streams 90 MB a day in Dagster's storage, where one per commit is 1.8 GB.
-REPORT_INTERVAL_SECONDS = 60.0
 # Commits read in a tick (2 KB each); what is left is read in the next, 5 s later.
 COMMITS_READ = 5_000
-# Events written in a tick (10 ms each): a tick over 60 s would lose its cursor.
-REPORTS_PER_TICK = 200
-# Materializations of one partition looked through for the newest mirrored one; hand-made ones may lie between.
-EVENTS_READ = 20
-
-THROUGH = "through_position"
-LOCK_NAME = "k2:mirror"
-
-Partition = tuple[str, str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """`read` is the last position read of each table; `waiting` is the first unreported one of each partition.
-
-    `reported_at` (epoch seconds) spares a look for partitions that were reported within the interval; it proves
-    nothing.
-    """
-
-    read: Mapping[str, int] = field(default_factory=dict)
-    waiting: Mapping[Partition, int] = field(default_factory=dict)
-    reported_at: Mapping[Partition, float] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, stored: str | None) -> "Cursor":
-        """From what Dagster stored; nothing stored means from the first commit on."""
-        if not stored:
-            return cls()
-        found = json.loads(stored)
-        return cls(
-            read={name: int(position) for name, position in found["read"].items()},
-            waiting={_partition(key): int(position) for key, position in found["waiting"].items()},
-            reported_at={_partition(key): float(at) for key, at in found["reported_at"].items()},
-        )
-
-    def dump(self) -> str:
-        """As JSON."""
-        waiting = {"|".join(key): at for key, at in self.waiting.items()}
-        reported_at = {"|".join(key): at for key, at in self.reported_at.items()}
-        return json.dumps({"read": self.read, "waiting": waiting, "reported_at": reported_at})
+# Partitions looked at in a tick (20 ms each, 150 ms where one is reported): one over 60 s would lose its cursor.
+LOOKS_PER_TICK = 60
+# Between two check runs; each costs its start, 2 CPU-seconds.
+LAUNCH_INTERVAL_SECONDS = 60.0
+# Partitions in one check run (0.3 s and 30 KB of events each): more than this wait for the next, oldest first. At this
+# pace Dagster's storage grows by 1.6 GB a day, of which pruning leaves two days.
+PARTITIONS_PER_RUN = 40
+# The cursor's name for when a check run was last launched.
+LAUNCHED = "launched"
+# Check runs that fail keep nothing from being reported for longer than this.
+OVERDUE_SECONDS = 300.0
+# Run monitoring fails a check run that takes longer; the next one may begin.
+LONGEST_CHECK_RUN_SECONDS = 1_800
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Where the mirror got to with one partition, and when (epoch seconds)."""
-
-    through: int = 0
-    at: float = 0.0
-
-
-def _partition(key: str) -> Partition:
-    dataset, exchange, day = key.split("|")
-    return dataset, exchange, day
-
-
-@dg.sensor(
+@sensor(
     name="commits",
-    target=dg.AssetSelection.assets(*TABLES),
+    jobs=[check_job, materialize_job],
     minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Logs a materialization for each partition that commits touched, at most one a minute.",
+    description="Reports and checks the partitions that commits touched: a materialization with its checks, at most "
+    "one a minute.",
 )
 def commits_sensor(context: dg.SensorEvaluationContext, k2: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """One tick."""
-    with _only_one(k2.database) as mine:  # Step 1
+    with reporter(k2.database) as mine:  # Step 1
         if not mine:
-            return dg.SensorResult(skip_reason="another daemon is mirroring")
-        saved = Cursor.load(context.cursor)
-        tell_reported(k2.database, saved.read, saved.waiting)
-        cursor, reported, invalid = mirror(context.instance, k2, saved, time.time())
-    for dataset, exchange, day in invalid:
+            return dg.SensorResult(skip_reason="somebody else is reporting")
+        try:
+            saved = Cursor.load(context.cursor)
+            tell_reported(k2.database, saved.read, saved.waiting)
+            tick = Tick(context.instance, k2, saved, time.time())
+            chosen = tick.choose()
+        except NotInitialized as missing:
+            return dg.SensorResult(skip_reason=f"there is nothing to report yet: {missing}")
+    for dataset, exchange, day in sorted(tick.invalid):
         context.log.error("%s %s %s: commits name this partition, but there is none such", dataset, exchange, day)
-    words = f"{reported} partitions reported, {len(cursor.waiting)} wait"
-    return dg.SensorResult(skip_reason=words, cursor=cursor.dump())
+    for partition, error in tick.errors.items():
+        context.log.error("%s %s %s cannot be reported: %s", *partition, error)
+    if not chosen:
+        return dg.SensorResult(skip_reason=tick.words(), cursor=tick.cursor().dump())
+    tags = {LANE_TAG: CHECKS_LANE, MAX_RUNTIME_TAG: str(LONGEST_CHECK_RUN_SECONDS)}
+    config = check_run_config(chosen, mirrored=True)
+    request = dg.RunRequest(job_name=check_job.name, run_config=config, tags=tags)  # Step 5
+    return dg.SensorResult(run_requests=[request], cursor=tick.cursor().dump())
 
 
-def mirror(
-    instance: dg.DagsterInstance, k2: Platform, cursor: Cursor, now: float
-) -> tuple[Cursor, int, list[Partition]]:
-    """Report what is due. Returns the next cursor, how many events were written, and partitions that do not exist.
+class Tick:
+    """Steps 2 to 4 at one time (epoch seconds). Make it as the `reporter`."""
 
-    Call it with the lock held: two at once could write the same event.
-    """
-    read, touched = read_touched(k2.database, cursor.read)  # Step 2
-    waiting, invalid = dict(cursor.waiting), set()
-    for partition, position in touched:
-        if _is_future(partition, now) or is_partition(k2.profiles, partition[1], partition[2], _time(now)):
-            waiting.setdefault(partition, position)
-        else:
-            invalid.add(partition)
-    recently = {one: at for one, at in cursor.reported_at.items() if now - at < REPORT_INTERVAL_SECONDS}
-    due = [one for one in waiting if one not in recently and not _is_future(one, now)]  # Step 3
-    reported = 0
-    for partition in sorted(due, key=lambda one: waiting[one])[:REPORTS_PER_TICK]:
-        last = last_report(instance, partition)  # Step 4
-        if now - last.at < REPORT_INTERVAL_SECONDS:
-            recently[partition] = last.at
-            continue
-        found = _commits_of(k2.database, partition, max(waiting[partition], last.through + 1), read)
-        if found:
-            instance.report_runless_asset_event(_materialization(k2, partition, found))  # Step 5
-            recently[partition] = now
-            reported += 1
-        del waiting[partition]
-    return Cursor(read, waiting, recently), reported, sorted(invalid)
+    def __init__(self, instance: dg.DagsterInstance, k2: Platform, before: Cursor, now: float) -> None:
+        self.instance = instance
+        self.k2 = k2
+        self.now = now
+        self.read: Mapping[str, int]
+        self.waiting = dict(before.waiting)
+        self.due_at = dict(before.due_at)
+        self.again = list(before.again)
+        self.looked_at = dict(before.looked_at)
+        self.invalid: set[Partition] = set()
+        self.errors: dict[Partition, K2Error] = {}
+        self.reported = 0
+        self._read(before)
+
+    def choose(self) -> list[Partition]:
+        """The partitions to check now, in one run; none while one is unfinished or was launched a moment ago."""
+        recent = self.now < self.looked_at.get(LAUNCHED, 0.0) + LAUNCH_INTERVAL_SECONDS
+        busy = recent or self._check_run_is_unfinished()
+        chosen = [one for one in self._due(busy) if self._look(one, busy)]
+        if busy:
+            return []
+        more, looked_at = rechecks(self.instance, self.k2, self.looked_at, self.now)
+        self.looked_at |= looked_at
+        again = [one for one in dict.fromkeys([*self.again, *more]) if one not in chosen]
+        room = max(0, PARTITIONS_PER_RUN - len(chosen))
+        self.again = again[room:]
+        chosen += again[:room]
+        if chosen:
+            self.looked_at[LAUNCHED] = self.now
+        return chosen
+
+    def cursor(self) -> Cursor:
+        """The next tick's memory."""
+        due_at = {one: at for one, at in self.due_at.items() if at > self.now or one in self.waiting}
+        return Cursor(self.read, self.waiting, due_at, self.again, self.looked_at)
+
+    def words(self) -> str:
+        """Why nothing was launched."""
+        return f"{len(self.waiting)} partitions wait for their report" if self.waiting else "nothing landed"
+
+    def _read(self, before: Cursor) -> None:  # Step 2
+        self.read, touched = read_touched(self.k2.database, before.read)
+        time_now = datetime.fromtimestamp(self.now, UTC)
+        for partition, position in touched:
+            if partition[2] > day_of(self.now) or is_partition(self.k2.profiles, *partition[1:], time_now):
+                self.waiting.setdefault(partition, position)
+            else:
+                self.invalid.add(partition)
+
+    def _due(self, busy: bool) -> list[Partition]:  # Step 3
+        """Partitions to look at, those that wait for longest first. While a check run is at work, it is about to report
+        what it was launched for: only what is overdue is looked at."""
+        grace = OVERDUE_SECONDS if busy else 0.0
+        # Tables keep rows of tomorrow, from venues whose clock is ahead; its partition begins at midnight
+        begun = (one for one in self.waiting if one[2] <= day_of(self.now))
+        due = [one for one in begun if self.due_at.get(one, 0.0) + grace * (one in self.due_at) <= self.now]
+        most = LOOKS_PER_TICK if busy else PARTITIONS_PER_RUN
+        return sorted(due, key=lambda one: self.waiting[one])[:most]
+
+    def _look(self, partition: Partition, busy: bool) -> bool:
+        """Whether the partition is to be reported and checked now; what a check run must not hold up is reported."""
+        last = last_report(self.instance, partition)
+        if not is_behind(self.k2.database, partition, last.through, self.read[table_name(partition[0])]):
+            del self.waiting[partition]
+            self.due_at[partition] = last.next_at
+            return False
+        if self.now < last.next_at:
+            self.due_at[partition] = last.next_at
+            return False
+        alone = last.through == 0 or self.now > last.next_at + OVERDUE_SECONDS
+        if alone:
+            self._report(partition)
+        # what the next check run is to report is looked at again when it is launched, or when it is overdue
+        self.due_at[partition] = self.now if busy and not alone else self.now + REPORT_INTERVAL_SECONDS
+        return True
+
+    def _report(self, partition: Partition) -> None:  # Step 4
+        try:
+            size = partition_size(self.k2, partition)
+            self.reported += report(self.instance, self.k2, partition, self.read[table_name(partition[0])], size)
+        except K2Error as error:
+            self.errors[partition] = error
+
+    def _check_run_is_unfinished(self) -> bool:
+        unfinished = dg.RunsFilter(statuses=UNFINISHED, tags={LANE_TAG: CHECKS_LANE})
+        return bool(self.instance.get_runs(unfinished, limit=1))
 
 
 def read_touched(database: Database, read: Mapping[str, int]) -> tuple[dict[str, int], list[tuple[Partition, int]]]:
@@ -164,109 +195,3 @@ def read_touched(database: Database, read: Mapping[str, int]) -> tuple[dict[str,
                 after[name] = int(one.position)
                 touched += [((dataset, str(one.exchange), str(day)), int(one.position)) for day in one.days]
     return after, touched
-
-
-def last_report(instance: dg.DagsterInstance, partition: Partition) -> Report:
-    """What the newest mirrored materialization of a partition says."""
-    dataset, exchange, day = partition
-    of_partition = dg.AssetRecordsFilter(
-        asset_key=dg.AssetKey(dataset), asset_partitions=[partition_key(exchange, day)]
-    )
-    page: str | None = None
-    while True:
-        found = instance.fetch_materializations(of_partition, limit=EVENTS_READ, cursor=page)
-        for record in found.records:
-            event = record.asset_materialization
-            through = event.metadata.get(THROUGH) if event is not None else None
-            if through is not None:
-                return Report(int(str(through.value)), record.timestamp)
-        if not found.has_more:
-            return Report()
-        page = found.cursor
-
-
-def _commits_of(database: Database, partition: Partition, first: int, read: Mapping[str, int]) -> Sequence[Any]:
-    dataset, exchange, day = partition
-    query = (
-        select(commits)
-        .where(
-            commits.c.table_name == table_name(dataset),
-            commits.c.exchange == exchange,
-            commits.c.position >= first,
-            commits.c.position <= read[table_name(dataset)],
-            commits.c.days.has_key(day),
-        )
-        .order_by(commits.c.position)
-    )
-    with database.begin() as connection:
-        return connection.execute(query).all()
-
-
-def _materialization(k2: Platform, partition: Partition, found: Sequence[Any]) -> dg.AssetMaterialization:
-    dataset, exchange, day = partition
-    return dg.AssetMaterialization(
-        asset_key=dg.AssetKey(dataset),
-        partition=partition_key(exchange, day),
-        description=f"{len(found)} commits",
-        metadata={**summary(found, day), "gaps": _gap_count(k2.database, partition)},
-    )
-
-
-def summary(found: Sequence[Any], day: str) -> dict[str, Any]:
-    """Metadata of commits, oldest first, for one of the days they touched. Numbers are what the UI can plot.
-
-    `rows` are those of the day; the other counts and the bytes are of whole commits, which may touch two days.
-    """
-    seconds = sorted(float(one.commit_seconds) for one in found if one.commit_seconds is not None)
-    offsets: dict[str, list[int]] = {}
-    for commit in found:
-        for one in commit.ranges:
-            place = f"{one['topic']}:{one['partition']}"
-            known = offsets.setdefault(place, [int(one["start"]), int(one["end"])])
-            known[0], known[1] = min(known[0], int(one["start"])), max(known[1], int(one["end"]))
-    last = found[-1]
-    out: dict[str, Any] = {
-        "rows": sum(int(one.days[day]) for one in found),
-        "quarantined": sum(int(one.counts.get("quarantined", 0)) for one in found),
-        "duplicates": sum(int(one.counts.get("duplicates", 0)) for one in found),
-        "late": sum(int(one.counts.get("late", 0)) for one in found),
-        "bytes": sum(int(one.counts.get("bytes", 0)) for one in found),
-        "commits": len(found),
-        "offsets": dg.MetadataValue.json(offsets),
-        # as text: snapshot ids are beyond what a browser's numbers hold exactly
-        "snapshot_id": str(last.snapshot_id),
-        "schema_ids": dg.MetadataValue.json(sorted({number for one in found for number in one.schema_ids})),
-        "last_commit": dg.MetadataValue.timestamp(last.stamp),
-        "runs": dg.MetadataValue.json(sorted({one.run_id for one in found if one.run_id})),
-        "code_version": last.code_version,
-        "rules_version": int(last.rules_version),
-        THROUGH: int(last.position),
-    }
-    if seconds:
-        out |= {"commit_seconds_p50": round(statistics.median(seconds), 6), "commit_seconds_max": seconds[-1]}
-    return out
-
-
-def _gap_count(database: Database, partition: Partition) -> int:
-    dataset, exchange, day = partition
-    query = select(func.count()).where(
-        gaps.c.dataset == dataset, gaps.c.exchange == exchange, gaps.c.event_day == day, gaps.c.state == "open"
-    )
-    with database.begin() as connection:
-        return int(connection.execute(query).scalar_one())
-
-
-def _is_future(partition: Partition, now: float) -> bool:
-    """Tables keep rows of tomorrow, from venues whose clock is ahead; its partition begins at midnight."""
-    return partition[2] > _time(now).date().isoformat()
-
-
-def _time(now: float) -> datetime:
-    return datetime.fromtimestamp(now, UTC)
-
-
-@contextmanager
-def _only_one(database: Database) -> Iterator[bool]:
-    with database.begin() as connection:
-        key = {"key": lock_key(LOCK_NAME)}
-        yield bool(connection.execute(text("select pg_try_advisory_xact_lock(:key)"), key).scalar_one())

@@ -3,22 +3,27 @@
 An exchange is drained when `drain_min_rows` messages wait, or when messages may have waited for
 `freshness_target_seconds` (counted from the last tick that did not see them, kept in the cursor), and no unfinished run
 carries its `k2/stream` tag. There is no run key: a key once used is skipped for ever, also after a failed run. After a
-failure the next run waits, longer each time. Exchanges that a living `k2 ingest` process holds are left alone.
+failure the next run waits, longer each time. Exchanges that a living `k2 ingest` process holds are left alone, and
+taken over in the tick that finds the lease stale or given back.
+
+A tick that finds nothing new writes nothing to its log, which Dagster keeps as a file of its own.
 """
 
 import json
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from k2_dagster.errors import K2Error
+from k2_dagster.assets.unstable import sensor
+from k2_dagster.errors import NotInitialized
 from k2_dagster.ingest.lag import LagReport
-from k2_dagster.jobs import INGEST_LANE, STREAM_TAG, drain_job, drain_run_config
+from k2_dagster.jobs import drain_job, drain_run_config
 from k2_dagster.resources.platform import Platform
-from k2_dagster.resources.pruning import LANE_TAG
+from k2_dagster.resources.tags import INGEST_LANE, LANE_TAG, STREAM_TAG, UNFINISHED, drain_tags
+from k2_dagster.sensors.observing import observe
+from k2_dagster.sensors.problems import Problems, changes, problems
 from k2_dagster.settings import Settings
 from k2_dagster.state.leases import read_leases
 
@@ -32,19 +37,8 @@ FAILURE_WINDOW = timedelta(minutes=15)
 FAILURES_READ = 200
 # Unfinished drains: one per exchange at most, and those that the queue holds back.
 UNFINISHED_READ = 1_000
-
-# A run that is still there so long after its cap has lost its code server; run monitoring then fails it, and the
-# exchange is free again.
-OVERTIME_SECONDS = 60.0
-MAX_RUNTIME_TAG = "dagster/max_runtime"
-
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+# Problems that the tick's reason spells out; all of them were logged when they came up.
+PROBLEMS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +52,24 @@ class Failures:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """What the cursor holds (epoch seconds): by exchange, since when messages may have waited and when we last launched
-    a run; and when the last tick was."""
+    a run; when the last tick was; which exchanges were leased; by topic, what was wrong with it and when it was
+    observed (with the sum of its ends)."""
 
     waiting_since: Mapping[str, float] = field(default_factory=dict)
     launched_at: Mapping[str, float] = field(default_factory=dict)
     ticked_at: float | None = None
+    leased: Sequence[str] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
+    observed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, cursor: str | None) -> "Memory":
         """From a cursor; an empty one knows nothing."""
-        return cls(**json.loads(cursor)) if cursor else cls()
+        if not cursor:
+            return cls()
+        found = json.loads(cursor)
+        observed = {topic: (float(at), int(total)) for topic, (at, total) in found.pop("observed", {}).items()}
+        return cls(**found, observed=observed)
 
     def dump(self) -> str:
         """As a cursor."""
@@ -84,32 +86,41 @@ class Decision:
 
 def decide(
     lags: Mapping[str, int],
-    occupied: set[str],
+    draining: set[str],
+    leased: set[str],
     failures: Mapping[str, Failures],
     memory: Memory,
     now: float,
     settings: Settings,
 ) -> Decision:
-    """Which exchanges to drain now. `lags` are messages that wait, by exchange; `occupied` have a run or a lease."""
+    """Which exchanges to drain now. `lags` are messages that wait, by exchange; `draining` have an unfinished run,
+    `leased` a living process."""
     launch: list[str] = []
     waiting: dict[str, float] = {}
     for exchange, messages in sorted(lags.items()):
-        if messages <= 0 or exchange in occupied:
+        if messages <= 0 or exchange in draining:
             continue
-        # messages first seen now may be as old as the last look
-        since = waiting[exchange] = memory.waiting_since.get(
-            exchange, now if memory.ticked_at is None else memory.ticked_at
-        )
-        failed = failures.get(exchange)
-        if failed is not None and now < failed.last_ended + retry_seconds(failed.count):
+        # messages first seen now may be as old as the last look, or have waited for ever when there was none
+        since = waiting[exchange] = memory.waiting_since.get(exchange, memory.ticked_at or 0.0)
+        if exchange in leased or _must_wait(failures.get(exchange), now):
             continue
-        ours_failed = failed is not None and failed.last_ended >= memory.launched_at.get(exchange, now)
+        left = exchange in memory.leased
         long_enough = now - since >= settings.freshness_target_seconds
-        if messages >= settings.drain_min_rows or long_enough or ours_failed:
+        ours_failed = _failed_since(failures.get(exchange), memory.launched_at.get(exchange, now))
+        if messages >= settings.drain_min_rows or long_enough or ours_failed or left:
             launch.append(exchange)
             del waiting[exchange]
     launched = {**memory.launched_at, **dict.fromkeys(launch, now)}
-    return Decision(launch, Memory(waiting, launched, now))
+    after = replace(memory, waiting_since=waiting, launched_at=launched, ticked_at=now, leased=sorted(leased))
+    return Decision(launch, after)
+
+
+def _must_wait(failed: Failures | None, now: float) -> bool:
+    return failed is not None and now < failed.last_ended + retry_seconds(failed.count)
+
+
+def _failed_since(failed: Failures | None, launched_at: float) -> bool:
+    return failed is not None and failed.last_ended >= launched_at
 
 
 def retry_seconds(failures: int) -> float:
@@ -117,7 +128,7 @@ def retry_seconds(failures: int) -> float:
     return min(FIRST_RETRY_SECONDS * 2.0 ** (failures - 1), LONGEST_RETRY_SECONDS)
 
 
-@dg.sensor(
+@sensor(
     name="lag",
     job=drain_job,
     minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
@@ -126,23 +137,35 @@ def retry_seconds(failures: int) -> float:
 )
 def lag_sensor(context: dg.SensorEvaluationContext, k2: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """One tick. Raises the first error only when not a single stream could be looked at."""
-    started = time.monotonic()
     now = datetime.now(UTC)
-    report = k2.lag.read(sorted(k2.profiles.exchanges))
-    for topic, error in report.errors.items():
-        context.log.error("%s: %s", topic, error)
-    if report.errors and not report.lags:
-        raise next(iter(report.errors.values()))
-    occupied = unfinished_streams(context.instance) | leased_exchanges(k2)
-    failures = failed_streams(context.instance, now)
     memory = Memory.load(context.cursor)
-    decision = decide(by_exchange(report), occupied, failures, memory, now.timestamp(), k2.settings)
-    context.log.info("looked at %d streams in %.0f ms", len(report.lags), (time.monotonic() - started) * 1000)
+    try:
+        report = k2.lag.read(sorted(k2.profiles.exchanges))
+        found = problems(k2, report)
+    except NotInitialized as error:
+        return dg.SensorResult(skip_reason=f"there is nothing to look at yet: {error}")
+    _tell(context, memory.problems, found)
+    if found.by_topic and not report.lags:
+        raise next(iter(found.by_topic.values()))
+    draining, leased = unfinished_streams(context.instance), leased_exchanges(k2)
+    failures = failed_streams(context.instance, now)
+    decision = decide(by_exchange(report), draining, leased, failures, memory, now.timestamp(), k2.settings)
+    seen, observed = observe(report.lags, memory.observed, now.timestamp())
     return dg.SensorResult(
         run_requests=[_request(exchange, k2.settings) for exchange in decision.launch] or None,
-        skip_reason=None if decision.launch else skip_reason(report, occupied),
-        cursor=decision.memory.dump(),
+        skip_reason=None if decision.launch else skip_reason(report, found, draining | leased),
+        asset_events=seen,
+        cursor=replace(decision.memory, problems=found.told(), observed=observed).dump(),
     )
+
+
+def _tell(context: dg.SensorEvaluationContext, before: Mapping[str, str], found: Problems) -> None:
+    """Log what has changed."""
+    new, mended = changes(before, found.told())
+    for topic in sorted(new):
+        context.log.error("%s: %s", topic, found.by_topic[topic])
+    for topic in mended:
+        context.log.info("%s can be looked at again", topic)
 
 
 def by_exchange(report: LagReport) -> dict[str, int]:
@@ -153,20 +176,19 @@ def by_exchange(report: LagReport) -> dict[str, int]:
     return out
 
 
-def skip_reason(report: LagReport, occupied: set[str]) -> str:
-    """Why nothing was launched, with every topic that could not be looked at."""
+def skip_reason(report: LagReport, found: Problems, occupied: set[str]) -> str:
+    """Why nothing was launched, with the topics that could not be looked at."""
     behind = {exchange: messages for exchange, messages in by_exchange(report).items() if messages}
-    text = "nothing waits"
+    parts = ["nothing waits"]
     if behind:
         words = [f"{name} {count}{' (being drained)' if name in occupied else ''}" for name, count in behind.items()]
-        text = f"waiting: {', '.join(words)}"
-    broken = [f"{topic}: {first_line(error)}" for topic, error in report.errors.items()]
-    return f"{text}. {len(broken)} topics not looked at: {'; '.join(broken)}" if broken else text
-
-
-def first_line(error: K2Error) -> str:
-    """The message without its advice."""
-    return error.message.splitlines()[0]
+        parts = [f"waiting: {', '.join(words)}"]
+    if found.not_initialised:
+        parts.append(f"{len(found.not_initialised)} exchanges of the profiles are not initialised")
+    if found.by_topic:
+        shown = [f"{topic}: {text}" for topic, text in found.told().items()][:PROBLEMS_SHOWN]
+        parts.append(f"{len(found.by_topic)} topics not looked at: {'; '.join(shown)}")
+    return ". ".join(parts)
 
 
 def unfinished_streams(instance: dg.DagsterInstance) -> set[str]:
@@ -197,6 +219,6 @@ def leased_exchanges(k2: Platform) -> set[str]:
 
 
 def _request(exchange: str, settings: Settings) -> dg.RunRequest:
-    longest = settings.ingest_run_cap_seconds + OVERTIME_SECONDS
-    tags = {STREAM_TAG: exchange, LANE_TAG: INGEST_LANE, MAX_RUNTIME_TAG: str(int(longest))}
-    return dg.RunRequest(run_config=drain_run_config(exchange), tags=tags)
+    return dg.RunRequest(
+        run_config=drain_run_config(exchange), tags=drain_tags(exchange, settings.ingest_run_cap_seconds)
+    )

@@ -94,12 +94,23 @@ def _whole_minutes(found: Sequence[Any], end: int) -> Sequence[Any]:
 
 
 def _groups(batch: Sequence[Any]) -> list[list[Any]]:
-    """Commits of one stream and minute under the same rules and code, oldest first."""
-    out: dict[tuple[Any, ...], list[Any]] = {}
+    """Neighbouring commits of one stream and minute, of the same days, under the same rules and code, oldest first.
+
+    Only of the same days: what Dagster has reported of a day is told by the position of the day's newest commit, and a
+    day must not come with a later position than it had.
+    """
+    out: list[list[Any]] = []
+    newest: dict[tuple[str, str], tuple[tuple[Any, ...], list[Any]]] = {}
     for one in batch:
-        key = (one["exchange"], one["dataset"], _minute(one["stamp"]), one["rules_version"], one["code_version"])
-        out.setdefault(key, []).append(one)
-    return list(out.values())
+        stream = one["exchange"], one["dataset"]
+        key = (_minute(one["stamp"]), sorted(one["days"]), one["rules_version"], one["code_version"])
+        known = newest.get(stream)
+        if known is not None and known[0] == key:
+            known[1].append(one)
+            continue
+        newest[stream] = key, [one]
+        out.append(newest[stream][1])
+    return out
 
 
 def _minute(stamp: datetime) -> datetime:

@@ -7,13 +7,15 @@ import click
 from rich.console import Console
 
 from proofs.bench.connect import measure_connect
+from proofs.bench.dagster import measure_checks, measure_ticks
 from proofs.bench.ingest import ROUNDS, measure_ingest, measure_memory
 from proofs.bench.results import Measure, save, show
 from proofs.bench.setting import Bench, open_bench
 from proofs.bench.stages import measure_stages
 from proofs.bench.tables import measure_commits, measure_layout
 
-# Messages (of `commits`, commits) that each measure takes unless told otherwise: what the project promises figures for.
+# Messages (of `commits`, commits; of `ticks`, topics) that each measure takes unless told otherwise: what the project
+# promises figures for.
 SIZES = {
     "ingest": 6_000_000,
     "connect": 12_000_000,
@@ -21,13 +23,17 @@ SIZES = {
     "commits": 2_000,
     "stages": 3_000_000,
     "memory": 6_000_000,
+    "ticks": 20,
+    "checks": 3_000_000,
 }
 
 
 @click.command()
 @click.argument("name", required=False, type=click.Choice(list(SIZES)))
 @click.option(
-    "--size", type=click.IntRange(1), help="Messages (for `commits`: commits); default: see docs/performance.md"
+    "--size",
+    type=click.IntRange(1),
+    help="Messages (`commits`: commits; `ticks`: topics); default: docs/performance.md",
 )
 @click.option(
     "--rounds", default=ROUNDS, show_default=True, type=click.IntRange(1), help="Interleaved rounds of `ingest`."
@@ -60,6 +66,8 @@ def _measure(bench: Bench, name: str, size: int, rounds: int, progress: Callable
         "commits": measure_commits,
         "stages": measure_stages,
         "memory": measure_memory,
+        "ticks": measure_ticks,
+        "checks": measure_checks,
     }[name](bench, size, progress)
 
 

@@ -70,7 +70,7 @@ class Bench:
             yield settings
         finally:
             shutil.rmtree(warehouse, ignore_errors=True)
-            self._drop(name)
+            self.drop(name)
 
     def topics(self, messages: int, seed: int) -> Topics:
         """Make and fill the topics of a measure."""
@@ -82,7 +82,8 @@ class Bench:
         fill(settings, names[1], WARM_UP_MESSAGES, seed + 1)
         return Topics(names[0], names[1], path, fill(settings, names[0], messages, seed))
 
-    def _drop(self, name: str) -> None:
+    def drop(self, name: str) -> None:
+        """Remove a database of the stack."""
         state = load_state(self.stack.home)
         if state is None:
             return

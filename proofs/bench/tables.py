@@ -42,7 +42,7 @@ def measure_layout(bench: Bench, messages: int, progress: Progress) -> list[Meas
     """Drain a topic, then give PyIceberg's default writer the same rows and schema, and compare the data files."""
     topics = bench.topics(messages, seed=4)
     with bench.lake(topics.profiles) as settings:
-        ours = _drain(settings, topics.exchange)
+        ours = drain(settings, topics.exchange)
         catalog = open_catalog(settings)
         try:
             rows, theirs = _write_by_default(catalog)
@@ -60,7 +60,7 @@ def measure_layout(bench: Bench, messages: int, progress: Progress) -> list[Meas
     ]  # fmt: skip
 
 
-def _drain(settings: Settings, exchange: str) -> int:
+def drain(settings: Settings, exchange: str) -> int:
     """Bytes of the data files that ingest wrote."""
     reports: list[CommitReport] = []
     with Connections.open(settings, load_profiles(settings.profiles)) as connections:

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+EXCHANGE = "sim_crypto"
 GAP_MESSAGES = 7
 DUPLICATE_MESSAGES = 12
 CORRUPT_MESSAGES = 3
-# After the last fault the kill, a drain and a verify still need their time.
-SHORTEST_SECONDS = 30
+# Rows are in Iceberg this soon after the end of the installation.
+FIRST_ROWS_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,31 +23,38 @@ class Moment:
 
 
 TIMELINE = (
-    Moment(10, f"planting a gap: {GAP_MESSAGES} trades of one symbol never arrive", f"drop:{GAP_MESSAGES}@10s"),
+    Moment(10, f"planting a gap: {GAP_MESSAGES} trades of one symbol never arrive", f"drop:{GAP_MESSAGES}@10s/ticks"),
     Moment(14, f"planting {DUPLICATE_MESSAGES} duplicates", f"duplicate:{DUPLICATE_MESSAGES}@14s"),
     Moment(18, f"planting {CORRUPT_MESSAGES} corrupt messages", f"corrupt:{CORRUPT_MESSAGES}@18s"),
-    Moment(22, "kill -9 of the ingest run, as soon as one is at work", None),
+    Moment(22, "next: kill -9 of an ingest run that has committed", None),
 )
 KILL = TIMELINE[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the closing table."""
+    """One line of the closing table. Without `planted` it is a count: a capture brings what it brings."""
 
     what: str
-    planted: int
+    planted: int | None
     found: int
 
     @property
     def holds(self) -> bool:
         """Found is what was planted."""
-        return self.planted == self.found
+        return self.planted is None or self.planted == self.found
 
 
-def feed_options(faults: bool) -> list[str]:
+def feed_options() -> list[str]:
     """The simulator's fault options of the timeline."""
-    return [part for moment in TIMELINE if moment.fault and faults for part in ("--fault", moment.fault)]
+    return [part for moment in TIMELINE if moment.fault for part in ("--fault", moment.fault)]
+
+
+def due(waiting: list[Moment], elapsed_seconds: float) -> list[Moment]:
+    """Take the moments whose time has come from those that wait."""
+    found = [one for one in waiting if one.at_seconds <= elapsed_seconds]
+    waiting[:] = [one for one in waiting if one.at_seconds > elapsed_seconds]
+    return found
 
 
 def read_truth(lines: Iterable[str]) -> list[dict[str, Any]]:
@@ -62,17 +70,19 @@ def gaps_found(truth: Iterable[Mapping[str, Any]], gaps: Iterable[Mapping[str, A
     return len(planted), len(planted & reported) + surplus
 
 
-def closing_table(
-    truth: list[dict[str, Any]], gaps: Iterable[Mapping[str, Any]], reasons: Mapping[str, int], missing: int, extra: int
+def fault_lines(
+    truth: list[dict[str, Any]] | None, gaps: Iterable[Mapping[str, Any]], reasons: Mapping[str, int]
 ) -> list[Line]:
-    """Planted beside found."""
+    """Planted faults beside found ones. Without `truth` (a capture) nothing was planted; what is found is counted."""
+    gaps = list(gaps)
+    damaged = sum(count for reason, count in reasons.items() if reason != "duplicate")
+    duplicates = reasons.get("duplicate", 0)
+    if truth is None:
+        return [Line("gap", None, len(gaps)), Line("duplicates", None, duplicates), Line("quarantine", None, damaged)]
     planted_gaps, found_gaps = gaps_found(truth, gaps)
     planted = {kind: sum(one["count"] for one in truth if one["type"] == kind) for kind in ("duplicate", "corrupt")}
-    damaged = sum(count for reason, count in reasons.items() if reason != "duplicate")
     return [
         Line("gap", planted_gaps, found_gaps),
-        Line("duplicates", planted["duplicate"], reasons.get("duplicate", 0)),
+        Line("duplicates", planted["duplicate"], duplicates),
         Line("quarantine", planted["corrupt"], damaged),
-        Line("missing", 0, missing),
-        Line("extra", 0, extra),
     ]

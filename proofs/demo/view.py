@@ -1,5 +1,6 @@
-"""The demo's terminal view: figures above, events below. Without a terminal it prints the events only."""
+"""The demo's terminal view: figures above, events below, 80 columns. Without a terminal it prints the events only."""
 
+import threading
 import time
 from collections import deque
 
@@ -12,21 +13,23 @@ from rich.text import Text
 from proofs.demo.plan import Line
 from proofs.demo.state import Totals
 
-# Events that fit beside the figures on a small terminal.
-EVENTS_SHOWN = 12
+# Events that fit beside the figures on a terminal of 24 lines.
+EVENTS_SHOWN = 15
 REFRESHES_PER_SECOND = 4
+WIDTH_CHARACTERS = 80
 
 
 class View:
-    """A context manager around the live display."""
+    """A context manager around the live display. Events may come from any thread."""
 
-    def __init__(self, title: str) -> None:
-        self.console = Console()
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self.console = console or Console()
         self.title = title
         self.started = time.monotonic()
         self._events: deque[str] = deque(maxlen=EVENTS_SHOWN)
         self._live = Live(console=self.console, refresh_per_second=REFRESHES_PER_SECOND, transient=False)
         self._totals = Totals()
+        self._drawing = threading.Lock()
 
     def __enter__(self) -> "View":
         if self.console.is_terminal:
@@ -39,23 +42,31 @@ class View:
 
     def event(self, text: str) -> None:
         """Add a line to the event log."""
-        line = f"{time.monotonic() - self.started:6.1f} s  {text}"
-        if self.console.is_terminal:
-            self._events.append(line)
-            self.show(self._totals)
-        else:
-            self.console.print(line, highlight=False)
+        line = f"{time.monotonic() - self.started:5.0f} s  {text}"
+        with self._drawing:
+            if self.console.is_terminal:
+                self._events.append(line)
+                self._draw()
+            else:
+                self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, totals: Totals) -> None:
         """Draw the figures anew."""
-        self._totals = totals
+        with self._drawing:
+            self._totals = totals
+            self._draw()
+
+    def _draw(self) -> None:
         if self.console.is_terminal:
-            self._live.update(Panel(Group(_figures(totals), Text(""), *map(Text, self._events)), title=self.title))
+            lines = [Text(one, no_wrap=True, overflow="ellipsis") for one in self._events]
+            body = Group(figures(self._totals), Text(""), *lines)
+            self._live.update(Panel(body, title=self.title, width=min(WIDTH_CHARACTERS, self.console.width)))
 
 
-def _figures(totals: Totals) -> Table:
-    grid = Table.grid(padding=(0, 4))
-    for _ in range(6):
+def figures(totals: Totals) -> Table:
+    """The figures of now, in a row."""
+    grid = Table.grid(padding=(0, 2))
+    for _ in _NAMES:
         grid.add_column(justify="right")
     grid.add_row(*(Text(name, style="dim") for name in _NAMES))
     grid.add_row(
@@ -69,7 +80,7 @@ def _figures(totals: Totals) -> Table:
     return grid
 
 
-_NAMES = ("messages in", "rows in Iceberg", "quarantined", "lag", "commit p50 / p99", "Dagster runs")
+_NAMES = ("messages in", "rows in Iceberg", "quarantined", "lag", "commit p50 / p99", "runs")
 
 
 def closing(lines: list[Line]) -> Table:
@@ -77,5 +88,6 @@ def closing(lines: list[Line]) -> Table:
     table = Table("", "planted", "found", "", title="Planted and found", title_justify="left", box=None, padding=(0, 2))
     for line in lines:
         mark = Text("ok", style="green") if line.holds else Text("WRONG", style="bold red")
-        table.add_row(line.what, f"{line.planted:,}", f"{line.found:,}", mark)
+        planted = "-" if line.planted is None else f"{line.planted:,}"
+        table.add_row(line.what, planted, f"{line.found:,}", mark)
     return table

@@ -1,18 +1,19 @@
 """The checks on real partitions: clean ones pass, planted defects are found."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from k2_dagster.assets.partitions import partition_key
 from k2_dagster.definitions import build_definitions
-from k2_dagster.jobs import check_job, check_run_config, run_checks
+from k2_dagster.jobs import run_checks
 from k2_dagster.lake.catalog import load_table
 from k2_dagster.resources.lake import duckdb_resource, partition_files
 from k2_dagster.schemas.datasets import TABLES
-from tests.dagster_support import Market, evaluations
+from tests.dagster_support import Market, evaluations, run_check_job
 
 
 def _outcomes(market: Market, instance: dg.DagsterInstance, *tables: str) -> dict[tuple[str, str], bool]:
@@ -65,17 +66,26 @@ def test_a_failed_check_is_recorded_for_its_partition_with_its_runbook_again_and
     market.publish(market.exchange, 1_500, faults=("drop:3@1s/ticks",))
     market.drain(market.exchange)
     for _ in range(2):
-        result = check_job.execute_in_process(
-            run_config=check_run_config([("ticks", market.exchange, market.today)]),
-            instance=instance,
-            resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)},
-        )
+        result = run_check_job(market, instance, [("ticks", market.exchange, market.today)])
         found = evaluations(instance, result.run_id)["sequence_gaps"]
         assert not found.passed
         assert found.severity is dg.AssetCheckSeverity.WARN
         assert found.partition == f"{market.today}|{market.exchange}"
-        assert str(found.metadata["runbook"].value).endswith("docs/runbooks/sequence_gaps.md")
+        url = market.settings.documentation_url
+        assert found.metadata["runbook"].value == f"{url}/runbooks/sequence_gaps.md"
         assert str(found.metadata["what_to_do"].value).startswith("# sequence_gaps")
+
+
+@pytest.mark.stack
+def test_a_partition_that_cannot_be_read_keeps_no_other_from_its_checks(
+    market: Market, instance: dg.DagsterInstance
+) -> None:
+    market.publish(market.exchange, 300)
+    market.drain(market.exchange)
+    partitions = [("ticks", market.exchange, "2031-01-01"), ("ticks", market.exchange, market.today)]
+    result = run_check_job(market, instance, partitions)
+    assert not result.success
+    assert len(evaluations(instance, result.run_id)) == 7
 
 
 @pytest.mark.stack
@@ -92,6 +102,40 @@ def test_materializing_runs_the_checks_of_its_partition(market: Market, instance
     found = {one.check_name: one for one in result.get_asset_check_evaluations()}
     assert len(found) == 7
     assert all(one.passed and one.partition == key for one in found.values())
+    assert all(one.target_materialization_data is not None for one in found.values())
+
+
+@pytest.mark.stack
+def test_a_run_over_a_range_records_its_checks_for_each_partition(market: Market, instance: dg.DagsterInstance) -> None:
+    market.publish(market.exchange, 1_500, faults=("drop:3@1s/ticks",))
+    market.drain(market.exchange)
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    first, last = (partition_key(market.exchange, day) for day in (yesterday, market.today))
+    definitions = build_definitions(market.platform)
+    checks = dg.AssetSelection.checks_for_assets("ticks")
+    job = dg.define_asset_job("only_checks", checks).resolve(asset_graph=definitions.resolve_asset_graph())
+    result = job.execute_in_process(
+        instance=instance, resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)},
+        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+    )  # fmt: skip
+    found = [(one.partition, one.passed) for one in result.get_asset_check_evaluations()]
+    assert sorted(found) == sorted([(first, True)] * 7 + [(last, True)] * 6 + [(last, False)])
+
+
+@pytest.mark.stack
+def test_checks_that_are_executed_without_a_partition_are_those_of_today(
+    market: Market, instance: dg.DagsterInstance
+) -> None:
+    market.publish(market.exchange, 300)
+    market.drain(market.exchange)
+    definitions = build_definitions(market.platform)
+    checks = dg.AssetSelection.checks_for_assets("ticks")
+    job = dg.define_asset_job("only_checks", checks).resolve(asset_graph=definitions.resolve_asset_graph())
+    result = job.execute_in_process(
+        instance=instance, resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)}
+    )
+    key = f"{market.today}|{market.exchange}"
+    assert [one.partition for one in result.get_asset_check_evaluations()] == [key] * 7
 
 
 def _checks(market: Market, instance: dg.DagsterInstance) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ def test_a_key_is_split_again_and_exists_only_within_the_days_kept(exchange: str
     assert PARTITIONS.has_partition_key(key) == is_partition(PROFILES, exchange, day.isoformat())
 
 
-@pytest.mark.parametrize("day", ["2026-05-02", "2026-02-30", "yesterday", ""])
+@pytest.mark.parametrize("day", ["2026-05-02", "2026-02-30", "yesterday", "", "20260430", "2026-W18-4"])
 def test_days_that_are_none_are_no_partition(day: str) -> None:
     assert not is_partition(PROFILES, "sim_crypto", day, NOON)
 

@@ -5,7 +5,7 @@ import sys
 
 import dagster as dg
 
-from k2_dagster.assets.draining import drain
+from k2_dagster.assets.draining import drain_in_step
 from k2_dagster.observability.logs import configure_logs
 from k2_dagster.resources.platform import Platform
 
@@ -17,6 +17,7 @@ def main(exchange: str) -> None:
     logging.getLogger("k2_dagster").setLevel(logging.INFO)
     try:
         while True:
-            drain(platform, exchange, None, 300.0, "test", dg.get_dagster_logger("test"))  # type: ignore[arg-type]
+            log = dg.get_dagster_logger("test")
+            drain_in_step(platform, exchange, None, 300.0, "test", log)  # type: ignore[arg-type]
     except dg.DagsterExecutionInterruptedError:
         sys.stdout.write("interrupted\n")

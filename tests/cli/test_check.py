@@ -32,6 +32,12 @@ def test_a_clean_partition_exits_with_0_a_finding_with_1_and_no_partition_with_4
     assert (nowhere.exit_code, "2010-01-01 to today" in nowhere.stderr) == (4, True), nowhere.output
 
 
+@pytest.mark.parametrize("day", ["yesterday", "20261126", "2026-13-01"])
+def test_a_day_that_is_none_is_refused_before_anything_starts(day: str) -> None:
+    refused = CliRunner().invoke(main, ["check", "run", "--table", "ticks", "--exchange", "sim_crypto", "--day", day])
+    assert (refused.exit_code, "%Y-%m-%d" in refused.stderr) == (2, True), refused.output
+
+
 def test_an_unknown_exchange_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("K2_PROFILES", raising=False)
     refused = CliRunner().invoke(main, ["check", "run", "--table", "ticks", "--exchange", "nowhere"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from k2_dagster.devstack.stack import Stack
-from proofs import captures, chaos, fuzz, injected
+from proofs import captures, chaos, dagster_endings, dagster_trickle, fuzz, injected
 from proofs.accounting import account
 from proofs.chaos import settle_accounts
 from proofs.chaos_feeds import Feeds, profiles_text
@@ -49,6 +49,34 @@ def test_captures_that_are_not_there_are_skipped(
 ) -> None:
     line = _assert_holds(captures.run(stack, tmp_path, tmp_path / "none"), capsys)
     assert line["skipped"] is True
+
+
+@pytest.mark.timeout(600)
+def test_dagster_endings(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of each that ends a run; how daemons end is in tests/test_jobs.py."""
+    proof = dagster_endings.run(stack, tmp_path, terminations=1, others=1, seed=11, compare_mirror=False)
+    line = _assert_holds(proof, capsys)
+    assert line["ways"] == {"terminate": 1, "kill worker": 1}
+    assert line["ended"] == {"CANCELED": 1, "FAILURE": 1}
+
+
+@pytest.mark.timeout(600)
+def test_dagster_trickle(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A target of some seconds in place of the minute that the promise is about."""
+    proof = dagster_trickle.run(
+        stack, tmp_path, exchanges=2, minutes=0.25, seed=11, compare_mirror=False, K2_FRESHNESS_TARGET_SECONDS="5"
+    )
+    line = _assert_holds(proof, capsys)
+    assert isinstance(line["margin"], float)
+    assert line["runs"]
+
+
+def test_too_many_runs_are_a_finding() -> None:
+    proof = Proof("dagster_trickle")
+    made = [{"jobName": "drain", "status": "SUCCESS", "startTime": 1.0, "endTime": 2.5}] * 40
+    dagster_trickle._judge(proof, made, 2.0)
+    assert proof.findings == ["20.0 runs a minute, fewer than 20 were promised"]
+    assert (proof.counts["margin"], proof.counts["run_seconds_median"]) == (0.0, 1.5)
 
 
 def test_chaos(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

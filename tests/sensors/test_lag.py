@@ -1,5 +1,7 @@
 """What the lag sensor decides, and that a tick is cheap and bears broken topics."""
 
+import json
+import logging
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from k2_dagster.cli.init import initialize
 from k2_dagster.errors import K2Error
-from k2_dagster.jobs import STREAM_TAG, drain_job, drain_run_config
-from k2_dagster.resources.pruning import LANE_TAG
+from k2_dagster.jobs import drain_job, drain_run_config
+from k2_dagster.resources.platform import Platform
+from k2_dagster.resources.tags import LANE_TAG, STREAM_TAG
+from k2_dagster.schemas.profiles import load_profiles
+from k2_dagster.sensors.commits import commits_sensor
 from k2_dagster.sensors.lag import (
     FAILURE_WINDOW,
     FIRST_RETRY_SECONDS,
@@ -26,6 +32,8 @@ from k2_dagster.sensors.lag import (
     retry_seconds,
     unfinished_streams,
 )
+from k2_dagster.sensors.observing import OBSERVE_SECONDS, observe
+from k2_dagster.sensors.problems import problems
 from k2_dagster.settings import Settings
 from k2_dagster.state.leases import acquire_lease
 from tests.dagster_support import Market, make_market
@@ -35,36 +43,52 @@ NOW = 1_000_000.0
 
 
 def test_many_messages_are_drained_at_once() -> None:
-    assert decide({"a": 100, "b": 99}, set(), {}, Memory(), NOW, SETTINGS).launch == ["a"]
+    assert decide({"a": 100, "b": 99}, set(), set(), {}, Memory(ticked_at=NOW), NOW, SETTINGS).launch == ["a"]
+
+
+def test_messages_that_nobody_has_looked_at_yet_are_drained_at_once() -> None:
+    assert decide({"a": 1, "b": 0}, set(), set(), {}, Memory(), NOW, SETTINGS).launch == ["a"]
 
 
 def test_few_messages_are_drained_when_they_may_be_older_than_the_target() -> None:
-    memory = decide({"a": 1}, set(), {}, Memory(ticked_at=NOW), NOW + 5, SETTINGS).memory
-    assert decide({"a": 1}, set(), {}, memory, NOW + 55, SETTINGS).launch == []
-    assert decide({"a": 1}, set(), {}, memory, NOW + 60, SETTINGS).launch == ["a"]
+    memory = decide({"a": 1}, set(), set(), {}, Memory(ticked_at=NOW), NOW + 5, SETTINGS).memory
+    assert decide({"a": 1}, set(), set(), {}, memory, NOW + 55, SETTINGS).launch == []
+    assert decide({"a": 1}, set(), set(), {}, memory, NOW + 60, SETTINGS).launch == ["a"]
 
 
 def test_waiting_starts_again_after_a_drain() -> None:
-    memory = decide({"a": 1}, set(), {}, Memory(), NOW, SETTINGS).memory
-    memory = decide({"a": 1}, set(), {}, memory, NOW + 60, SETTINGS).memory
-    memory = decide({"a": 0}, set(), {}, memory, NOW + 65, SETTINGS).memory
-    assert decide({"a": 1}, set(), {}, memory, NOW + 70, SETTINGS).launch == []
+    memory = decide({"a": 1}, set(), set(), {}, Memory(ticked_at=NOW), NOW, SETTINGS).memory
+    memory = decide({"a": 1}, set(), set(), {}, memory, NOW + 60, SETTINGS).memory
+    memory = decide({"a": 0}, set(), set(), {}, memory, NOW + 65, SETTINGS).memory
+    assert decide({"a": 1}, set(), set(), {}, memory, NOW + 70, SETTINGS).launch == []
 
 
 def test_an_occupied_exchange_is_left_alone() -> None:
-    assert decide({"a": 1_000}, {"a"}, {}, Memory(), NOW, SETTINGS).launch == []
+    assert decide({"a": 1_000}, {"a"}, set(), {}, Memory(), NOW, SETTINGS).launch == []
+    assert decide({"a": 1_000}, set(), {"a"}, {}, Memory(), NOW, SETTINGS).launch == []
+
+
+def test_an_exchange_whose_process_has_left_it_is_taken_over_in_the_tick_that_sees_it() -> None:
+    memory = Memory(ticked_at=NOW)
+    for seconds in (5, 10, 15):
+        memory = decide({"a": 1, "b": 0}, set(), {"a", "b"}, {}, memory, NOW + seconds, SETTINGS).memory
+    assert memory.waiting_since == {"a": NOW}, "they wait, whoever should land them"
+    decision = decide({"a": 1, "b": 0}, set(), set(), {}, memory, NOW + 20, SETTINGS)
+    assert decision.launch == ["a"]
+    again = decide({"a": 1, "b": 1}, set(), set(), {}, decision.memory, NOW + 25, SETTINGS)
+    assert again.launch == [], "a lease that was left is no reason for ever"
 
 
 def test_a_failed_run_is_followed_at_once_after_its_wait() -> None:
     memory = Memory(launched_at={"a": NOW - 3}, ticked_at=NOW - 5)
     failed = {"a": Failures(1, NOW)}
-    assert decide({"a": 1}, set(), failed, memory, NOW + FIRST_RETRY_SECONDS - 1, SETTINGS).launch == []
-    assert decide({"a": 1}, set(), failed, memory, NOW + FIRST_RETRY_SECONDS, SETTINGS).launch == ["a"]
+    assert decide({"a": 1}, set(), set(), failed, memory, NOW + FIRST_RETRY_SECONDS - 1, SETTINGS).launch == []
+    assert decide({"a": 1}, set(), set(), failed, memory, NOW + FIRST_RETRY_SECONDS, SETTINGS).launch == ["a"]
 
 
 def test_an_older_failure_does_not_hasten_the_next_run() -> None:
     memory = Memory(launched_at={"a": NOW + 10}, ticked_at=NOW + 20)
-    assert decide({"a": 1}, set(), {"a": Failures(1, NOW)}, memory, NOW + 25, SETTINGS).launch == []
+    assert decide({"a": 1}, set(), set(), {"a": Failures(1, NOW)}, memory, NOW + 25, SETTINGS).launch == []
 
 
 @given(st.integers(1, 500))
@@ -75,13 +99,15 @@ def test_waits_grow_and_are_bounded(failures: int) -> None:
 @given(
     st.dictionaries(st.sampled_from("abc"), st.integers(0, 300)),
     st.sets(st.sampled_from("abc")),
+    st.sets(st.sampled_from("abc")),
     st.dictionaries(st.sampled_from("abc"), st.floats(NOW - 500, NOW)),
 )
 def test_only_free_exchanges_with_messages_are_launched_and_memory_survives_the_cursor(
-    lags: dict[str, int], occupied: set[str], since: dict[str, float]
+    lags: dict[str, int], draining: set[str], leased: set[str], since: dict[str, float]
 ) -> None:
-    decision = decide(lags, occupied, {}, Memory(waiting_since=since), NOW, SETTINGS)
-    assert all(lags[one] > 0 and one not in occupied for one in decision.launch)
+    before = Memory(waiting_since=since, problems={"t": "gone"}, observed={"t": (1.5, 7)})
+    decision = decide(lags, draining, leased, {}, before, NOW, SETTINGS)
+    assert all(lags[one] > 0 and one not in draining | leased for one in decision.launch)
     assert not set(decision.launch) & set(decision.memory.waiting_since)
     assert Memory.load(decision.memory.dump()) == decision.memory
 
@@ -149,9 +175,105 @@ def test_twenty_topics_cost_little_and_a_broken_one_hides_none(
 
 
 @pytest.mark.stack
+def test_a_problem_is_logged_when_it_comes_and_when_it_goes(
+    market: Market, instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
+) -> None:
+    def logged(cursor: str | None) -> tuple[list[tuple[int, str]], str | None]:
+        context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"k2": market.platform})
+        records: list[logging.LogRecord] = []
+        context.log.addHandler(_Collect(records))
+        result = lag_sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        return [(one.levelno, one.getMessage()) for one in records], result.cursor
+
+    assert logged(None)[0] == [], "a quiet tick writes nothing"
+    topic = f"market.quotes.{market.exchange}"
+    market.delete_topic(topic)
+    lines, cursor = logged(None)
+    assert [(level, topic in text) for level, text in lines] == [(logging.ERROR, True)]
+    lines, cursor = logged(cursor)
+    assert lines == []
+    initialize(market.settings, market.platform.profiles, (market.exchange,))
+    lines, cursor = logged(cursor)
+    assert [(level, topic in text) for level, text in lines] == [(logging.INFO, True)]
+    assert logged(cursor)[0] == []
+
+
+class _Collect(logging.Handler):
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self.records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.mark.stack
+def test_an_exchange_that_nobody_initialised_is_no_problem_and_one_whose_topics_are_gone_is(
+    settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    market = make_market(settings, tmp_path, exchanges=3)
+    gone, never, _ = market.exchanges
+    market.publish(gone, 200)
+    market.drain(gone)
+    for exchange in (gone, never):
+        for dataset in ("ticks", "quotes", "book", "control"):
+            market.delete_topic(f"market.{dataset}.{exchange}")
+    found = problems(market.platform, market.platform.lag.read(market.exchanges))
+    assert found.not_initialised == {never}
+    assert set(found.by_topic) == {f"market.{one}.{gone}" for one in ("ticks", "quotes", "book", "control")}
+    reason = str(_tick(market, instance, None).skip_reason)
+    assert "1 exchanges of the profiles are not initialised" in reason
+    assert "4 topics not looked at" in reason
+    assert never not in reason
+    market.platform.close()
+
+
+@pytest.mark.stack
+def test_topics_are_observed_when_they_have_moved_but_not_in_every_tick(
+    market: Market, instance: dg.DagsterInstance
+) -> None:
+    market.publish(market.exchange, 300)
+    first = _tick(market, instance, None)
+    assert {one.asset_key for one in first.asset_events} == {
+        dg.AssetKey(["kafka", name]) for name in ("ticks", "quotes", "book", "control")
+    }
+    assert {one.partition for one in first.asset_events} == {market.exchange}
+    assert all(isinstance(one, dg.AssetMaterialization) for one in first.asset_events), "the topic is there"
+    (ticks,) = [one for one in first.asset_events if one.asset_key.path[-1] == "ticks"]
+    lag = ticks.metadata["lag_messages"].value
+    assert isinstance(lag, int)
+    assert lag > 0
+    assert sum(json.loads(json.dumps(ticks.metadata["end_offsets"].value)).values()) == lag
+    market.publish(market.exchange, 300, seed=8)
+    again = _tick(market, instance, first.cursor)
+    assert not again.asset_events
+    lags = market.platform.lag.read([market.exchange]).lags
+    due = time.time() + OBSERVE_SECONDS + 1
+    later, after = observe(lags, Memory.load(again.cursor).observed, due)
+    assert [type(one) for one in later] == [dg.AssetObservation] * 4
+    assert observe(lags, after, due + OBSERVE_SECONDS + 1)[0] == [], "nothing has moved"
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("sensor", [lag_sensor, commits_sensor], ids=["lag", "commits"])
+def test_before_k2_init_a_tick_says_so_and_does_not_fail(
+    settings: Settings, instance: dg.DagsterInstance, sensor: dg.SensorDefinition
+) -> None:
+    platform = Platform(settings, load_profiles())
+    result = sensor(dg.build_sensor_context(instance=instance, resources={"k2": platform}))
+    assert isinstance(result, dg.SensorResult)
+    assert "k2 init" in str(result.skip_reason)
+    assert result.cursor is None
+    platform.close()
+
+
+@pytest.mark.stack
 def test_a_tick_fails_when_nothing_can_be_looked_at(
     settings: Settings, market: Market, instance: dg.DagsterInstance
 ) -> None:
+    market.publish(market.exchange, 200)
+    market.drain(market.exchange)
     for dataset in ("ticks", "quotes", "book", "control"):
         market.delete_topic(f"market.{dataset}.{market.exchange}")
     with pytest.raises(K2Error, match="does not exist"):

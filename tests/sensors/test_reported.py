@@ -5,7 +5,8 @@ import pytest
 from sqlalchemy import insert
 
 from k2_dagster.schemas.datasets import TABLES, table_name
-from k2_dagster.sensors.commits import Cursor, commits_sensor
+from k2_dagster.sensors.commits import commits_sensor
+from k2_dagster.sensors.cursor import Cursor
 from k2_dagster.sensors.reported import tell_reported
 from k2_dagster.state.cursors import MIRROR, cursor_position
 from k2_dagster.state.database import Database

@@ -82,6 +82,16 @@ def test_streams_rules_and_versions_are_kept_apart(database: Database) -> None:
     assert left(database) == [("x10", 0, 20, 18), ("y10", 0, 20, 18), ("x20", 20, 30, 9), ("x30", 30, 40, 9)]
 
 
+def test_only_neighbours_of_the_same_days_become_one(database: Database) -> None:
+    """A reported day must not come again with the position of another day's commit."""
+    both = {"2026-01-01": 4, "2026-01-02": 5}
+    add(database, 1, 2)
+    add(database, 3, 4, days=both)
+    add(database, 5)
+    assert thin(database) == 2
+    assert left(database) == [("x10", 0, 20, 18), ("x30", 20, 40, 18), ("x40", 40, 50, 9)]
+
+
 def test_what_is_not_old_and_what_the_lineage_names_is_left_alone(database: Database) -> None:
     add(database, 1, 2, 61, 62, 63)
     add(database, *(YOUNG_SECONDS + at for at in (1, 2)))

@@ -1,0 +1,53 @@
+"""Partitions to check although nothing landed: time alone changes what their checks say.
+
+A failure that stands may be over: a day has closed, an operator has decided. And a stream that does not land any more
+makes no commit that would have its freshness checked.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from k2_dagster.assets.partitions import Partition, split
+from k2_dagster.assets.standing import standing
+from k2_dagster.resources.platform import Platform
+from k2_dagster.schemas.datasets import TABLES
+from k2_dagster.sensors.cursor import day_of
+
+STANDING_SECONDS = 3_600.0
+# A look at Kafka and the fences, as the lag sensor has it every 5 s; an outage shows in the UI this late at most.
+WAITING_SECONDS = 300.0
+
+
+def rechecks(
+    instance: dg.DagsterInstance, k2: Platform, looked_at: Mapping[str, float], now: float
+) -> tuple[list[Partition], dict[str, float]]:
+    """The partitions whose time has come, and when was looked for which (epoch seconds).
+
+    Raises DatabaseUnavailable, NotInitialized (no control schema).
+    """
+    out: list[Partition] = []
+    # the first look is due one interval after the first tick, when there is something to look at
+    after = {name: looked_at.get(name, now) for name in ("standing", "waiting")}
+    if now - after["standing"] >= STANDING_SECONDS:
+        after["standing"] = now
+        out += _standing(instance)
+    if now - after["waiting"] >= WAITING_SECONDS:
+        after["waiting"] = now
+        out += _waiting(k2, day_of(now))
+    return list(dict.fromkeys(out)), after
+
+
+def _standing(instance: dg.DagsterInstance) -> list[Partition]:
+    """Those with a failure that stands."""
+    return [
+        (dataset, *split(key))
+        for dataset in TABLES
+        for key in sorted({key for failures in standing(instance, dataset).values() for key in failures})
+    ]
+
+
+def _waiting(k2: Platform, day: str) -> list[Partition]:
+    """Today's, of streams with messages that are in no table."""
+    report = k2.lag.read(sorted(k2.profiles.exchanges))
+    return [(one.dataset, one.exchange, day) for one in report.lags if one.lag_messages]
