@@ -100,6 +100,12 @@ def declared_topics(profiles: Profiles, exchanges: Iterable[str]) -> dict[str, i
     }
 
 
+def require_counts(settings: Settings, profiles: Profiles, exchanges: Iterable[str]) -> None:
+    """Raises PartitionCountChanged as `ensure_topics` would, and creates nothing. Raises as that does."""
+    declared = declared_topics(profiles, exchanges)
+    _refuse_other_counts(declared, describe(settings, declared))
+
+
 def ensure_topics(settings: Settings, profiles: Profiles, exchanges: Iterable[str]) -> list[TopicOutcome]:
     """Create the topics of these exchanges, or confirm those that are there. Idempotent.
 
