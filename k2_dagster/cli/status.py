@@ -4,7 +4,7 @@ import click
 
 from k2_dagster.cli.common import emit, json_option, settings
 from k2_dagster.cli.exits import FINDING
-from k2_dagster.ingest.status import as_row, stream_statuses
+from k2_dagster.ingest.status import SHOWN, as_row, stream_statuses
 from k2_dagster.schemas.profiles import load_profiles
 
 
@@ -23,6 +23,6 @@ def status(context: click.Context, exchanges: tuple[str, ...], show_all: bool, a
     names = exchanges or tuple(profiles.exchanges)
     found = [as_row(one) for one in stream_statuses(chosen, profiles, names)]
     rows = [row for row in found if show_all or row["fence"] or row["lag_messages"] or row["last_commit"]]
-    emit(rows, as_json)
+    emit(rows, as_json, columns=SHOWN)
     if any(row["problem"] for row in rows):
         context.exit(FINDING)

@@ -1,7 +1,7 @@
 """What each stream is doing, from the fence, Kafka, leases and `commits`: no process has to remember it."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +11,8 @@ from k2_dagster.errors import K2Error
 from k2_dagster.ingest.lag import LagReader, StreamLag, oldest_unlanded
 from k2_dagster.lake.catalog import close_catalog, open_catalog
 from k2_dagster.schemas.datasets import table_name
-from k2_dagster.schemas.profiles import Profiles
-from k2_dagster.schemas.topics import topic_name
+from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
+from k2_dagster.schemas.topics import CONTROL_DATASET, topic_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
 from k2_dagster.state.leases import read_leases
@@ -21,7 +21,10 @@ from k2_dagster.state.tables import commits, gaps
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """One dataset of one exchange. `fence` counts offsets landed or quarantined; `problem` says why it cannot go on."""
+    """One dataset of one exchange. `fence` counts offsets landed or quarantined; `problem` says why it cannot go on.
+
+    `size_unit` is what sizes count, and `contract_value` what a contract is worth, by symbol.
+    """
 
     exchange: str
     dataset: str
@@ -34,6 +37,12 @@ class StreamStatus:
     open_gaps: int
     last_commit: datetime | None
     problem: str
+    size_unit: str | None
+    contract_value: Mapping[str, str]
+
+
+# Of a table; the rest is for programs.
+SHOWN = tuple(one.name for one in fields(StreamStatus) if one.name not in ("size_unit", "contract_value"))
 
 
 def stream_statuses(settings: Settings, profiles: Profiles, exchanges: Sequence[str]) -> list[StreamStatus]:
@@ -53,7 +62,10 @@ def stream_statuses(settings: Settings, profiles: Profiles, exchanges: Sequence[
                 key = (exchange, dataset)
                 error = report.errors.get(topic_name(dataset, exchange))
                 out.append(
-                    _status(settings, key, driver, lags.get(key), totals.get(key, {}), missing.get(key, 0), error)
+                    replace(
+                        _status(settings, key, driver, lags.get(key), totals.get(key, {}), missing.get(key, 0), error),
+                        **_units(profiles.exchange(exchange), dataset),
+                    )
                 )
         return out
     finally:
@@ -87,7 +99,15 @@ def _status(
         open_gaps=open_gaps,
         last_commit=totals.get("last_commit"),
         problem=error.message if error is not None else "",
+        size_unit=None,
+        contract_value={},
     )
+
+
+def _units(profile: ExchangeProfile, dataset: str) -> dict[str, Any]:
+    if dataset == CONTROL_DATASET:
+        return {}
+    return {"size_unit": profile.size_unit, "contract_value": profile.contract_value}
 
 
 def _lag_seconds(settings: Settings, lag: StreamLag) -> float | None:
