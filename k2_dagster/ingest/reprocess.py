@@ -21,8 +21,9 @@ from k2_dagster.schemas.common import ORIGIN_HEADER, REFUSED_AT_HEADER, REFUSED_
 from k2_dagster.schemas.datasets import table_name
 from k2_dagster.settings import Settings
 
-# A duplicate has landed already, and a number beyond the horizon is refused again: republishing helps neither.
-NEVER_REPUBLISHED = ("duplicate", "identity_horizon")
+# A duplicate has landed already, a number beyond the horizon is refused again, and input that a feed handler could not
+# read is no message yet (play the capture again when its format is mended): republishing helps none of them.
+NEVER_REPUBLISHED = ("duplicate", "identity_horizon", "refused_by_feed")
 # More than this in one call is a migration: do it by day, so that it can be watched.
 MAX_MESSAGES = 1_000_000
 FLUSH_TIMEOUT_SECONDS = 120.0
