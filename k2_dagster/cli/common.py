@@ -1,6 +1,7 @@
 """What the commands share: settings, options, and output as a table or as JSON."""
 
 import json
+import math
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -20,6 +21,19 @@ from k2_dagster.settings import Settings, load_settings
 PIPE_WIDTH_CHARACTERS = 4_000
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable, one document.")
+
+
+class Finite(click.FloatRange):
+    """A number within bounds, and no infinity or not-a-number, which pass any comparison."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fails with what would be valid."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 def start() -> None:
@@ -42,7 +56,7 @@ def emit(rows: Sequence[Mapping[str, Any]], as_json: bool, *, columns: Iterable[
     `columns` chooses and orders the table's columns; without it they are the keys of the first row.
     """
     if as_json:
-        click.echo(json.dumps([dict(row) for row in rows], indent=2, default=json_value, ensure_ascii=False))
+        click.echo(to_json([dict(row) for row in rows]))
         return
     names = list(columns) or list(rows[0] if rows else ())
     table = Table(*names, box=None, header_style="bold", pad_edge=False)
@@ -55,11 +69,16 @@ def emit(rows: Sequence[Mapping[str, Any]], as_json: bool, *, columns: Iterable[
 def emit_one(document: Mapping[str, Any], as_json: bool) -> None:
     """Write one object to standard output: as JSON, or as a line per key."""
     if as_json:
-        click.echo(json.dumps(dict(document), indent=2, default=json_value, ensure_ascii=False))
+        click.echo(to_json(dict(document)))
         return
     width = max((len(key) for key in document), default=0)
     for key, value in document.items():
         click.echo(f"{key:{width}}  {text_value(value)}")
+
+
+def to_json(document: Any) -> str:
+    """As every command writes it."""
+    return json.dumps(document, indent=2, default=json_value, ensure_ascii=False)
 
 
 def print_rich(table: Table) -> None:

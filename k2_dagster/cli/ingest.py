@@ -1,14 +1,11 @@
 """`k2 ingest`: the drain loop as a process, and an operator's decisions about what it cannot decide."""
 
 import getpass
-import signal
-import threading
-from types import FrameType
-from typing import Any
 
 import click
 
 from k2_dagster.cli.common import emit_one, json_option, settings
+from k2_dagster.cli.stopping import stop_on_signals
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import drain_exchange
 from k2_dagster.ingest.losses import accept_losses
@@ -34,12 +31,12 @@ def ingest(context: click.Context, exchanges: tuple[str, ...], until_caught_up: 
     names = exchanges or tuple(profiles.exchanges)
     for name in names:
         profiles.exchange(name)
-    stop = _stop_on_signals()
-    if until_caught_up:
-        for name in names:
-            drain_exchange(chosen, profiles, name, cap_seconds=None, stop=stop, run_id="cli", on_commit=_say)
-        return
-    report = run(chosen, profiles, names, stop, _say)
+    with stop_on_signals() as stop:
+        if until_caught_up:
+            for name in names:
+                drain_exchange(chosen, profiles, name, cap_seconds=None, stop=stop.asked, run_id="cli", on_commit=_say)
+            return
+        report = run(chosen, profiles, names, stop.asked, _say)
     for stream, error in report.halted.items():
         click.echo(f"{stream} halted: {error}", err=True)
     if report.halted:
@@ -86,15 +83,3 @@ def _say(commit: CommitReport) -> None:
         f"{commit.exchange}/{commit.dataset}: {commit.rows:,} rows, {commit.quarantined:,} quarantined, "
         f"{commit.commit_seconds * 1000:.0f} ms, {commit.lag_messages:,} behind"
     )
-
-
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-
-    def handle(signum: int, frame: FrameType | None) -> Any:
-        del signum, frame
-        stop.set()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-    return stop
