@@ -26,6 +26,8 @@ _LEADERLESS = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has not heard of the new topic yet
+    KafkaError.UNKNOWN_LEADER_EPOCH,  # ... or of its newest leader
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError._NOENT,  # noqa: SLF001  (librdkafka: no leader in the metadata)
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  (librdkafka: not in the metadata)
 }

@@ -22,8 +22,8 @@ CLEAN = PartitionFacts(
 def _gap(level: str, missing: int = 3, **changes: Any) -> dict[str, Any]:
     gap = {
         "numbering": "venue", "stream": "trade", "kind": "trade", "symbol": "A", "session": "", "first_sequence": 5,
-        "last_sequence": 4 + missing, "missing": missing, "filled": 0, "level": level, "kafka_partition": 0,
-        "reported_offset": 9, "state": "open", "cause": "unknown",
+        "last_sequence": 4 + missing, "missing": missing, "filled": 0, "quarantined": 0, "level": level,
+        "kafka_partition": 0, "reported_offset": 9, "state": "open", "cause": "unknown",
     }  # fmt: skip
     return gap | changes
 
