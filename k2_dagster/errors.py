@@ -9,6 +9,7 @@
     │   ├── SchemaUnknown              a message names a schema id that the registry does not know (yet)
     │   ├── FenceMoved                 another writer committed first: reload and start from the new fence
     │   ├── CommitUnknown              a commit's outcome could not be read back yet
+    │   ├── DeliveryTimedOut           Kafka did not take accepted messages in time, or they were given up
     │   ├── ReaderStalled              the broker has messages that the client does not deliver
     │   ├── LeaseHeld                  another process drives this exchange
     │   └── StopOverdue                the work did not end in time after it was asked to
@@ -84,6 +85,10 @@ class FenceMoved(TransientError):
 
 class CommitUnknown(TransientError):
     """A commit's outcome could not be read back yet."""
+
+
+class DeliveryTimedOut(TransientError):
+    """Kafka did not take accepted messages in time, or they were given up."""
 
 
 class ReaderStalled(TransientError):

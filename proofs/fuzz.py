@@ -44,7 +44,7 @@ from proofs.accounting import account_twice, offset_of, opened, partition_of, ta
 from proofs.chaos_feeds import profiles_text
 from proofs.claims import Claims
 from proofs.common import Lake, Proof, conclude, new_lake, new_token, proof_stack, say, scratch_folder
-from proofs.mutations import Original, Surroundings, mutate
+from proofs.mutations import KEY_WAYS, Original, Surroundings, mutate
 from proofs.oracle import Oracle, Row, different_fields, frame_id, raw_avro_schema, table_wire_rows
 
 SYMBOLS = 60
@@ -150,7 +150,9 @@ def _spoil(originals: list[Original], chance: random.Random) -> list[Sent]:
             continue
         way, spoiled = mutate(chance, original, around[original.dataset])
         sent += [Sent(way, spoiled) for _ in range(2 if way == "unchanged_twice" else 1)]
-    return sent
+    # What goes to another partition under a spoiled key must not come under its own too: it would land a second time
+    moved = {one.message.value for one in sent if one.way in KEY_WAYS}
+    return [one for one in sent if one.way != "value_of_another" or one.message.value not in moved]
 
 
 def _publish(lake: Lake, exchange: str, sent: list[Sent], proof: Proof) -> None:

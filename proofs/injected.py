@@ -22,7 +22,7 @@ from sqlalchemy import select
 from k2_dagster.devstack.stack import Stack
 from k2_dagster.feeds.simulator.faults import Fault, FaultPlan, FaultType
 from k2_dagster.feeds.simulator.feed import FeedParameters
-from k2_dagster.feeds.simulator.simulation import Simulation
+from k2_dagster.feeds.simulator.simulation import Simulation, SimulationReport
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import drain_exchange
 from k2_dagster.schemas.profiles import Domain
@@ -74,7 +74,9 @@ def _run_seed(stack: Stack, folder: Path, seed: int, seconds: float, proof: Proo
     lake = new_lake(stack, folder, profiles_text(streams), list(streams), K2_INGEST_BATCH_ROWS=BATCH_ROWS)
     for exchange in streams:
         say(f"seed {seed}: {exchange} speaks {', '.join(streams[exchange])}")
-        truth, publisher_session = _simulated(lake, exchange, seed, seconds, chance)
+        truth, simulated = _simulated(lake, exchange, seed, seconds, chance)
+        for fault in simulated.unplanted:
+            proof.object_to(f"seed {seed} {exchange}: asked for and not planted: {fault}")
         profile, late = lake.profiles.exchange(exchange), Counter[str]()
 
         def count_late(report: CommitReport, late: Counter[str] = late) -> None:
@@ -85,14 +87,15 @@ def _run_seed(stack: Stack, folder: Path, seed: int, seconds: float, proof: Proo
         )
         for line in truth:
             planted[f"{line['type']} in {line['domain']}"] += 1
-        _compare(lake, exchange, seed, expected(truth, profile, publisher_session), truth, late, proof)
+        wanted = expected(truth, profile, simulated.publisher_session)
+        _compare(lake, exchange, seed, wanted, truth, late, proof)
     account_twice(lake, list(streams), proof, f"seed {seed}: ")
 
 
 def _simulated(
     lake: Lake, exchange: str, seed: int, seconds: float, chance: random.Random
-) -> tuple[list[dict[str, Any]], str]:
-    """Publish a run with every type of fault in every stream; returns its ground truth and publisher session."""
+) -> tuple[list[dict[str, Any]], SimulationReport]:
+    """Publish a run with every type of fault in every stream; returns its ground truth and its report."""
     latest = seconds - MARGIN_SECONDS
     faults = [
         Fault(
@@ -112,7 +115,7 @@ def _simulated(
     path = lake.folder / f"{exchange}.jsonl"
     simulation = Simulation(lake.settings, lake.profiles, parameters, flat_out=True, stop=threading.Event(), truth=path)
     report = simulation.run()
-    return [json.loads(line) for line in path.read_text().splitlines()], report.publisher_session
+    return [json.loads(line) for line in path.read_text().splitlines()], report
 
 
 def _compare(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from k2_dagster.errors import SchemaUnknown
+from k2_dagster.feeds.simulator.venue import CHANNELS, channel_name
 from k2_dagster.kafka.registry import Registry
 from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
@@ -22,7 +23,7 @@ _SPOILED = ("corrupt", "out_of_range", "duplicate")
 class Reported:
     """Multisets: gaps by (dataset, numbering, session, symbol, first, last, level, state); late rows by dataset;
     quarantined messages by (dataset, symbol, reason or damage, publisher's number); channel gaps by (channel, session,
-    first, last); sessions by (stream, session); schema versions by dataset."""
+    first, last); sessions by (stream, channel, session); schema versions by dataset."""
 
     gaps: Tally = field(default_factory=Counter)
     late: Counter[str] = field(default_factory=Counter)
@@ -48,7 +49,10 @@ def expected(truth: list[Line], profile: ExchangeProfile, publisher_session: str
         if kind in _SPOILED:
             out.quarantined.update(_quarantined(line))
         if kind == "session_reset":
-            out.sessions[line["stream"], line["session"]] += 1
+            # In the channel domain each channel begins anew
+            named = [channel_name(line["stream"], place) for place in range(CHANNELS)]
+            channels: list[str | None] = [*named] if domain is Domain.CHANNEL else [None]
+            out.sessions.update((line["stream"], channel, line["session"]) for channel in channels)
         if kind == "schema_change":
             out.schema_versions[line["dataset"]] += 1
     return out
@@ -153,7 +157,7 @@ def reported_sessions(lake: Lake, exchange: str) -> dict[str, Counter[Any]]:
     names = ("stream", "kind", "channel", "session", "first_sequence", "last_sequence")
     control = table_rows(lake, "control", exchange, names).to_pylist()
     channel_gaps = [one for one in control if one["kind"] == "gap"]
-    sessions = {(one["stream"], one["session"]) for one in control if one["kind"] == "session"}
+    sessions = [(one["stream"], one["channel"], one["session"]) for one in control if one["kind"] == "session"]
     versions: Counter[str] = Counter()
     for dataset in ("ticks", "quotes", "book"):
         versions[dataset] = len(table_rows(lake, dataset, exchange, ("schema_id",))["schema_id"].unique()) - 1
@@ -162,6 +166,6 @@ def reported_sessions(lake: Lake, exchange: str) -> dict[str, Counter[Any]]:
             (one["channel"], one["session"], one["first_sequence"], one["last_sequence"]) for one in channel_gaps
         ),
         # every stream starts with a session of its own, which nobody planted
-        "sessions": Counter(one for one in sessions if not one[1].endswith(".1")),
+        "sessions": Counter(one for one in sessions if not one[2].endswith(".1")),
         "schema_versions": +versions,
     }

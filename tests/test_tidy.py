@@ -13,7 +13,6 @@ FUNCTION_LINES = 50
 
 LONG_FILES = {
     "k2_dagster/ingest/kernel.py": "the compiled sequence kernel: numba inlines within a module",
-    "proofs/capture_truth.py": "an independent reader per venue format, kept free of the package's own",
     "tests/feeds/simulator/test_feed.py": "cases of one behaviour; to be split",
     "tests/ingest/test_decode.py": "cases of one behaviour; to be split",
     "tests/kafka/test_reader.py": "one behaviour suite for both readers; to be split",

@@ -9,7 +9,7 @@ from dagster_duckdb import DuckDBResource
 from pyiceberg.table import Table
 from sqlalchemy import select
 
-from k2_dagster.assets.check_sql import CheckSql, check_sql
+from k2_dagster.assets.check_sql import COUNTED, CheckSql, check_sql
 from k2_dagster.assets.partitions import is_open
 from k2_dagster.errors import K2Error
 from k2_dagster.ingest.lag import oldest_unlanded
@@ -25,7 +25,7 @@ from k2_dagster.state.tables import commits
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """How many rows repeat something that must be unique, and a few of them."""
+    """How many rows are other than they must be (as repeating what is unique), and a few of them."""
 
     rows: int = 0
     examples: Sequence[Mapping[str, Any]] = ()
@@ -68,6 +68,8 @@ class PartitionFacts:
     repeated_identities: Repeats
     backwards: Repeats
     split_symbols: Repeats
+    skewed: Repeats
+    against_sequence: Repeats
     reasons: Mapping[str, int]
     control_gaps: Sequence[Mapping[str, Any]]
     commits: CommitFacts
@@ -101,13 +103,13 @@ def _read_rows(
 ) -> dict[str, Any]:
     sql = check_sql(TABLES[dataset], platform.profiles.exchange(exchange))
     out: dict[str, Any] = {"rows": 0, "reasons": {}, "control_gaps": ()}
-    out |= dict.fromkeys(("repeated_offsets", "repeated_identities", "backwards", "split_symbols"), Repeats())
+    out |= dict.fromkeys(COUNTED, Repeats())
     if not files.paths:
         return out
     with duckdb.get_connection() as connection:
         connection.execute(sql.load, [files.paths])
         out["rows"] = connection.execute("SELECT count(*) FROM part").fetchone()[0]
-        for name in ("repeated_offsets", "repeated_identities", "backwards", "split_symbols"):
+        for name in COUNTED:
             out[name] = _repeats(connection, getattr(sql, name))
         out |= _told(connection, sql)
     return out

@@ -117,6 +117,19 @@ def _symbol_order(facts: PartitionFacts, _: float) -> Finding:
     return Finding("symbol_order", passed, text, severity, metadata | _examples(facts.backwards, facts.split_symbols))
 
 
+def _times(facts: PartitionFacts, _: float) -> Finding:
+    skewed, against = facts.skewed, facts.against_sequence
+    metadata = {"beyond_bounds": skewed.rows, "against_sequence": against.rows}
+    passed = not skewed.rows and not against.rows
+    text = "times agree with the receiver's clock and with the numbers"
+    if not passed:
+        text = (
+            f"{skewed.rows} rows were received too long before or after they happened, "
+            f"{against.rows} happened before one with a lower number"
+        )
+    return Finding("times", passed, text, WARN, metadata | _examples(skewed, against))
+
+
 def _freshness(facts: PartitionFacts, target_seconds: float) -> Finding:
     found = facts.freshness
     if not found.judged:
@@ -187,6 +200,8 @@ CHECKS: dict[str, CheckRule] = {
     "accounting": CheckRule("Rows in the table equal those of the commits; every range adds up.", _accounting),
     "unique_identity": CheckRule("No Kafka offset and no identity is in the partition twice.", _unique_identity),
     "symbol_order": CheckRule("Each symbol on one Kafka partition, in its publisher's order.", _symbol_order, _DATA),
+    "times": CheckRule("Exchange times within the profile's bounds of receive times, and in the order of the numbers.",
+                       _times, _DATA),
     "freshness": CheckRule("Age of the oldest message that has not landed, by Kafka's clock.", _freshness, _DATA),
     "schema": CheckRule("Columns and partitioning of the table equal the declaration.", _schema),
     "rules": CheckRule("Messages of these commits that broke a declared rule, by rule.", _rules, _DATA),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from k2_dagster.schemas.common import ORIGINS
+from k2_dagster.schemas.common import MICROS_PER_SECOND, ORIGINS, TIME_SOURCE_FIELD, VENUE_CLOCK
 from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.schemas.profiles import ExchangeProfile
 from k2_dagster.schemas.quarantine import QUARANTINE
@@ -14,8 +14,11 @@ EXAMPLES = 5
 _POSITION = ("topic_epoch", "kafka_partition", "kafka_offset")
 _LOADED = (
     *("stream", "kind", "session", "symbol", "sequence", "publisher_session", "publisher_sequence", "origin"),
+    *("exchange_timestamp", "receive_timestamp", TIME_SOURCE_FIELD),
     *_POSITION,
 )
+# Rows whose exchange time is the venue's own, by a clock that was running when the message was sent.
+_TIMED = f"origin = '{ORIGINS[0]}' AND coalesce({TIME_SOURCE_FIELD}, '{VENUE_CLOCK}') = '{VENUE_CLOCK}'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,12 @@ class CheckSql:
     split_symbols: str = ""
     reasons: str = ""
     control_gaps: str = ""
+    skewed: str = ""
+    against_sequence: str = ""
+
+
+# Questions whose answer is a number of rows, with a few of them.
+COUNTED = (*("repeated_offsets", "repeated_identities", "backwards", "split_symbols", "skewed", "against_sequence"),)
 
 
 def check_sql(dataset: Dataset, profile: ExchangeProfile) -> CheckSql:
@@ -48,12 +57,19 @@ def check_sql(dataset: Dataset, profile: ExchangeProfile) -> CheckSql:
         backwards=_BACKWARDS,
         split_symbols=_SPLIT,
         control_gaps=_CONTROL_GAPS if is_control else "",
+        skewed=_skewed(profile),
+        against_sequence=_against_sequence(dataset, profile),
     )
 
 
 def _load(columns: tuple[str, ...]) -> str:
     names = ", ".join(f'"{one}"' for one in columns)
-    return f"CREATE TEMP TABLE part AS SELECT {names} FROM read_parquet(?, union_by_name = true)"
+    # A partition may have no file from after a column was added
+    since = f"SELECT NULL::VARCHAR AS {TIME_SOURCE_FIELD} WHERE false"
+    return (
+        f"CREATE TEMP TABLE part AS SELECT {names} FROM "
+        f"(SELECT * FROM read_parquet(?, union_by_name = true) UNION ALL BY NAME {since})"
+    )
 
 
 def _repeated(columns: tuple[str, ...], where: str = "true") -> str:
@@ -67,13 +83,7 @@ def _repeated(columns: tuple[str, ...], where: str = "true") -> str:
 
 def _identities(dataset: Dataset, profile: ExchangeProfile) -> str:
     """Venue numbers where the domain can be judged, else the publisher's (DESIGN D4)."""
-    judged = sorted(
-        name
-        for name, stream in profile.streams.items()
-        if stream.dataset == dataset.name and stream.domain.judged_by_ingest
-    )
-    names = ", ".join(f"'{one}'" for one in judged)
-    by_venue = f"(stream IN ({names}) AND kind = '{dataset.kinds[0]}')" if judged else "false"
+    by_venue = _by_venue(dataset, profile)
     return f"""
         WITH identified AS (
             SELECT
@@ -90,6 +100,54 @@ def _identities(dataset: Dataset, profile: ExchangeProfile) -> str:
         SELECT *, (sum(n - 1) OVER ())::BIGINT AS total FROM repeated
         ORDER BY numbering, symbol, number LIMIT {EXAMPLES}
     """
+
+
+def _by_venue(dataset: Dataset, profile: ExchangeProfile) -> str:
+    """Whether a row's venue number can be judged."""
+    judged = sorted(
+        name
+        for name, stream in profile.streams.items()
+        if stream.dataset == dataset.name and stream.domain.judged_by_ingest
+    )
+    names = ", ".join(f"'{one}'" for one in judged)
+    return f"(stream IN ({names}) AND kind = '{dataset.kinds[0]}')" if judged else "false"
+
+
+def _skewed(profile: ExchangeProfile) -> str:
+    """Rows received longer before or after they happened than the profile allows."""
+    low = -round(profile.clock_skew_seconds * MICROS_PER_SECOND)
+    high = round(profile.receive_delay_seconds * MICROS_PER_SECOND)
+    return f"""
+        WITH timed AS (
+            SELECT stream, symbol, sequence, {_shown("exchange_timestamp")}, {_shown("receive_timestamp")},
+                epoch_us(receive_timestamp) - epoch_us(exchange_timestamp) AS late, kafka_partition, kafka_offset
+            FROM part WHERE {_TIMED} AND receive_timestamp IS NOT NULL
+        )
+        SELECT * EXCLUDE (late), late / {MICROS_PER_SECOND} AS received_late_seconds,
+            (count(*) OVER ())::BIGINT AS total
+        FROM timed WHERE late NOT BETWEEN {low} AND {high} ORDER BY kafka_partition, kafka_offset LIMIT {EXAMPLES}
+    """
+
+
+def _against_sequence(dataset: Dataset, profile: ExchangeProfile) -> str:
+    """Rows that happened before one with a lower number, where the venue's numbers can be judged."""
+    return f"""
+        WITH followed AS (
+            SELECT stream, symbol, sequence, exchange_timestamp, kafka_partition, kafka_offset,
+                lag(sequence) OVER numbered AS after_sequence, lag(exchange_timestamp) OVER numbered AS before
+            FROM part WHERE {_by_venue(dataset, profile)} AND {_TIMED}
+            WINDOW numbered AS (PARTITION BY stream, kind, session, symbol ORDER BY sequence)
+        )
+        SELECT stream, symbol, sequence, after_sequence, {_shown("exchange_timestamp")},
+            (epoch_us(before) - epoch_us(exchange_timestamp)) / {MICROS_PER_SECOND} AS too_early_seconds,
+            kafka_partition, kafka_offset, (count(*) OVER ())::BIGINT AS total
+        FROM followed WHERE exchange_timestamp < before ORDER BY kafka_partition, kafka_offset LIMIT {EXAMPLES}
+    """
+
+
+def _shown(column: str) -> str:
+    """A time as text in UTC, whatever the connection's time zone."""
+    return f"make_timestamp(epoch_us({column}))::VARCHAR AS {column}"
 
 
 # A retransmission comes after what followed it by design, so only live messages are held to the publisher's order.

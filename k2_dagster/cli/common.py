@@ -1,6 +1,7 @@
 """What the commands share: settings, options, and output as a table or as JSON."""
 
 import json
+import math
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -38,6 +39,19 @@ class Time(click.ParamType[datetime]):
         return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
+class Finite(click.FloatRange):
+    """A number within bounds, and no infinity or not-a-number, which pass any comparison."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fails with what would be valid."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 def start() -> None:
     """Before every command: logs as the settings say. A wrong setting is left to the command, so `--help` works."""
     try:
@@ -58,7 +72,7 @@ def emit(rows: Sequence[Mapping[str, Any]], as_json: bool, *, columns: Iterable[
     `columns` chooses and orders the table's columns; without it they are the keys of the first row.
     """
     if as_json:
-        click.echo(json.dumps([dict(row) for row in rows], indent=2, default=json_value, ensure_ascii=False))
+        click.echo(to_json([dict(row) for row in rows]))
         return
     names = list(columns) or list(rows[0] if rows else ())
     table = Table(*names, box=None, header_style="bold", pad_edge=False)
@@ -71,11 +85,16 @@ def emit(rows: Sequence[Mapping[str, Any]], as_json: bool, *, columns: Iterable[
 def emit_one(document: Mapping[str, Any], as_json: bool) -> None:
     """Write one object to standard output: as JSON, or as a line per key."""
     if as_json:
-        click.echo(json.dumps(dict(document), indent=2, default=json_value, ensure_ascii=False))
+        click.echo(to_json(dict(document)))
         return
     width = max((len(key) for key in document), default=0)
     for key, value in document.items():
         click.echo(f"{key:{width}}  {text_value(value)}")
+
+
+def to_json(document: Any) -> str:
+    """As every command writes it."""
+    return json.dumps(document, indent=2, default=json_value, ensure_ascii=False)
 
 
 def print_rich(table: Table) -> None:

@@ -3,17 +3,15 @@
 import getpass
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import Any
 
 import click
 
 from k2_dagster.cli.common import emit, json_option, settings
 from k2_dagster.cli.exits import FINDING, exit_status
+from k2_dagster.cli.stopping import stop_on_signals
 from k2_dagster.errors import ConfigurationError, K2Error, LossUnseen, TransientError
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import drain_exchange
@@ -43,9 +41,9 @@ def ingest(context: click.Context, exchanges: tuple[str, ...], until_caught_up: 
     names = exchanges or tuple(profiles.exchanges)
     for name in names:
         profiles.exchange(name)
-    stop = _stop_on_signals()
     work = _until_caught_up if until_caught_up else _until_stopped
-    _run(lambda: work(chosen, profiles, names, stop), stop)
+    with stop_on_signals() as stop:
+        _run(lambda: work(chosen, profiles, names, stop.asked), stop.asked)
 
 
 def _run(work: Callable[[], None], stop: threading.Event) -> None:
@@ -177,15 +175,3 @@ def _say(commit: CommitReport) -> None:
         f"{commit.exchange}/{commit.dataset}: {commit.rows:,} rows, {commit.quarantined:,} quarantined, "
         f"{commit.commit_seconds * 1000:.0f} ms, {commit.lag_messages:,} behind"
     )
-
-
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-
-    def handle(signum: int, frame: FrameType | None) -> Any:
-        del signum, frame
-        stop.set()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-    return stop

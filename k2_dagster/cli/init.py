@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from k2_dagster.cli.common import emit, json_option, settings
-from k2_dagster.kafka.subjects import register_all
-from k2_dagster.kafka.topics import ensure_topics
+from k2_dagster.kafka.subjects import SchemaOutcome, register_all, require_compatible
+from k2_dagster.kafka.topics import ensure_topics, require_counts
 from k2_dagster.lake.catalog import close_catalog, open_catalog
-from k2_dagster.lake.tables import ensure_tables
+from k2_dagster.lake.tables import ensure_tables, require_addable
 from k2_dagster.schemas.profiles import Profiles, load_profiles
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
@@ -26,8 +26,8 @@ ACTIONS = {"registered": CREATED, "new version": CHANGED, "columns added": CHANG
 def init(exchanges: tuple[str, ...], as_json: bool) -> None:
     """Create topics, subjects, tables and the control schema. Repeating it changes nothing and says so.
 
-    The column `action` says created, changed or confirmed. Topics that are configured otherwise than the settings say
-    are left as they are, and told.
+    The column `action` says created, changed or confirmed; `ahead` of a subject to whose schema others have added
+    fields. Those, and topics that are configured otherwise than the settings say, are left as they are, and told.
     """
     chosen = settings()
     profiles = load_profiles(chosen.profiles)
@@ -46,10 +46,21 @@ def init(exchanges: tuple[str, ...], as_json: bool) -> None:
 
 def initialize(chosen: Settings, profiles: Profiles, exchanges: tuple[str, ...]) -> list[dict[str, Any]]:
     """Do it and say what was done: one row per thing, with `what` it is, its `name`, the `action` and, where they
-    apply, `partitions`, `schema_id`, `revision` and `differences`."""
-    rows = [_migrate(chosen)]
+    apply, `partitions`, `schema_id`, `revision` and `differences`.
+
+    1. Everything that may be refused is looked at: schemas, partition counts, columns. Nothing is made when one is.
+    2. Control schema, tables, topics, subjects.
+
+    Raises SchemaIncompatible, PartitionCountChanged, and transient errors of the parts that do not answer.
+    """
+    # 1.
+    require_compatible(chosen, profiles, exchanges)
+    require_counts(chosen, profiles, exchanges)
     catalog = open_catalog(chosen)
     try:
+        require_addable(catalog)
+        # 2.
+        rows = [_migrate(chosen)]
         rows += [_row("table", one.table, one.outcome) for one in ensure_tables(catalog)]
     finally:
         close_catalog(catalog)
@@ -58,8 +69,14 @@ def initialize(chosen: Settings, profiles: Profiles, exchanges: tuple[str, ...])
         _row("topic", one.topic, one.action, partitions=one.partitions, differences=one.differences) for one in topics
     ]
     subjects = register_all(chosen, profiles, exchanges)
-    rows += [_row("subject", one.subject, one.action, schema_id=one.schema_id) for one in subjects]
+    rows += [
+        _row("subject", one.subject, one.action, schema_id=one.schema_id, differences=_added(one)) for one in subjects
+    ]
     return rows
+
+
+def _added(one: SchemaOutcome) -> list[str]:
+    return [f"others have added the field {note.field}, which readers here ignore" for note in one.notes]
 
 
 def _migrate(chosen: Settings) -> dict[str, Any]:

@@ -1,22 +1,23 @@
 """`k2 play`: real captures into Kafka."""
 
-import json
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
-from k2_dagster.feeds.capture.formats import FORMATS, open_capture
+from k2_dagster.cli.common import json_option, settings, to_json
+from k2_dagster.cli.exits import INTERRUPTED
+from k2_dagster.cli.progress import ProgressLine, progress_line
+from k2_dagster.cli.stopping import Stop, say_given_up, stop_on_signals
+from k2_dagster.errors import DeliveryTimedOut, K2Error
+from k2_dagster.feeds.capture.formats import FORMATS, Capture, open_capture
 from k2_dagster.feeds.capture.player import PlayReport, play
+from k2_dagster.schemas.common import MICROS_PER_SECOND
 from k2_dagster.schemas.profiles import load_profiles
-from k2_dagster.settings import load_settings
 
-INTERRUPTED_EXIT = 130
 FLAT_OUT = "flat-out"
 
 
@@ -42,49 +43,65 @@ class Speed(click.ParamType[float | None]):
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--speed", type=Speed(), default=FLAT_OUT, show_default=True, help="Timing of the rows.")
 @click.option("--exchange", help="Play into this exchange's topics instead of the format's own.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable report, one document.")
+@json_option
 def play_command(files: tuple[Path, ...], speed: float | None, exchange: str | None, as_json: bool) -> None:
     """Play captured market data into Kafka, one FILE after another.
 
     Playing a file twice gives only duplicates. Lines that do not become rows exactly are published as they are, so that
-    they are found in quarantine. Ctrl-C delivers what was accepted and exits with status 130.
+    they are found in quarantine. Ctrl-C delivers what was accepted and exits with status 130; a second one gives up
+    what Kafka has not taken yet.
     """
-    settings = load_settings()
-    profiles = load_profiles(settings.profiles)
     captures = [open_capture(path, exchange) for path in files]
-    with _stop_on_interrupt() as stop:
-        reports = play(
-            settings, profiles, captures, speed=speed, stop=stop, on_progress=lambda one: _progress(one, as_json)
-        )
+    reports: list[PlayReport] = []
+    with stop_on_signals() as stop, progress_line(f"{files[0].name}: opening") as line:
+        try:
+            _play(captures, speed, stop, reports, _shown(line))
+        except K2Error as error:
+            # Who gives up knows that messages were not delivered; who has to play again is told how far it came
+            if not (isinstance(error, DeliveryTimedOut) and stop.given_up.is_set()):
+                _show([one for one in reports if one.inputs], as_json)
+                raise
+    _show(reports, as_json)
+    if stop.asked.is_set():
+        say_given_up(sum(one.undelivered for one in reports))
+        sys.exit(INTERRUPTED)
+
+
+def _play(
+    captures: Sequence[Capture],
+    speed: float | None,
+    stop: Stop,
+    reports: list[PlayReport],
+    on_progress: Callable[[PlayReport], None],
+) -> None:
+    own = settings()
+    profiles = load_profiles(own.profiles)
+    play(
+        own, profiles, captures, speed=speed, stop=stop.asked, waiting=stop.waiting, reports=reports,
+        on_progress=on_progress,
+    )  # fmt: skip
+
+
+def _shown(line: ProgressLine) -> Callable[[PlayReport], None]:
+    def show(report: PlayReport) -> None:
+        if line.is_due:
+            line.show(progress_text(report))
+
+    return show
+
+
+def progress_text(report: PlayReport) -> str:
+    """`x.gz: 42 %, at 2024-08-08 23:58:13 UTC, 12,345 rows`."""
+    at = ""
+    if report.recorded_micros is not None:
+        at = f", at {datetime.fromtimestamp(report.recorded_micros // MICROS_PER_SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{Path(report.path).name}: {report.share:.0%}{at}, {report.rows.total():,} rows".replace("%", " %")
+
+
+def _show(reports: Sequence[PlayReport], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([one.as_document() for one in reports], indent=2))
-    else:
-        _show(reports)
-    if stop.is_set():
-        raise SystemExit(INTERRUPTED_EXIT)
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _progress(report: PlayReport, as_json: bool) -> None:
-    if not as_json:
-        click.echo(f"  {Path(report.path).name}: {report.inputs:,} read, {report.rows.total():,} rows", err=True)
-
-
-def _show(reports: Sequence[PlayReport]) -> None:
+        click.echo(to_json([one.as_document() for one in reports]))
+        return
     for one in reports:
         rows = ", ".join(f"{count:,} {dataset}" for dataset, count in sorted(one.rows.items())) or "no rows"
         click.echo(f"{Path(one.path).name}  {one.format} -> {one.exchange}: {rows} in {one.seconds:.1f} s")
@@ -92,5 +109,7 @@ def _show(reports: Sequence[PlayReport]) -> None:
             click.echo("  no market event: " + ", ".join(f"{count:,} {what}" for what, count in one.skipped.items()))
         if one.refused:
             click.echo(f"  refused and published for quarantine: {one.refused:,}; first: {'; '.join(one.refusals)}")
+        if one.undelivered:
+            click.echo(f"  not delivered: {one.undelivered:,} messages; play the file again")
         if one.stopped:
-            click.echo("  stopped early; what was accepted is delivered")
+            click.echo(f"  stopped early, at {one.share:.0%} of the file".replace("%", " %"))

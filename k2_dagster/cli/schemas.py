@@ -44,7 +44,9 @@ def check(context: click.Context, exchanges: tuple[str, ...], against: Path | No
         registry.close()
     emit(as_rows(checks), as_json)
     incompatible = sum(check.state == "incompatible" for check in checks)
-    click.echo(f"{len(checks)} schemas, {incompatible} incompatible", err=True)
+    ignored = sum(len(check.notes) for check in checks)
+    note = f"; {ignored} fields that only the registry knows, which readers ignore" if ignored else ""
+    click.echo(f"{len(checks)} schemas, {incompatible} incompatible{note}", err=True)
     context.exit(1 if incompatible else 0)
 
 
@@ -60,7 +62,7 @@ def register(exchanges: tuple[str, ...], json_schema: bool, as_json: bool) -> No
     chosen = settings()
     profiles = load_profiles(chosen.profiles)
     outcomes = register_all(chosen, profiles, _chosen(profiles, exchanges), also_json=json_schema)
-    emit([asdict(outcome) for outcome in outcomes], as_json)
+    emit([{**asdict(one), "notes": [note.field for note in one.notes]} for one in outcomes], as_json)
 
 
 @schemas.command()

@@ -14,12 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from k2_dagster.schemas.common import MICROS_PER_SECOND
+
 Int64s = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 # Ended sessions kept per channel, so that a straggler of one does not look like yet another start. Venues restart a
 # few times a day.
 CLOSED_SESSIONS_KEPT = 64
-MICROS_PER_SECOND = 1_000_000
 
 ChannelKey = tuple[Literal["channel", "stream"], str]
 
@@ -74,10 +76,12 @@ FeedState = Mapping[ChannelKey, ChannelState]
 
 
 def judge(states: FeedState, rows: pa.RecordBatch, grace: Grace) -> tuple[FeedState, list[Event]]:
-    """Judge rows (any batch with the columns stream, channel, session, sequence, exchange_timestamp and
-    receive_timestamp, in order of arrival). Returns the next state and the events in the order of their rows.
+    """Judge rows (any batch with the columns stream, channel, session, sequence, previous_sequence, exchange_timestamp
+    and receive_timestamp, in order of arrival). Returns the next state and the events in the order of their rows.
 
-    Rows without a channel tell sessions only (kept by stream); rows of a channel without a number tell nothing.
+    Rows without a channel tell sessions only (kept by stream). A row of a channel without a number of its own, as a
+    heartbeat, may announce one: everything up to its `previous_sequence` was sent, so what has not come is a hole.
+    Without either it tells nothing.
     """
     after = dict(states)
     events: list[Event] = []
@@ -98,7 +102,10 @@ def open_holes(states: FeedState, row: int, streams: Mapping[ChannelKey, str]) -
 
 @dataclass(frozen=True)
 class _Part:
-    """The rows of one channel (or of one stream that has none), sessions as codes into `sessions`."""
+    """The rows of one channel (or of one stream that has none), sessions as codes into `sessions`.
+
+    `numbers` are the rows' own, or the last ones that they announce where `announced`.
+    """
 
     key: ChannelKey
     rows: Int64s
@@ -106,7 +113,8 @@ class _Part:
     stream_codes: Int64s
     sessions: list[str]
     session_codes: Int64s
-    sequences: Int64s
+    numbers: Int64s
+    announced: Flags
     micros: Int64s
 
     def runs(self) -> Iterator[slice]:
@@ -120,8 +128,10 @@ def _parts(rows: pa.RecordBatch) -> Iterator[_Part]:
     channels, channel_codes = _coded(rows.column("channel"))
     streams, stream_codes = _coded(rows.column("stream"))
     sessions, session_codes = _coded(rows.column("session"))
-    numbered = rows.column("sequence").is_valid().to_numpy(zero_copy_only=False)
-    sequences = rows.column("sequence").fill_null(0).to_numpy()
+    said = pc.coalesce(rows.column("sequence"), rows.column("previous_sequence"))
+    numbered = said.is_valid().to_numpy(zero_copy_only=False)
+    numbers = said.fill_null(0).to_numpy()
+    announced = rows.column("sequence").is_null().to_numpy(zero_copy_only=False)
     micros = _micros(rows)
     # One code per (kind, name): a channel's rows belong together whatever their stream.
     groups = np.where(channel_codes >= 0, channel_codes, len(channels) + stream_codes)
@@ -133,8 +143,8 @@ def _parts(rows: pa.RecordBatch) -> Iterator[_Part]:
             continue
         key: ChannelKey = ("channel", channels[group]) if has_channel else ("stream", streams[group - len(channels)])
         yield _Part(
-            key, places, streams, stream_codes[places], sessions, session_codes[places], sequences[places],
-            micros[places],
+            key, places, streams, stream_codes[places], sessions, session_codes[places], numbers[places],
+            announced[places], micros[places],
         )  # fmt: skip
 
 
@@ -171,7 +181,7 @@ def _changed(state: ChannelState, part: _Part, place: int, session: str | None) 
     """A new session: nothing can fill the old one's holes any more."""
     events = [_gap(part, place, state, hole) for hole in state.holes]
     if session is not None:
-        first = int(part.sequences[place]) if part.key[0] == "channel" else None
+        first = int(part.numbers[place] + part.announced[place]) if part.key[0] == "channel" else None
         channel = part.key[1] if part.key[0] == "channel" else None
         row = int(part.rows[place])
         events.append(Event(row, "session", part.streams[part.stream_codes[place]], channel, session, first, None))
@@ -180,44 +190,47 @@ def _changed(state: ChannelState, part: _Part, place: int, session: str | None) 
 
 
 def _judge_run(state: ChannelState, part: _Part, run: slice, grace: Grace) -> tuple[ChannelState, list[Event]]:
-    sequences = part.sequences[run]
+    numbers, announced = part.numbers[run], part.announced[run]
     micros = np.maximum.accumulate(np.maximum(part.micros[run], state.micros))
-    last = int(sequences[0]) - 1 if state.last is None else state.last
-    highest = np.maximum.accumulate(np.maximum(sequences, last))
+    # An announcement is no message of the channel: no grace passes with it
+    messages = state.messages + np.cumsum(~announced)
+    last = int(numbers[0]) - int(not announced[0]) if state.last is None else state.last
+    highest = np.maximum.accumulate(np.maximum(numbers, last))
     before = np.concatenate([[last], highest[:-1]])
     holes = list(state.holes)
     events: list[Event] = []
 
     def expire(upto: int) -> None:
-        due = [(_expiry(hole, state.messages, micros, grace), hole) for hole in holes]
+        due = [(_expiry(hole, messages, micros, grace), hole) for hole in holes]
         for place, hole in sorted((one for one in due if one[0] <= upto), key=lambda one: (one[0], one[1].first)):
             holes.remove(hole)
             events.append(_gap(part, run.start + place, state, hole))
 
-    for place in np.flatnonzero(sequences != before + 1).tolist():
+    for place in np.flatnonzero(np.where(announced, numbers > before, numbers != before + 1)).tolist():
         expire(place)
-        number, expected = int(sequences[place]), int(before[place]) + 1
-        if number > expected:
-            holes.append(Hole(expected, number - 1, state.messages + place + 1, int(micros[place])))
+        number, expected = int(numbers[place]), int(before[place]) + 1
+        missing = number if announced[place] else number - 1
+        if missing >= expected:
+            holes.append(Hole(expected, missing, int(messages[place]), int(micros[place])))
         else:
             holes[:] = [rest for hole in holes for rest in _without(hole, number)]
-    expire(len(sequences) - 1)
+    expire(len(numbers) - 1)
     after = replace(
         state,
         last=int(highest[-1]),
-        messages=state.messages + len(sequences),
+        messages=int(messages[-1]),
         micros=int(micros[-1]),
         holes=tuple(holes),
     )
     return after, events
 
 
-def _expiry(hole: Hole, messages_before: int, micros: Int64s, grace: Grace) -> int:
+def _expiry(hole: Hole, messages: Int64s, micros: Int64s, grace: Grace) -> int:
     """Place in the run of the row at which the hole becomes a gap; len(run) or more when that is later."""
-    by_messages = hole.opened_at + grace.messages - messages_before
+    by_messages = int(np.searchsorted(messages, hole.opened_at + grace.messages, side="right"))
     deadline = hole.opened_micros + int(grace.seconds * MICROS_PER_SECOND)
     by_time = int(np.searchsorted(micros, deadline, side="right"))
-    return max(0, min(by_messages, by_time))
+    return min(by_messages, by_time)
 
 
 def _without(hole: Hole, number: int) -> list[Hole]:

@@ -1,109 +1,124 @@
 """Puts rows of one exchange on its topics: stamped, encoded, keyed, acknowledged by all in-sync replicas."""
 
+import hashlib
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
 from typing import Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from k2_dagster.errors import (
-    ConfigurationError,
-    DeliveryFailed,
-    KafkaUnavailable,
-    NotInitialized,
-)
+from k2_dagster.errors import ConfigurationError, NotInitialized
+from k2_dagster.feeds.delivery import CLOSE_MARGIN_SECONDS, DELIVERY_TIMEOUT_SECONDS, Delivery, Instead, Waiting
 from k2_dagster.feeds.encode import AvroEncoder, Encoder, JsonEncoder, message_keys
 from k2_dagster.feeds.numbering import Numbering
-from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, producer_config, translate, translated
+from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, translate, translated
 from k2_dagster.kafka.registry import Kind, Registry
-from k2_dagster.kafka.topics import count_changed
+from k2_dagster.kafka.topics import count_changed, message_limits
 from k2_dagster.schemas.avro import avro_schema_text
 from k2_dagster.schemas.common import ORIGIN_HEADER, ORIGINS
 from k2_dagster.schemas.datasets import dataset_named
 from k2_dagster.schemas.json_schema import json_schema_text
 from k2_dagster.schemas.profiles import Profiles
-from k2_dagster.schemas.topics import subject_name, topic_name
+from k2_dagster.schemas.refused import Headers, Refused, VenueIdentity, refused_headers
+from k2_dagster.schemas.topics import message_key, subject_name, topic_name
 from k2_dagster.settings import Settings
 
-# Messages that wait for the brokers inside the client. When it is full, `publish` waits: backpressure, and a bound on
-# memory. 100,000 is a second of the fastest simulator.
-LOCAL_QUEUE_MESSAGES = 100_000
-LOCAL_QUEUE_KILOBYTES = 65_536
-# A message that the brokers have not taken after this long is reported as failed. Brokers restart and elect leaders
-# well within it.
-DELIVERY_TIMEOUT_SECONDS = 120.0
-# One wait for room in the local queue. Short, so that a failure reported meanwhile is raised soon.
-ROOM_POLL_SECONDS = 0.05
-# Beyond the delivery timeout every message is delivered or failed; the margin covers the client's own timers.
-CLOSE_MARGIN_SECONDS = 10.0
-# Failures kept for the error's text; all are counted.
-FAILURES_SHOWN = 5
+# The largest message that is sent, whatever the topics would take: the client's own default, below the brokers'.
+MESSAGE_BYTES = 1_000_000
+# Below this the client cannot be set.
+LEAST_MESSAGE_BYTES = 1_000
+# A broker's limit is on a batch: its header, and what a record has besides key, value and headers.
+BATCH_OVERHEAD_BYTES = 512
+DIGEST_BYTES = 16
 
 LIVE = ORIGINS[0]
 Wire = Literal["avro", "json"]
-Headers = list[tuple[str, str | bytes | None]]
-
-
-@dataclass(frozen=True)
-class _Failures:
-    count: int = 0
-    shown: tuple[str, ...] = ()
-
-    def plus(self, text: str) -> "_Failures":
-        return _Failures(self.count + 1, (*self.shown, text)[:FAILURES_SHOWN])
+_IDENTITY = ("stream", "kind", "symbol", "session", "channel", "sequence", "previous_sequence")
 
 
 class Publisher:
     """One publisher of one exchange; not for several threads.
 
-    A failed delivery surfaces as DeliveryFailed at the next `publish`, `flush` or `close`. Leaving the `with` block
-    closes it, so what was accepted is delivered also after an exception or Ctrl-C.
+    A failed delivery surfaces as DeliveryTimedOut or DeliveryFailed at the next `publish`, `flush` or `close`. Leaving
+    the `with` block closes it, so what was accepted is delivered also after an exception or Ctrl-C. `accepted` counts
+    rows and framed messages by dataset, `refused` and `too_large` inputs and rows that went as refused ones.
     """
 
     def __init__(
-        self, settings: Settings, profiles: Profiles, exchange: str, *, publisher_session: str, wire: Wire = "avro"
+        self,
+        settings: Settings,
+        profiles: Profiles,
+        exchange: str,
+        *,
+        publisher_session: str,
+        wire: Wire = "avro",
+        waiting: Waiting | None = None,
     ) -> None:
-        """Raises ConfigurationError for an unknown exchange or a refused Kafka setting; connects lazily."""
+        """Raises ConfigurationError for an unknown exchange; connects at the first message."""
+        self.accepted: Counter[str] = Counter()
+        self.refused = 0
+        self.too_large = 0
+        self._settings = settings
         self._profile = profiles.exchange(exchange)
         self._exchange = exchange
         self._session = publisher_session
         self._wire = wire
+        self._waiting = waiting or Waiting()
         self._registry = Registry(settings)
         self._numbering: dict[str, Numbering] = {}
         self._encoders: dict[tuple[str, str], Encoder] = {}
         self._topics_checked = False
-        self._failures = _Failures()
-        with translated("start a producer"):
-            self._producer = Producer({**producer_config(settings), **self._client_options()})
 
-    def _client_options(self) -> dict[str, object]:
-        return {
-            "queue.buffering.max.messages": LOCAL_QUEUE_MESSAGES,
-            "queue.buffering.max.kbytes": LOCAL_QUEUE_KILOBYTES,
-            "message.timeout.ms": int(DELIVERY_TIMEOUT_SECONDS * 1000),
-            "allow.auto.create.topics": False,
-            "delivery.report.only.error": True,
-            "on_delivery": self._on_delivery,
-        }
+    @cached_property
+    def _delivery(self) -> Delivery:
+        """Connected at its first use, because its limit is that of the topics."""
+        topics = [topic_name(dataset, self._exchange) for dataset in self._profile.datasets]
+        limits = [limit - BATCH_OVERHEAD_BYTES for limit in message_limits(self._settings, topics).values()]
+        message_bytes = max(LEAST_MESSAGE_BYTES, min([MESSAGE_BYTES, *limits]))
+        return Delivery(self._settings, message_bytes, self._waiting)
 
-    def publish(self, dataset: str, rows: pa.RecordBatch, *, origin: str = LIVE, schema_text: str | None = None) -> int:
-        """Publish rows in wire form, in order; returns how many were accepted (all of them).
+    @property
+    def undelivered(self) -> int:
+        """Accepted messages that Kafka did not take."""
+        return self._delivery.undelivered if "_delivery" in vars(self) else 0
+
+    def publish(
+        self,
+        dataset: str,
+        rows: pa.RecordBatch,
+        *,
+        origin: str = LIVE,
+        schema_text: str | None = None,
+        kept_in: Callable[[int], str] | None = None,
+    ) -> int:
+        """Publish rows in wire form, in order; returns how many were accepted (all but those that are too large).
 
         Stamps `publisher_session`, `publisher_sequence` (dense from 1 per dataset and symbol) and `publish_timestamp`
         where a column is null in every row; a column that has values is left alone. `schema_text` is another version of
-        the dataset's wire schema, whose columns the rows then have; it is registered first.
+        the dataset's wire schema, whose columns the rows then have; it is registered first. A row whose message is too
+        large for Kafka goes as a refused one, without its value: `kept_in` says where to find the original.
 
         Raises ConfigurationError (rows do not fit), NotInitialized, PartitionCountChanged, DeliveryFailed,
-        KafkaUnavailable, RegistryUnavailable, SchemaIncompatible.
+        DeliveryTimedOut, KafkaUnavailable, RegistryUnavailable, SchemaIncompatible.
         """
         if not rows.num_rows:
-            self._raise_failures()
             return 0
-        return self.publish_framed(dataset, *self.framed(dataset, rows, schema_text=schema_text), origin=origin)
+        encoder = self._encoder(dataset, schema_text or self._declared_text(dataset))
+        stamped = self._stamped(dataset, rows)
+        values = encoder.encode(stamped).to_pylist()
+
+        def instead(row: int, value: bytes) -> Headers:
+            self.too_large += 1
+            source = "" if kept_in is None else kept_in(row)
+            return refused_headers(_left_out(_row_refused(stamped, row, source), value))
+
+        keys = message_keys(self._exchange, rows.column("symbol"))
+        return self._send(dataset, keys, values, origin, instead)
 
     def framed(
         self, dataset: str, rows: pa.RecordBatch, *, schema_text: str | None = None
@@ -117,24 +132,46 @@ class Publisher:
         self, dataset: str, keys: Iterable[bytes], values: Iterable[bytes | None], *, origin: str = LIVE
     ) -> int:
         """Publish messages as they are, in order: original bytes that are sent again, or damage made on purpose."""
+        return self._send(dataset, keys, values, origin)
+
+    def refuse(self, dataset: str, symbol: str, raw: bytes, refused: Refused) -> None:
+        """Publish input that no row could be made of: its bytes, and in headers what is known and its publisher pair.
+
+        Bytes that Kafka would not take are left out, with their size and digest told; `refused.source` says where the
+        input is kept whole.
+        """
+        self._check_topics()
+        sequence = self._numbers(dataset).next_numbers(pa.array([symbol]))[0].as_py()
+        identity = replace(refused.identity, symbol=symbol)
+        told = replace(refused, identity=identity, publisher_session=self._session, publisher_sequence=sequence)
+        left_out = refused_headers(_left_out(told, raw))
+        topic, key = topic_name(dataset, self._exchange), message_key(self._exchange, symbol)
+        size = len(key) + len(raw) + sum(len(name) + len(value or b"") for name, value in left_out)
+        if size > self._delivery.message_bytes:
+            self._delivery.send(topic, [key], [None], left_out)
+        else:
+            self._delivery.send(topic, [key], [raw], refused_headers(told))
+        self.refused += 1
+
+    def _send(
+        self,
+        dataset: str,
+        keys: Iterable[bytes],
+        values: Iterable[bytes | None],
+        origin: str,
+        instead: Instead | None = None,
+    ) -> int:
         if origin not in ORIGINS:
             raise ConfigurationError(f"origin was {origin!r}", advice=f"valid: {', '.join(ORIGINS)}", origin=origin)
         topic = topic_name(dataset, self._exchange)
         self._check_topics()
+        before = self._delivery.accepted - self.too_large
         headers: Headers | None = None if origin == LIVE else [(ORIGIN_HEADER, origin.encode())]
-        accepted = 0
-        produce = self._producer.produce
         try:
-            for key, value in zip(keys, values, strict=True):
-                try:
-                    produce(topic, value, key, headers=headers)
-                except BufferError:
-                    self._produce_when_room(topic, value, key, headers)
-                accepted += 1
-        except KafkaException as error:
-            raise _refused(topic, error) from error
-        self._producer.poll(0)
-        self._raise_failures()
+            self._delivery.send(topic, keys, values, headers, instead)
+        finally:
+            accepted = self._delivery.accepted - self.too_large - before
+            self.accepted[dataset] += accepted
         return accepted
 
     def schema_id(self, dataset: str) -> int:
@@ -143,15 +180,9 @@ class Publisher:
 
     def flush(self, timeout_seconds: float) -> None:
         """Wait until everything accepted is delivered. Raises KafkaUnavailable when the time passes first (what is left
-        stays queued: flush again), DeliveryFailed."""
-        left = self._producer.flush(timeout_seconds)
-        self._raise_failures()
-        if left:
-            raise KafkaUnavailable(
-                f"{left} messages were not yet delivered after {timeout_seconds:g} s",
-                advice="they stay queued; `k2 doctor` tries the brokers",
-                left=left,
-            )
+        stays queued: flush again), DeliveryTimedOut, DeliveryFailed."""
+        if "_delivery" in vars(self):
+            self._delivery.flush(timeout_seconds)
 
     def close(self) -> None:
         """Deliver everything accepted; waits as long as a delivery may take. Raises as `flush`. May be called twice."""
@@ -184,8 +215,8 @@ class Publisher:
 
     def _stamped(self, dataset: str, rows: pa.RecordBatch) -> pa.RecordBatch:
         if _is_empty(rows, "publisher_sequence"):
-            numbering = self._numbering.setdefault(dataset, Numbering())
-            rows = _with_column(rows, "publisher_sequence", numbering.next_numbers(rows.column("symbol")))
+            numbers = self._numbers(dataset).next_numbers(rows.column("symbol"))
+            rows = _with_column(rows, "publisher_sequence", numbers)
         if _is_empty(rows, "publisher_session"):
             rows = _with_column(rows, "publisher_session", pa.repeat(self._session, rows.num_rows))
         if _is_empty(rows, "publish_timestamp"):
@@ -194,13 +225,16 @@ class Publisher:
             rows = _with_column(rows, "publish_timestamp", now_column)
         return rows
 
+    def _numbers(self, dataset: str) -> Numbering:
+        return self._numbering.setdefault(dataset, Numbering())
+
     def _check_topics(self) -> None:
         """Every topic of the exchange, before anything is registered or sent: half a feed is worse than none."""
         if self._topics_checked:
             return
         declared = {topic_name(one, self._exchange): self._profile.partitions_of(one) for one in self._profile.datasets}
         with translated("describe topics"):
-            known = self._producer.list_topics(timeout=REQUEST_TIMEOUT_SECONDS).topics
+            known = self._delivery.producer.list_topics(timeout=REQUEST_TIMEOUT_SECONDS).topics
         found = {topic: len(known[topic].partitions) for topic in declared if topic in known}
         broken = next((error for topic in found if (error := known[topic].error) is not None), None)
         if broken is not None:
@@ -213,31 +247,28 @@ class Publisher:
             raise changed
         self._topics_checked = True
 
-    def _produce_when_room(self, topic: str, value: bytes | None, key: bytes, headers: Headers | None) -> None:
-        # Ends: the client fails queued messages after the delivery timeout, which makes room and raises here.
-        while True:
-            self._producer.poll(ROOM_POLL_SECONDS)
-            self._raise_failures()
-            try:
-                self._producer.produce(topic, value, key, headers=headers)
-            except BufferError:
-                continue
-            return
 
-    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            key = (message.key() or b"").decode(errors="replace")
-            self._failures = self._failures.plus(f"{message.topic()} key {key}: {error.str()}")
+def _row_refused(rows: pa.RecordBatch, row: int, source: str) -> Refused:
+    """A row whose message is too large, as a refused one with the same identity."""
+    told = {name: rows.column(name)[row].as_py() for name in (*_IDENTITY, "publisher_session", "publisher_sequence")}
+    return Refused(
+        "",
+        VenueIdentity(**{name: told[name] for name in _IDENTITY}),
+        publisher_session=told["publisher_session"],
+        publisher_sequence=told["publisher_sequence"],
+        source=source,
+    )
 
-    def _raise_failures(self) -> None:
-        if not self._failures.count:
-            return
-        failures, self._failures = self._failures, _Failures()
-        raise DeliveryFailed(
-            f"Kafka did not take {failures.count} accepted messages; first: {'; '.join(failures.shown)}",
-            advice="publish them again: ingest drops what had arrived as duplicates",
-            count=failures.count,
-        )
+
+def _left_out(refused: Refused, value: bytes) -> Refused:
+    """The same without its value, which Kafka would not take."""
+    reason = f"{len(value):,} bytes are more than Kafka takes in a message"
+    return replace(
+        refused,
+        reason=f"{refused.reason}; {reason}" if refused.reason else reason,
+        left_out_bytes=len(value),
+        left_out_digest=hashlib.blake2b(value, digest_size=DIGEST_BYTES).hexdigest(),
+    )
 
 
 def _is_empty(rows: pa.RecordBatch, name: str) -> bool:
@@ -253,11 +284,3 @@ def _is_empty(rows: pa.RecordBatch, name: str) -> bool:
 def _with_column(rows: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:
     place = rows.schema.get_field_index(name)
     return rows.set_column(place, rows.schema.field(place), values)
-
-
-def _refused(topic: str, error: KafkaException) -> DeliveryFailed:
-    return DeliveryFailed(
-        f"Kafka's client refused a message for {topic}: {error.args[0].str()}",
-        advice="a message over message.max.bytes cannot be sent; a fatal producer error needs a new publisher",
-        topic=topic,
-    )

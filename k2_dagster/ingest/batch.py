@@ -28,6 +28,7 @@ from k2_dagster.ingest.outcome import (
 )
 from k2_dagster.ingest.quarantined import Quarantined, quarantine_table
 from k2_dagster.ingest.refusal import Refusal
+from k2_dagster.ingest.refused import with_refused
 from k2_dagster.ingest.returned import originals
 from k2_dagster.ingest.rows import Accepted, by_day
 from k2_dagster.ingest.rules import Validated, Validator
@@ -101,7 +102,7 @@ class BatchJudge:
         named = decoded.wire.column("publisher_session")
         has_pair = (pair.is_valid().to_numpy(zero_copy_only=False)) & named.is_valid().to_numpy(zero_copy_only=False)
         codes = {name: _spread(checked.codes[name], at, count) for name in _CODED}
-        return Input(
+        rows = Input(
             partition=raw.partition,
             offset=raw.offset,
             time_ms=raw.timestamp_ms,
@@ -119,6 +120,7 @@ class BatchJudge:
             has_publisher=_scatter(has_pair.astype(np.int64), at, count).astype(bool),
             originals=originals(raw.headers, REFUSED_FIRST_HEADER),
         )
+        return with_refused(rows, decoded.refused, self.dataset, self.profile) if decoded.refused else rows
 
     def _symbols(self, raw: RawBatch, symbols: Codes, flag: npt.NDArray[np.int8]) -> Codes:
         """An unreadable message has the symbol that its key names, if it is a key of ours."""
@@ -147,7 +149,9 @@ class BatchJudge:
         held: Mapping[int, str],
     ) -> list[Refusal]:
         """Every message that goes to quarantine, but for those it holds already."""
-        out = [*decoded.refusals, *checked.refused.values()]
+        again = [row for row in decoded.refused if verdicts.verdict[row] == kernel.DUPLICATE]
+        out = [one for one in (*decoded.refusals, *checked.refused.values()) if one.row not in again]
+        out += [Refusal(row, "duplicate", "the same input was refused before") for row in again]
         good = rows.flag == kernel.GOOD
         for verdict, reason, detail in _REFUSING_VERDICTS:
             at = np.flatnonzero(good & (verdicts.verdict == verdict)).tolist()

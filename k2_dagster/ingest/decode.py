@@ -1,7 +1,7 @@
 """From a raw batch to wire-form columns: framing, schema by id, decoding, projection. Refusals carry their reason."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numba
 import numpy as np
@@ -13,10 +13,12 @@ from k2_dagster.ingest.avro_decode import FRAME_BYTES, AvroDecoder
 from k2_dagster.ingest.json_decode import JsonDecoder
 from k2_dagster.ingest.project import Projection, SchemaMismatch, plan
 from k2_dagster.ingest.refusal import Refusal
+from k2_dagster.ingest.refused import as_refusals, refused_by_feed
 from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.kafka.registry import RegisteredSchema
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.declaration import Dataset
+from k2_dagster.schemas.refused import Refused
 
 NO_SCHEMA = -1
 # A detail says what is wrong with a schema; libraries quote the whole of it.
@@ -27,12 +29,14 @@ MAX_DECODERS = 256
 
 @dataclass(frozen=True, slots=True)
 class DecodedBatch:
-    """`wire` has one row per entry of `rows` (places in the raw batch, ascending); `schema_ids` is per raw message."""
+    """`wire` has one row per entry of `rows` (places in the raw batch, ascending); `schema_ids` is per raw message.
+    `refused` are the rows that a feed handler refused, with what their headers say; they are among the refusals."""
 
     wire: pa.RecordBatch
     rows: npt.NDArray[np.int64]
     schema_ids: npt.NDArray[np.int64]
     refusals: list[Refusal]
+    refused: Mapping[int, Refused] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -57,6 +61,10 @@ class Decoder:
         """Raises SchemaUnknown or RegistryUnavailable, naming the place of the first message, when a schema cannot be
         looked up; nothing is refused."""
         schema_ids, refusals = frame(raw.values)
+        by_feed = refused_by_feed(raw.headers) if raw.headers else {}
+        if by_feed:
+            schema_ids[list(by_feed)] = NO_SCHEMA
+            refusals = [one for one in refusals if one.row not in by_feed] + as_refusals(by_feed)
         batches: list[pa.RecordBatch] = []
         rows: list[npt.NDArray[np.int64]] = []
         for schema_id in distinct_ids(schema_ids):
@@ -70,7 +78,8 @@ class Decoder:
             if len(kept):
                 batches.append(wire)
                 rows.append(kept)
-        return self._joined(batches, rows, schema_ids, refusals)
+        joined = self._joined(batches, rows, schema_ids, refusals)
+        return replace(joined, refused=by_feed) if by_feed else joined
 
     def _decode_one(
         self, schema_id: int, values: pa.BinaryArray, at: npt.NDArray[np.int64]

@@ -24,7 +24,7 @@ GOOD = 1
 REFUSED = 2  # has numbers but goes to quarantine: claims nothing, leaves a hole of its own
 SKIPPED = 3  # takes no part in this numbering; it still moves record time
 
-# Verdicts on GOOD rows.
+# Verdicts on GOOD rows. REFUSED ones are DUPLICATE when their number has come before, else IN_ORDER.
 IN_ORDER = 0
 LATE = 1  # fills an open hole
 DUPLICATE = 2
@@ -34,6 +34,8 @@ HORIZON = 3  # its numbers are older than what is remembered
 UNKNOWN = 0
 QUARANTINED = 1  # refused, or before the first number that was seen: no gap was ever reported of it
 QUARANTINED_GAP = 2  # reported as a gap first, and found in quarantine then
+# Origin of a hole whose numbers no refused message has claimed: from before the first number, or explained by count.
+UNCLAIMED = 0
 
 # Events.
 REPORT = 0
@@ -177,6 +179,7 @@ def _tell(events, row, keys, holes, hole, bad):  # type: ignore[no-untyped-def]
     if size <= _unread(keys, key, bad) - holes.unread[hole] and keys.explained[key] < MAX_EXPLAINED_PER_KEY:
         keys.used[key] += size
         _relabel(keys, holes, hole, QUARANTINED)
+        holes.origin[hole] = UNCLAIMED
         return
     keys.waiting[key] -= 1
     holes.reported[hole] = 1
@@ -277,7 +280,8 @@ def _open_before_all(rows, row, now, keys, holes):  # type: ignore[no-untyped-de
         else:
             before = hole
         hole = following
-    _made(rows, row, now, keys, holes, 0, high, QUARANTINED)
+    hole = _made(rows, row, now, keys, holes, 0, high, QUARANTINED)
+    holes.origin[hole] = UNCLAIMED
 
 
 @numba.njit(cache=True)
@@ -336,7 +340,9 @@ def _open_piece(rows, row, now, keys, holes, events, bad, first, last, cause):  
     key = rows.key[row]
     if cause == UNKNOWN and keys.holes[key] >= MAX_HOLES_PER_KEY:
         _drop_lowest(events, row, keys, holes, key, bad)
-    _made(rows, row, now, keys, holes, first, last, cause)
+    hole = _made(rows, row, now, keys, holes, first, last, cause)
+    if cause != UNKNOWN:
+        holes.origin[hole] = UNCLAIMED
 
 
 @numba.njit(cache=True)
@@ -374,7 +380,8 @@ def _join(keys, holes, upper):  # type: ignore[no-untyped-def]
     if not alike or holes.cause[upper] == UNKNOWN:
         return
     same_gap = holes.origin[upper] == holes.origin[lower] and holes.opened_offset[upper] == holes.opened_offset[lower]
-    if holes.cause[upper] == QUARANTINED or same_gap:
+    both = (holes.origin[upper] == UNCLAIMED) == (holes.origin[lower] == UNCLAIMED)
+    if same_gap or (holes.cause[upper] == QUARANTINED and both):
         holes.first[upper] = holes.first[lower]
         _unlink(keys, holes, lower, upper)
 
@@ -513,10 +520,22 @@ def _refuse(rows, row, now, keys, holes, events, bad):  # type: ignore[no-untype
 
 
 @numba.njit(cache=True)
+def _has_come(keys, holes, key, number):  # type: ignore[no-untyped-def]
+    """Whether a message of this number has landed or was refused before, as far as is remembered."""
+    hole = keys.head[key]
+    while hole != NONE and holes.last[hole] >= number:
+        if holes.first[hole] <= number:
+            return holes.cause[hole] != UNKNOWN and holes.origin[hole] != UNCLAIMED
+        hole = holes.next[hole]
+    return keys.floor[key] < number <= keys.last[key]
+
+
+@numba.njit(cache=True)
 def _judge_row(rows, row, now, keys, holes, queue, events, bad):  # type: ignore[no-untyped-def]
     if rows.flag[row] == REFUSED:
+        again = _has_come(keys, holes, rows.key[row], rows.sequence[row])
         _refuse(rows, row, now, keys, holes, events, bad)
-        return IN_ORDER
+        return DUPLICATE if again else IN_ORDER
     key, low, high = rows.key[row], rows.previous[row] + 1, rows.sequence[row]
     last = keys.last[key]
     keys.messages[key] += 1

@@ -20,8 +20,9 @@ from k2_dagster.kafka.topics import describe
 from k2_dagster.schemas.common import ORIGIN_HEADER, REFUSED_AT_HEADER, REFUSED_FIRST_HEADER
 from k2_dagster.settings import Settings
 
-# A duplicate has landed already, and a number beyond the horizon is refused again: republishing helps neither.
-NEVER_REPUBLISHED = ("duplicate", "identity_horizon")
+# A duplicate has landed already, a number beyond the horizon is refused again, and input that a feed handler could not
+# read is no message yet (play the capture again when its format is mended): republishing helps none of them.
+NEVER_REPUBLISHED = ("duplicate", "identity_horizon", "refused_by_feed")
 # Messages whose bytes are in memory at once.
 WINDOW_MESSAGES = 2_000
 FLUSH_TIMEOUT_SECONDS = 120.0

@@ -15,8 +15,8 @@ from k2_dagster.kafka.topics import count_changed
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.lake.fence import Vector, position_key, read_fence
 from k2_dagster.schemas.datasets import table_name
-from k2_dagster.schemas.profiles import Profiles
-from k2_dagster.schemas.topics import topic_name
+from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
+from k2_dagster.schemas.topics import CONTROL_DATASET, topic_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
 from k2_dagster.state.leases import Lease, read_leases
@@ -44,6 +44,7 @@ class StreamStatus:
     `fence` counts offsets landed or quarantined. `lag_messages` are those behind it, `held_messages` the ones among
     them that a transaction without an end holds back; `lag_seconds` is the age of the oldest. `problem` says why the
     stream cannot go on, and `since` when whoever drives it met that first. `fences` and `ends` are by partition.
+    `size_unit` is what sizes count (None for control), and `contract_value` what a contract is worth, by symbol.
     """
 
     exchange: str
@@ -63,6 +64,8 @@ class StreamStatus:
     problem: str
     fences: Mapping[int, int]
     ends: Mapping[int, int]
+    size_unit: str | None
+    contract_value: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -205,7 +208,14 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         problem=_problem(place, known, held, seconds),
         fences=dict(place.fences),
         ends=dict(place.ends),
+        **_units(profiles.exchange(exchange), dataset),
     )
+
+
+def _units(profile: ExchangeProfile, dataset: str) -> dict[str, Any]:
+    if dataset == CONTROL_DATASET:
+        return {"size_unit": None, "contract_value": {}}
+    return {"size_unit": profile.size_unit, "contract_value": profile.contract_value}
 
 
 def _age_seconds(times: Mapping[Place, int], topic: str, lag: Mapping[int, int]) -> float | None:

@@ -35,7 +35,8 @@ class Input:
     """The rows of a batch, one entry per raw message, in raw order. Text columns are coded; see `kernel.Rows`.
 
     `flag` is GOOD, REFUSED or UNREADABLE; `by_venue` says whose numbering identifies the row; `sparse` marks rows whose
-    venue numbers jump. Entries of unreadable rows are ignored, but for partition, offset, time and symbol.
+    venue numbers jump; `blind` those that are unreadable to the venue's numbering alone. Entries of unreadable rows are
+    ignored, but for partition, offset, time and symbol.
     `originals` says of rows that come back from quarantine where they were first refused.
     """
 
@@ -55,6 +56,7 @@ class Input:
     publisher_sequence: Int64s
     has_publisher: npt.NDArray[np.bool_]
     originals: Mapping[int, Original] = field(default_factory=dict)
+    blind: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,17 @@ class Tracker:
             [partition, rows.stream, rows.publisher_session], of_publisher, record_ms
         )
         venue_flags = np.where(numbered & (~of_venue | venue_old), kernel.SKIPPED, rows.flag).astype(np.int8)
+        if rows.blind is not None:
+            venue_flags[rows.blind] = kernel.UNREADABLE
         publisher_flags = np.where(numbered & (~of_publisher | publisher_old), kernel.SKIPPED, rows.flag)
         # good rows have the symbol of their key
-        symbols = None if numbered.all() else combine([partition, rows.symbol])
+        symbols = None if numbered.all() and rows.blind is None else combine([partition, rows.symbol])
         venue = self._judge_venue(rows, partition, symbols, venue_flags)
         publisher = self._judge_publisher(rows, partition, symbols, publisher_flags.astype(np.int8), strict_partitions)
-        verdict = np.where(rows.by_venue, venue[0], publisher[0])
-        verdict = np.where(np.where(rows.by_venue, venue_old, publisher_old), kernel.HORIZON, verdict)
+        # A refused row is known by its pair: the venue's number of a damaged message may be damage too
+        by_venue = rows.by_venue & ~((rows.flag == kernel.REFUSED) & rows.has_publisher)
+        verdict = np.where(by_venue, venue[0], publisher[0])
+        verdict = np.where(np.where(by_venue, venue_old, publisher_old), kernel.HORIZON, verdict)
         for row, original in sorted(rows.originals.items()):
             if rows.flag[row] == kernel.GOOD and not rows.by_venue[row] and not rows.has_publisher[row]:
                 verdict[row] = self.returned.claim(int(rows.partition[row]), original)

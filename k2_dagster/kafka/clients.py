@@ -1,5 +1,6 @@
-"""Configuration of every Kafka client, and the translation of librdkafka's errors into ours."""
+"""Configuration of every Kafka client, and the translation of librdkafka's errors and log into ours."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +9,8 @@ from confluent_kafka import KafkaError, KafkaException
 
 from k2_dagster.errors import TRY_ADDRESS, ConfigurationError, K2Error, KafkaUnavailable
 from k2_dagster.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 # How long one request to a broker may take before it counts as unavailable.
 REQUEST_TIMEOUT_SECONDS = 10.0
@@ -20,6 +23,12 @@ FETCH_WAIT_MS = 100
 # Prefetch per consumer: larger queues are slower (processor cache) and cost memory.
 PREFETCH_KILOBYTES = 16_384
 
+# confluent-kafka's own name among librdkafka's: the object that takes the client's log.
+LOGGER = "logger"
+# What the client says of a connection that it will try again by itself (librdkafka's names of log lines). Whether that
+# lasts too long is judged here, and told as an error of ours.
+_RETRIED_BY_ITSELF = frozenset({"FAIL", "ERROR"})
+
 _REFUSALS = {
     KafkaError._AUTHENTICATION,  # noqa: SLF001  (librdkafka's public error codes start with an underscore)
     KafkaError.SASL_AUTHENTICATION_FAILED,
@@ -31,9 +40,26 @@ _REFUSALS = {
 }
 
 
+class ClientLog:
+    """librdkafka's log as events of ours. A confluent-kafka client takes it as `logger`, and calls it when polled."""
+
+    def log(self, level: int, text: str, facility: str, client: str, line: str) -> None:
+        """A line, with Python's level for librdkafka's; `text` is the format of confluent-kafka's own line."""
+        del text
+        log_line(level, facility, client, line)
+
+
+def log_line(level: int, facility: str, client: str, line: str) -> None:
+    """One line of a client's log. What it calls an error it goes on after: a warning; what ends it, an error."""
+    quiet = facility in _RETRIED_BY_ITSELF or level < logging.WARNING
+    ours = logging.DEBUG if quiet else logging.ERROR if level > logging.ERROR else logging.WARNING
+    logger.log(ours, "kafka client", extra={"facility": facility, "client": client, "said": line})
+
+
 def client_config(settings: Settings) -> dict[str, Any]:
-    """What every client needs to reach the brokers: addresses, TLS and SASL."""
+    """What every client needs: addresses, TLS and SASL to reach the brokers, and where its log goes."""
     pairs = {
+        LOGGER: ClientLog(),
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "security.protocol": settings.kafka_security_protocol,
         "sasl.mechanism": settings.kafka_sasl_mechanism,

@@ -5,12 +5,14 @@ Only what librdkafka documents as its public interface is used (rdkafka.h): its 
 """
 
 import ctypes
+import logging
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_size_t, c_ssize_t, c_void_p
 from functools import cache
 from importlib.metadata import files
 from typing import Any
 
 from k2_dagster.errors import ConfigurationError
+from k2_dagster.kafka.clients import log_line
 
 CONSUMER = 1
 CONF_OK = 0
@@ -43,12 +45,19 @@ WORD_BYTES = 8
 # Places in the struct, in words (`err` and `partition` are the low half of theirs).
 WORDS = {"err": 0, "partition": 2, "payload": 3, "len": 4, "key": 5, "key_len": 6, "offset": 7}
 
+# Client, syslog level, facility, line; called by the client's own threads.
+LogCallback = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_char_p, c_char_p)
+# Python's level of each syslog level, 0 (emergency) to 7 (debug), as confluent-kafka has them.
+_LOG_LEVELS = (*[logging.CRITICAL] * 3, logging.ERROR, logging.WARNING, logging.INFO, logging.INFO, logging.DEBUG)
+
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "rd_kafka_version": (c_int, ()),
     "rd_kafka_err2str": (c_char_p, (c_int,)),
     "rd_kafka_conf_new": (c_void_p, ()),
     "rd_kafka_conf_set": (c_int, (c_void_p, c_char_p, c_char_p, c_char_p, c_size_t)),
     "rd_kafka_conf_destroy": (None, (c_void_p,)),
+    "rd_kafka_conf_set_log_cb": (None, (c_void_p, LogCallback)),
+    "rd_kafka_name": (c_char_p, (c_void_p,)),
     "rd_kafka_new": (c_void_p, (c_int, c_void_p, c_char_p, c_size_t)),
     "rd_kafka_destroy": (None, (c_void_p,)),
     "rd_kafka_poll_set_consumer": (c_int, (c_void_p,)),
@@ -87,6 +96,14 @@ def library() -> ctypes.CDLL:
         function.restype, function.argtypes = result, list(arguments)
     _assert_layout(loaded)
     return loaded
+
+
+@LogCallback  # type: ignore[untyped-decorator]
+def log_callback(handle: int | None, level: int, facility: bytes | None, line: bytes | None) -> None:
+    """A client's log as events of ours. It lives as long as this module, so no client outlives it."""
+    name = library().rd_kafka_name(handle) if handle else b""
+    place = min(max(level, 0), len(_LOG_LEVELS) - 1)
+    log_line(_LOG_LEVELS[place], *((one or b"").decode(errors="replace") for one in (facility, name, line)))
 
 
 def _assert_layout(loaded: ctypes.CDLL) -> None:

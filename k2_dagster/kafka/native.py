@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.kafka.batch import NO_EVENTS, NOTHING, Chunk, Event, Headers
-from k2_dagster.kafka.clients import consumer_config, translate
+from k2_dagster.kafka.clients import LOGGER, consumer_config, translate
 from k2_dagster.kafka.copying import Kernels, kernels
 from k2_dagster.kafka.librdkafka import (
     CONF_OK,
@@ -24,6 +24,7 @@ from k2_dagster.kafka.librdkafka import (
     NO_ERROR,
     MessageStruct,
     library,
+    log_callback,
 )
 from k2_dagster.settings import Settings
 
@@ -71,7 +72,10 @@ class NativeClient:
         """A consumer handle. librdkafka takes the configuration over when it succeeds."""
         configuration = self._library.rd_kafka_conf_new()
         text = ctypes.create_string_buffer(ERROR_TEXT_BYTES)
+        self._library.rd_kafka_conf_set_log_cb(configuration, log_callback)
         for name, value in config.items():
+            if name == LOGGER:
+                continue
             shown = str(value).lower() if isinstance(value, bool) else str(value)
             result = self._library.rd_kafka_conf_set(configuration, name.encode(), shown.encode(), text, len(text))
             if result != CONF_OK:

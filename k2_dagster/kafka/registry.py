@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
@@ -96,6 +97,14 @@ class Registry:
         """The newest version of the subject; None where there is none."""
         answer = self._call("GET", f"/subjects/{_quoted(subject)}/versions/latest", missing_ok=True)
         return None if answer is None else _registered(int(answer["id"]), answer)
+
+    def earlier(self, subject: str) -> Iterator[RegisteredSchema]:
+        """The versions of the subject before its newest, from new to old. Asked for one by one."""
+        numbers = self._call("GET", f"/subjects/{_quoted(subject)}/versions", missing_ok=True) or []
+        for number in sorted((int(one) for one in numbers), reverse=True)[1:]:
+            answer = self._call("GET", f"/subjects/{_quoted(subject)}/versions/{number}", missing_ok=True)
+            if answer is not None:  # deleted meanwhile
+                yield _registered(int(answer["id"]), answer)
 
     def subjects(self) -> list[str]:
         """Every subject that has a version, sorted."""

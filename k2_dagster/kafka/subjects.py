@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +13,7 @@ from k2_dagster.kafka.registry import Kind, RegisteredSchema, Registry
 from k2_dagster.schemas.avro import avro_schema_text
 from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.declaration import Dataset
-from k2_dagster.schemas.evolution import Problem, problems
+from k2_dagster.schemas.evolution import REMOVED, Problem, problems
 from k2_dagster.schemas.json_schema import json_schema_text
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import subject_name, topic_name
@@ -32,21 +34,27 @@ class DeclaredSchema:
 
 @dataclass(frozen=True)
 class SubjectCheck:
-    """How a declared schema stands to the newest version there is. `state`: `new` has none, `same` is it already,
-    `compatible` may follow it, `incompatible` may not, for the reasons in `problems`."""
+    """How a declared schema stands to the newest version there is.
+
+    `state`: `new` there is none; `same` it is the newest; `compatible` it may follow; `ahead` it is an earlier version,
+    to which others have added only fields that may be missing; `incompatible` it may not follow, for the reasons in
+    `problems`. `notes` name the fields of others that readers of this declaration ignore.
+    """
 
     subject: str
-    state: Literal["new", "same", "compatible", "incompatible"]
+    state: Literal["new", "same", "compatible", "ahead", "incompatible"]
     problems: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)
 class SchemaOutcome:
-    """What `register_all` did for one subject."""
+    """What `register_all` did for one subject; `ahead`: nothing, see `SubjectCheck`. `notes` as there."""
 
     subject: str
-    action: Literal["registered", "new version", "confirmed"]
+    action: Literal["registered", "new version", "confirmed", "ahead"]
     schema_id: int
+    notes: tuple[Problem, ...] = ()
 
 
 def declared_schemas(profiles: Profiles, exchanges: Iterable[str]) -> list[DeclaredSchema]:
@@ -61,15 +69,28 @@ def declared_schemas(profiles: Profiles, exchanges: Iterable[str]) -> list[Decla
 
 def check_registered(registry: Registry, profiles: Profiles, exchanges: Iterable[str]) -> list[SubjectCheck]:
     """Compare the declared schemas with the newest registered versions. Raises as `Registry` does."""
-    return [_check(one, latest) for one, latest in _with_latest(registry, profiles, exchanges)]
+    return [check for _, _, check in _checked(registry, profiles, exchanges)]
 
 
-def _with_latest(
+def require_compatible(settings: Settings, profiles: Profiles, exchanges: Iterable[str]) -> None:
+    """Raises SchemaIncompatible as `register_all` would, and registers nothing. Raises as `Registry` does."""
+    with closing(Registry(settings)) as registry:
+        refuse(check_registered(registry, profiles, exchanges))
+
+
+_Checked = tuple[DeclaredSchema, RegisteredSchema | None, SubjectCheck]
+
+
+def _checked(
     registry: Registry, profiles: Profiles, exchanges: Iterable[str], also_json: bool = False
-) -> list[tuple[DeclaredSchema, RegisteredSchema | None]]:
+) -> list[_Checked]:
     """Declared schemas with the newest version of their subject; JSON ones where a publisher uses JSON, or all."""
     pairs = ((one, registry.latest(one.subject)) for one in declared_schemas(profiles, exchanges))
-    return [(one, latest) for one, latest in pairs if one.kind == "AVRO" or also_json or latest is not None]
+    return [
+        (one, latest, _check(one, latest, partial(registry.earlier, one.subject)))
+        for one, latest in pairs
+        if one.kind == "AVRO" or also_json or latest is not None
+    ]
 
 
 def check_files(folder: Path) -> list[SubjectCheck]:
@@ -139,13 +160,10 @@ def register_all(
     All are checked first: raises SchemaIncompatible, naming subjects and fields, before anything is registered. Raises
     as `Registry` does.
     """
-    registry = Registry(settings)
-    try:
-        pairs = _with_latest(registry, profiles, exchanges, also_json)
-        refuse(_check(one, latest) for one, latest in pairs)
-        return [_register(registry, one, latest) for one, latest in pairs]
-    finally:
-        registry.close()
+    with closing(Registry(settings)) as registry:
+        found = _checked(registry, profiles, exchanges, also_json)
+        refuse(check for _, _, check in found)
+        return [_register(registry, *one) for one in found]
 
 
 def refuse(checks: Iterable[SubjectCheck]) -> None:
@@ -163,7 +181,10 @@ def refuse(checks: Iterable[SubjectCheck]) -> None:
         )
 
 
-def _check(declared: DeclaredSchema, latest: RegisteredSchema | None) -> SubjectCheck:
+_Earlier = Callable[[], Iterable[RegisteredSchema]]
+
+
+def _check(declared: DeclaredSchema, latest: RegisteredSchema | None, earlier: _Earlier = tuple) -> SubjectCheck:
     subject, kind = declared.subject, declared.kind
     if latest is None:
         return SubjectCheck(subject, "new")
@@ -173,7 +194,32 @@ def _check(declared: DeclaredSchema, latest: RegisteredSchema | None) -> Subject
     if _parsed(latest.text) == _parsed(declared.text):
         return SubjectCheck(subject, "same")
     found = tuple(problems(latest.text, declared.text, kind))
-    return SubjectCheck(subject, "incompatible" if found else "compatible", found)
+    if not found:
+        return SubjectCheck(subject, "compatible")
+    base = _common_base(declared, latest, earlier) if all(one.what == REMOVED for one in found) else None
+    if base is None:
+        return SubjectCheck(subject, "incompatible", found)
+    notes = tuple(Problem(one.field, "only the registry's newest version has it", "readers ignore it") for one in found)
+    is_registered = _parsed(base.text) == _parsed(declared.text)
+    return SubjectCheck(subject, "ahead" if is_registered else "compatible", notes=notes)
+
+
+def _common_base(declared: DeclaredSchema, latest: RegisteredSchema, earlier: _Earlier) -> RegisteredSchema | None:
+    """The earlier version to which the newest one and the declaration both only add.
+
+    It tells a field that others have added from one that the declaration has removed: of the latter kind, every version
+    before the newest has it too, or there is none.
+    """
+    return next(
+        (
+            one
+            for one in earlier()
+            if one.kind == declared.kind
+            and not problems(one.text, declared.text, declared.kind)
+            and not problems(one.text, latest.text, declared.kind)
+        ),
+        None,
+    )
 
 
 def _parsed(text: str) -> object:
@@ -184,18 +230,24 @@ def _parsed(text: str) -> object:
         return text
 
 
-def _register(registry: Registry, declared: DeclaredSchema, latest: RegisteredSchema | None) -> SchemaOutcome:
+def _register(
+    registry: Registry, declared: DeclaredSchema, latest: RegisteredSchema | None, check: SubjectCheck
+) -> SchemaOutcome:
+    if latest is not None and check.state == "ahead":
+        registry.set_backward(declared.subject)
+        return SchemaOutcome(declared.subject, "ahead", latest.id, check.notes)
     schema_id = registry.register(declared.subject, declared.text, declared.kind)
     registry.set_backward(declared.subject)
     if latest is None:
         return SchemaOutcome(declared.subject, "registered", schema_id)
-    return SchemaOutcome(declared.subject, "confirmed" if schema_id == latest.id else "new version", schema_id)
+    action: Literal["confirmed", "new version"] = "confirmed" if schema_id == latest.id else "new version"
+    return SchemaOutcome(declared.subject, action, schema_id, check.notes)
 
 
 def as_rows(checks: Iterable[SubjectCheck]) -> list[Mapping[str, str]]:
-    """One row per problem, or per subject that has none."""
+    """One row per problem or note, or per subject that has none."""
     return [
         {"subject": check.subject, "state": check.state, "field": one.field, "what": one.what, "why": one.why}
         for check in checks
-        for one in check.problems or (Problem("", "", ""),)
+        for one in (*check.problems, *check.notes) or (Problem("", "", ""),)
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from k2_dagster.errors import ConfigurationError, KafkaUnavailable, NotInitialized, PartitionCountChanged
 from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, client_config, translate
@@ -29,8 +29,15 @@ _LEADERLESS = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,  # a broker that has not heard of the new topic yet
+    KafkaError.UNKNOWN_LEADER_EPOCH,  # ... or of its newest leader
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError._NOENT,  # noqa: SLF001  (librdkafka: no leader in the metadata)
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001  (librdkafka: not in the metadata)
+}
+_UNREADABLE_CONFIGURATION = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
 _REFUSED_TOPICS = {
     KafkaError.INVALID_REPLICATION_FACTOR,
@@ -98,6 +105,19 @@ def all_watermarks(
     }
 
 
+def message_limits(settings: Settings, topics: Iterable[str]) -> dict[str, int]:
+    """`max.message.bytes` of the topics that exist and whose configuration we may read. Raises KafkaUnavailable."""
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+    admin, limits = _admin(settings), {}
+    for resource, future in admin.describe_configs(resources, request_timeout=REQUEST_TIMEOUT_SECONDS).items():
+        try:
+            limits[resource.name] = int(future.result(FUTURE_TIMEOUT_SECONDS)["max.message.bytes"].value)
+        except KafkaException as error:
+            if error.args[0].code() not in _UNREADABLE_CONFIGURATION:
+                raise translate(error, f"describe the configuration of {resource.name}") from error
+    return limits
+
+
 def declared_topics(profiles: Profiles, exchanges: Iterable[str]) -> dict[str, int]:
     """Topic -> partition count, as the profiles of these exchanges declare."""
     return {
@@ -105,6 +125,12 @@ def declared_topics(profiles: Profiles, exchanges: Iterable[str]) -> dict[str, i
         for exchange, profile in ((name, profiles.exchange(name)) for name in exchanges)
         for dataset in profile.datasets
     }
+
+
+def require_counts(settings: Settings, profiles: Profiles, exchanges: Iterable[str]) -> None:
+    """Raises PartitionCountChanged as `ensure_topics` would, and creates nothing. Raises as that does."""
+    declared = declared_topics(profiles, exchanges)
+    _refuse_other_counts(declared, describe(settings, declared))
 
 
 def ensure_topics(settings: Settings, profiles: Profiles, exchanges: Iterable[str]) -> list[TopicOutcome]:

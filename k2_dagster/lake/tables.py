@@ -13,6 +13,7 @@ from pyiceberg.table.metadata import TableMetadataV2
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.table.update import AddSchemaUpdate, AssertCurrentSchemaId, SetCurrentSchemaUpdate
 from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import NestedField
 
 from k2_dagster.errors import NotInitialized, SchemaIncompatible
 from k2_dagster.lake.catalog import load_table, translated_errors
@@ -51,6 +52,14 @@ def ensure_tables(catalog: Catalog) -> list[TableOutcome]:
     with translated_errors():
         catalog.create_namespace_if_not_exists(NAMESPACE)
         return [TableOutcome(table_name(dataset.name), _ensure(catalog, dataset)) for dataset in TABLES.values()]
+
+
+def require_addable(catalog: Catalog) -> None:
+    """Raises SchemaIncompatible as `ensure_tables` would, and changes nothing."""
+    with translated_errors():
+        for dataset in TABLES.values():
+            if catalog.table_exists(table_name(dataset.name)):
+                _missing_fields(load_table(catalog, table_name(dataset.name)), dataset)
 
 
 def _ensure(catalog: Catalog, dataset: Dataset) -> str:
@@ -97,9 +106,22 @@ def _location(catalog: Catalog, dataset: Dataset) -> str:
 
 
 def _add_columns(catalog: Catalog, table: Table, dataset: Dataset) -> bool:
-    wanted = iceberg.table_schema(dataset)
     current = table.schema()
-    known = {field.field_id: field for field in current.fields}
+    missing = _missing_fields(table, dataset)
+    if missing:
+        grown = Schema(*current.fields, *missing, schema_id=current.schema_id + 1)
+        catalog.commit_table(
+            table,
+            (AssertCurrentSchemaId(current_schema_id=current.schema_id),),
+            (AddSchemaUpdate(schema_=grown), SetCurrentSchemaUpdate(schema_id=-1)),
+        )
+    return bool(missing)
+
+
+def _missing_fields(table: Table, dataset: Dataset) -> list[NestedField]:
+    """Declared columns that the table has not; raises SchemaIncompatible where they cannot be added."""
+    wanted = iceberg.table_schema(dataset)
+    known = {field.field_id: field for field in table.schema().fields}
     missing = [field for field in wanted.fields if field.field_id not in known]
     for field in wanted.fields:
         found = known.get(field.field_id)
@@ -114,11 +136,4 @@ def _add_columns(catalog: Catalog, table: Table, dataset: Dataset) -> bool:
             f"{table_name(dataset.name)} has rows without {', '.join(f.name for f in missing if f.required)}",
             advice="a field that is added later cannot be required",
         )
-    if missing:
-        grown = Schema(*current.fields, *missing, schema_id=current.schema_id + 1)
-        catalog.commit_table(
-            table,
-            (AssertCurrentSchemaId(current_schema_id=current.schema_id),),
-            (AddSchemaUpdate(schema_=grown), SetCurrentSchemaUpdate(schema_id=-1)),
-        )
-    return bool(missing)
+    return missing

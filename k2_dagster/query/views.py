@@ -1,7 +1,8 @@
 """The relations that a query sees: `market_data.ticks` and its sisters, over a planned list of Parquet files.
 
 A view has every column of the table, and the names that a quant expects beside them: `timestamp` (the time that
-partitions the table), `date` (its UTC day) and, on ticks, `volume` (the size).
+partitions the table), `date` (its UTC day) and, on ticks, `volume` (the size). Where a row does not say whose clock its
+`exchange_timestamp` is from, it is the venue's, and the view says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from pyiceberg.types import (
 
 from k2_dagster.errors import QueryRefused
 from k2_dagster.query.predicates import Column
+from k2_dagster.schemas.common import TIME_SOURCE_FIELD, VENUE_CLOCK
 from k2_dagster.schemas.datasets import NAMESPACE, TABLES
 
 _SIMPLE_TYPES: dict[type[IcebergType], str] = {
@@ -52,7 +54,8 @@ _GLOB_CHARACTERS = "*?["
 
 def view_columns(name: str, schema: Schema) -> dict[str, Column]:
     """Columns of a view that planning can judge files by, under every name (lower case) that they have."""
-    kinds = {field.name: field.field_type for field in schema.fields}
+    # A file's statistics do not know what the view puts in place of null
+    kinds = {field.name: field.field_type for field in schema.fields if field.name != TIME_SOURCE_FIELD}
     columns: dict[str, Column] = {}
     for column, of_type in kinds.items():
         if isinstance(of_type, StringType):
@@ -72,7 +75,14 @@ def view_sql(name: str, schema: Schema, paths: Sequence[str]) -> str:
     """The statement that creates the view over these files; without files it has the same columns and no rows."""
     source = _scan(schema, paths) if paths else _nothing(schema)
     extra = "".join(f", {expression} AS {_identifier(alias)}" for alias, expression in _aliases(name, schema).items())
-    return f"CREATE VIEW {NAMESPACE}.{_identifier(name)} AS SELECT *{extra} FROM {source}"
+    return f"CREATE VIEW {NAMESPACE}.{_identifier(name)} AS SELECT *{_filled(schema)}{extra} FROM {source}"
+
+
+def _filled(schema: Schema) -> str:
+    if TIME_SOURCE_FIELD not in {field.name for field in schema.fields}:
+        return ""
+    column = _identifier(TIME_SOURCE_FIELD)
+    return f" REPLACE (coalesce({column}, {_literal(VENUE_CLOCK)}) AS {column})"
 
 
 def _aliases(name: str, schema: Schema) -> Mapping[str, str]:

@@ -9,6 +9,10 @@ NAME_PATTERN = r"^[!-~]{1,64}$"
 SEQUENCE_RULE = Rule("sequence_range", minimum=0, maximum=MAX_SEQUENCE)
 TIME_RULE = Rule("time_range", minimum=EARLIEST_MICROS, maximum=LATEST_MICROS)
 NANOS_RULE = Rule("nanos_range", minimum=0, maximum=999)
+MICROS_PER_SECOND = 1_000_000
+# Whose clock `exchange_timestamp` is from. A row must have a place in time, also where the venue gives none.
+VENUE_CLOCK, RECEIVER_CLOCK = "venue", "receiver"
+TIME_SOURCE_FIELD = "exchange_timestamp_source"
 
 
 def identity_fields(kinds: tuple[str, ...]) -> tuple[Field, ...]:
@@ -77,6 +81,13 @@ def identity_fields(kinds: tuple[str, ...]) -> tuple[Field, ...]:
             rule=TIME_RULE,
         ),
         Field(16, "refers_to", text, "Identity of the message that this one corrects or cancels"),
+        Field(
+            17,
+            TIME_SOURCE_FIELD,
+            text,
+            "Whose clock exchange_timestamp is from: venue, or receiver where the venue gives no time; null is venue",
+            rule=Rule("time_source_known", allowed=(VENUE_CLOCK, RECEIVER_CLOCK)),
+        ),
     )
 
 

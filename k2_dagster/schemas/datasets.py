@@ -14,7 +14,7 @@ TABLES: dict[str, Dataset] = {**WIRE_DATASETS, QUARANTINE.name: QUARANTINE}
 NAMESPACE = "market_data"
 
 # Part of every row's `rules_version`. Raise it when a rule, a verdict or a default changes meaning.
-RULES_VERSION = 2
+RULES_VERSION = 3
 
 
 def dataset_named(name: str) -> Dataset:

@@ -42,6 +42,9 @@ class Problem:
     why: str
 
 
+REMOVED = "it is removed or renamed"
+
+
 def problems(old_text: str, new_text: str, kind: Kind) -> list[Problem]:
     """What speaks against `new_text` as the next version of `old_text`, in the order of the fields; empty when nothing
     does. A text that is no schema is a problem too."""
@@ -156,7 +159,7 @@ def _shown(value: Any) -> str:
 def _removed(name: str) -> Problem:
     return Problem(
         name,
-        "it is removed or renamed",
+        REMOVED,
         "values that publishers still send would be dropped without a word; keep the field and leave it null",
     )
 

@@ -34,6 +34,12 @@ MAX_PARTITIONS = 1_024
 _NAME = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,39}$")]
 # As messages must have it, or none of the stream's would ever be taken.
 _STREAM_NAME = Annotated[str, Field(pattern=NAME_PATTERN)]
+# A symbol, or the beginning of some with a `*` behind it; and an amount with its unit.
+_SYMBOLS_PATTERN, _AMOUNT_PATTERN = r"^[!-)+-~]{0,63}\*?$", r"^\d+(\.\d+)? [A-Za-z]{1,12}$"
+_SYMBOLS = Annotated[str, Field(pattern=_SYMBOLS_PATTERN, min_length=1)]
+_AMOUNT = Annotated[str, Field(pattern=_AMOUNT_PATTERN)]
+SizeUnit = Literal["base", "contracts", "shares"]
+_SIZE_UNITS: dict[str, SizeUnit] = {"equities": "shares", "futures": "contracts", "options": "contracts"}
 _CLOCK_TIME = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 _WHOLE = Field(strict=True)
 # What a pattern means, in words.
@@ -41,6 +47,8 @@ _PATTERN_WORDS = {
     r"^[a-z0-9][a-z0-9_]{0,39}$": "lower-case letters, digits and _, at most 40, not beginning with _",
     NAME_PATTERN: "1 to 64 visible ASCII characters, without a space",
     r"^([01]\d|2[0-3]):[0-5]\d$": 'a time of day between quotes, "00:00" to "23:59"',
+    _SYMBOLS_PATTERN: "a symbol, or the beginning of some and a *",
+    _AMOUNT_PATTERN: 'an amount and its unit, as "10 USD"',
 }
 
 
@@ -97,6 +105,18 @@ class ExchangeProfile(_Strict):
     gap_grace_seconds: Annotated[float, _WHOLE] = Field(5.0, ge=0, allow_inf_nan=False)
     on_critical_gap: Literal["halt", "mark_stale"]
     closed_session_days: Annotated[int, _WHOLE] = Field(7, gt=0)
+    size_unit: SizeUnit = "base"
+    contract_value: dict[_SYMBOLS, _AMOUNT] = Field(default_factory=dict)
+    clock_skew_seconds: Annotated[float, _WHOLE] = Field(5.0, ge=0, allow_inf_nan=False)
+    receive_delay_seconds: Annotated[float, _WHOLE] = Field(60.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unit(cls, values: Any) -> Any:
+        """Without `size_unit` it follows from the asset class."""
+        if not isinstance(values, dict):
+            return values
+        return {"size_unit": _SIZE_UNITS.get(str(values.get("asset_class")), "base"), **values}
 
     @field_validator("calendar")
     @classmethod
@@ -125,6 +145,11 @@ class ExchangeProfile(_Strict):
                 f"closes ({self.closes}) must be after opens ({self.opens}): a session over midnight cannot be said; "
                 "leave both away for round the clock"
             )
+        if (self.size_unit == "contracts") != bool(self.contract_value):
+            raise ValueError(
+                f"size_unit is {self.size_unit!r} and contract_value is {self.contract_value}; give contract_value "
+                'with size_unit "contracts", as { "*" = "10 USD" }, and only then'
+            )
         return self
 
     def partitions_of(self, dataset: str) -> int:
@@ -145,6 +170,16 @@ class ExchangeProfile(_Strict):
             "closed_session_days": self.closed_session_days,
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+    def contract_value_of(self, symbol: str) -> str | None:
+        """What one contract is worth, by the longest key that the symbol begins with; None where sizes are no
+        contracts, or the profile does not say."""
+        keys = [
+            key
+            for key in self.contract_value
+            if key == symbol or (key.endswith("*") and symbol.startswith(key.removesuffix("*")))
+        ]
+        return self.contract_value[max(keys, key=lambda key: (key == symbol, len(key)))] if keys else None
 
     def stream(self, dataset: str, name: str) -> StreamProfile | None:
         """The stream's profile, or None when it is not declared for this dataset."""

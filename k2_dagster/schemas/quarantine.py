@@ -7,6 +7,7 @@ from k2_dagster.schemas.declaration import Dataset, Field, FieldType
 
 REASONS: dict[str, str] = {
     "empty": "the message has no value",
+    "refused_by_feed": "the feed handler could make no row of it; the value is the original input, headers tell more",
     "not_framed": "the value does not start with the Confluent header (a zero byte and a schema id)",
     "schema_unknown": "the registry does not know the schema id, and an operator has refused it",
     "schema_not_for_topic": "the schema id is registered, but not as a form of this dataset",

@@ -5,6 +5,8 @@
     rule 2   (publisher session, symbol, publisher sequence), else
     none     no publisher pair: the Kafka offset identifies, and there is no duplicate
 
+A message that a feed handler refused is no record: the pair in its headers identifies it (`Staging.add_refused`).
+
 `identity` is a hash, to find candidates; the columns of `COLUMNS` say whether two are the same.
 """
 

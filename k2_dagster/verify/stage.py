@@ -11,6 +11,7 @@ from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessTha
 from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.schemas.digest import QUARANTINE_COLUMNS, ROW_COLUMNS, row_digests
 from k2_dagster.schemas.quarantine import QUARANTINE
+from k2_dagster.schemas.refused import read_refused
 from k2_dagster.verify.compare import Int64s, Tally, UInt64s
 from k2_dagster.verify.identity import SOURCES
 from k2_dagster.verify.records import PinnedTable
@@ -18,6 +19,17 @@ from k2_dagster.verify.scan import of_stream, scan
 from k2_dagster.verify.staging import Staging, sampled_mask
 
 POSITION = ("topic_epoch", "kafka_partition", "kafka_offset")
+# As the staging's table of refused messages.
+REFUSED = pa.schema(
+    [
+        ("kafka_partition", pa.int32()),
+        ("kafka_offset", pa.int64()),
+        ("duplicate", pa.bool_()),
+        ("publisher_session", pa.string()),
+        ("symbol", pa.string()),
+        ("publisher_sequence", pa.int64()),
+    ]
+)
 # Offsets [low, high) by (epoch, partition); None: everything
 Bounds = Mapping[tuple[int, int], tuple[int, int]] | None
 
@@ -77,6 +89,7 @@ def stage_quarantine(
             _tell_strangers(rows.filter(pc.invert(mine)), stream, tally)
         rows = _within(rows.filter(mine).drop_columns("topic"), bounds)
         if rows.num_rows:
+            staging.add_refused(_refused(rows))
             staging.add_quarantine(rows.drop_columns(["key", "headers"]), _digests(rows, QUARANTINE_COLUMNS))
             sampled = rows.filter(pa.array(sample.mask(rows["kafka_offset"].to_numpy())))
             if sampled.num_rows:
@@ -88,6 +101,35 @@ def _tell_strangers(rows: pa.Table, stream: StreamName, tally: Tally) -> None:
         of_topic = rows.filter(pc.equal(rows["topic"].cast(pa.string()), topic))
         detail = f"a quarantine row of {stream.exchange}/{stream.dataset} names topic {topic}"
         tally.add("extra", detail, of_topic["kafka_offset"].to_pylist())
+
+
+def stage_refused(staging: Staging, table: PinnedTable, topic: str, exchange: str, dataset: str) -> None:
+    """What feed handlers refused in the whole table: the firsts of staged duplicates may lie outside the bounds."""
+    columns = [*POSITION, "topic", "reason", "headers"]
+    for batch in scan(table.table, QUARANTINE, columns, of_stream(exchange, dataset)):
+        rows = pa.table(batch)
+        rows = rows.filter(pc.equal(rows["topic"].cast(pa.string()), topic))
+        staging.add_refused(_refused(rows.filter(pc.not_equal(rows["reason"].cast(pa.string()), "duplicate"))))
+
+
+def _refused(rows: pa.Table) -> pa.Table:
+    """Those of the quarantine rows that a feed handler refused and gave a publisher pair."""
+    with_headers = rows.filter(pc.greater(pc.fill_null(pc.list_value_length(rows["headers"]), 0), 0))
+    found = []
+    for row in with_headers.select(["kafka_partition", "kafka_offset", "reason", "headers"]).to_pylist():
+        told = read_refused((header["name"], header["value"]) for header in row["headers"])
+        if told is not None and told.publisher_session is not None and told.publisher_sequence is not None:
+            found.append(
+                {
+                    "kafka_partition": row["kafka_partition"],
+                    "kafka_offset": row["kafka_offset"],
+                    "duplicate": row["reason"] == "duplicate",
+                    "publisher_session": told.publisher_session,
+                    "symbol": told.identity.symbol,
+                    "publisher_sequence": told.publisher_sequence,
+                }
+            )
+    return pa.Table.from_pylist(found, schema=REFUSED)
 
 
 def stage_identities(staging: Staging, table: PinnedTable, dataset: Dataset, exchange: str) -> None:

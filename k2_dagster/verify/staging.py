@@ -50,6 +50,10 @@ class Staging:
         self._run(
             f"CREATE TABLE quarantine ({_INTEGERS}, digest UBIGINT, duplicate BOOLEAN, first_offset BIGINT, value BLOB)"
         )
+        self._run(
+            "CREATE TABLE refused (kafka_partition INTEGER, kafka_offset BIGINT, duplicate BOOLEAN, "
+            "publisher_session VARCHAR, symbol VARCHAR, publisher_sequence BIGINT)"
+        )
         self._run(f"CREATE TABLE claims (kafka_partition INTEGER, kafka_offset BIGINT, {DECLARATION})")
         self._run(
             "CREATE TABLE claims_by_offset (topic_epoch INTEGER, kafka_partition INTEGER, kafka_offset BIGINT, "
@@ -83,6 +87,13 @@ class Staging:
             f"SELECT {_POSITION}, digest, reason = 'duplicate', first_offset, "
             "CASE WHEN reason = 'duplicate' THEN value END FROM batch",
         )
+
+    def add_refused(self, rows: pa.Table) -> None:
+        """Messages that a feed handler refused, as the table `refused` has them: the first of each, and its duplicates.
+
+        The pair in their headers is their identity; only a message of the same kind can be their first.
+        """
+        self._insert("refused", rows, "SELECT * FROM batch")
 
     def add_claims(self, claims: pa.Table) -> None:
         """Duplicates whose message is at hand: position and identity columns."""
@@ -130,10 +141,11 @@ class Staging:
         return count, [int(one) for (one,) in some]
 
     def duplicates(self, epoch: int, partition: int, first: int, following: int) -> Duplicates:
-        """The range's duplicates."""
+        """The range's duplicates, but for those of refused messages."""
         found = self._run(
             "SELECT kafka_offset, first_offset, value FROM quarantine WHERE duplicate AND topic_epoch = ? "
-            "AND kafka_partition = ? AND kafka_offset >= ? AND kafka_offset < ? ORDER BY kafka_offset",
+            "AND kafka_partition = ? AND kafka_offset >= ? AND kafka_offset < ? AND (kafka_partition, kafka_offset) "
+            "NOT IN (SELECT (kafka_partition, kafka_offset) FROM refused) ORDER BY kafka_offset",
             [epoch, partition, first, following],
         ).fetchall()
         offsets, firsts, values = zip(*found, strict=True) if found else ((), (), ())
@@ -182,6 +194,12 @@ class Staging:
             SELECT kafka_partition, kafka_offset FROM claims a WHERE rule IS NULL OR (
                 NOT EXISTS (SELECT 1 FROM data b WHERE {_SAME})
                 AND NOT EXISTS (SELECT 1 FROM elsewhere b WHERE {_SAME})
+            )
+            UNION ALL
+            SELECT kafka_partition, kafka_offset FROM refused a WHERE duplicate AND NOT EXISTS (
+                SELECT 1 FROM refused b WHERE NOT b.duplicate AND a.kafka_partition = b.kafka_partition
+                AND a.publisher_session = b.publisher_session AND a.symbol IS NOT DISTINCT FROM b.symbol
+                AND a.publisher_sequence = b.publisher_sequence
             )
             UNION ALL
             SELECT kafka_partition, kafka_offset FROM claims_by_offset c WHERE NOT EXISTS (

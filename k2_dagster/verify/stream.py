@@ -28,7 +28,15 @@ from k2_dagster.verify.messages import MessageChecks
 from k2_dagster.verify.partition import Partition, Retained, partitions
 from k2_dagster.verify.records import PinnedTable, Records, read_records
 from k2_dagster.verify.report import StreamReport
-from k2_dagster.verify.stage import Bounds, Sample, StreamName, stage_data, stage_identities, stage_quarantine
+from k2_dagster.verify.stage import (
+    Bounds,
+    Sample,
+    StreamName,
+    stage_data,
+    stage_identities,
+    stage_quarantine,
+    stage_refused,
+)
 from k2_dagster.verify.staging import Staging, open_staging
 from k2_dagster.verify.window import narrow_to_window
 from k2_dagster.verify.wire import WireDecoder
@@ -117,6 +125,7 @@ def _verify_staged(stream: _Stream, staging: Staging) -> None:
     repeated_identities(staging, tally)  # Step 5
     if stream.ground.windowed and staging.unproven_claims():
         stage_identities(staging, stream.data, dataset, report.exchange)
+        stage_refused(staging, stream.quarantine, report.topic, report.exchange, report.dataset)
     false_duplicates(stream.parts, staging)
     if not stream.ground.windowed:
         strays(stream.parts, stream.records, staging, tally)

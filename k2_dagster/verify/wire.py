@@ -7,6 +7,7 @@ such field.
 import io
 import json
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,11 @@ _SCALES = {FieldType.PRICE: PRICE_SCALE, FieldType.SIZE: SIZE_SCALE}
 _LISTS = (FieldType.STRINGS, FieldType.LEVELS)
 # What fastavro and json raise at damaged bytes
 _DECODE_ERRORS = (ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, StopIteration, MemoryError)
+
+# Levels of a field's value that are read. A dataset's own fields have three; others may have any number, and the parser
+# stops at a thousand.
+DEEPEST_LEVEL = 32
+_JSON_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 Record = dict[str, Any]
 
@@ -139,10 +145,29 @@ def _read_avro(schema: Any, payload: bytes) -> Any:
 
 
 def _read_json(payload: bytes) -> Any:
-    record = json.loads(payload, parse_float=_whole)
+    try:
+        record = json.loads(payload, parse_float=_whole)
+    except RecursionError:
+        record = json.loads(_shallow(payload), parse_float=_whole)
     if not isinstance(record, dict):
         raise TypeError(f"a JSON {type(record).__name__}, not an object")
     return record
+
+
+def _shallow(payload: bytes) -> bytes:
+    """The document with null for whatever is nested below DEEPEST_LEVEL."""
+    kept: list[bytes] = []
+    level, copied = 0, 0
+    for mark in _JSON_MARKS.finditer(payload):
+        if mark[0] in (b"[", b"{"):
+            level += 1
+            if level == DEEPEST_LEVEL + 1:
+                kept += [payload[copied : mark.start()], b"null"]
+        elif mark[0] in (b"]", b"}"):
+            if level == DEEPEST_LEVEL + 1:
+                copied = mark.end()
+            level -= 1
+    return b"".join([*kept, payload[copied:]])
 
 
 def _whole(digits: str) -> int | float:

@@ -13,7 +13,8 @@ from k2_dagster.schemas.quarantine import REASONS
 TARGET_SECONDS = 10.0
 CLEAN = PartitionFacts(
     dataset="ticks", exchange="sim", day="2026-05-01", snapshot_id=1, rows=5, bytes=100, repeated_offsets=Repeats(),
-    repeated_identities=Repeats(), backwards=Repeats(), split_symbols=Repeats(), reasons={}, control_gaps=(),
+    repeated_identities=Repeats(), backwards=Repeats(), split_symbols=Repeats(), skewed=Repeats(),
+    against_sequence=Repeats(), reasons={}, control_gaps=(),
     commits=CommitFacts(rows=5, commits=1), gaps=(), freshness=FreshnessFacts(judged=True), schema_differences=(),
 )  # fmt: skip
 
@@ -21,8 +22,8 @@ CLEAN = PartitionFacts(
 def _gap(level: str, missing: int = 3, **changes: Any) -> dict[str, Any]:
     gap = {
         "numbering": "venue", "stream": "trade", "kind": "trade", "symbol": "A", "session": "", "first_sequence": 5,
-        "last_sequence": 4 + missing, "missing": missing, "filled": 0, "level": level, "kafka_partition": 0,
-        "reported_offset": 9, "state": "open", "cause": "unknown",
+        "last_sequence": 4 + missing, "missing": missing, "filled": 0, "quarantined": 0, "level": level,
+        "kafka_partition": 0, "reported_offset": 9, "state": "open", "cause": "unknown",
     }  # fmt: skip
     return gap | changes
 
@@ -35,7 +36,7 @@ def _only_failure(facts: PartitionFacts) -> Finding:
 
 def test_a_clean_partition_passes_every_check() -> None:
     found = judge(CLEAN, TARGET_SECONDS)
-    assert len(found) == 7
+    assert len(found) == 8
     assert all(one.passed for one in found)
 
 
@@ -73,6 +74,12 @@ def test_a_repeated_row_is_an_error_with_examples(name: str) -> None:
 def test_a_late_message_warns_and_a_split_symbol_is_an_error() -> None:
     assert _only_failure(replace(CLEAN, backwards=Repeats(1))).severity == "WARN"
     assert _only_failure(replace(CLEAN, split_symbols=Repeats(1))).severity == "ERROR"
+
+
+@pytest.mark.parametrize("name", ["skewed", "against_sequence"])
+def test_a_time_that_cannot_be_right_is_a_warning_with_examples(name: str) -> None:
+    found = _only_failure(replace(CLEAN, **{name: Repeats(2, [{"symbol": "A"}])}))  # type: ignore[arg-type]
+    assert (found.check, found.severity, found.metadata["examples"]) == ("times", "WARN", [{"symbol": "A"}])
 
 
 @pytest.mark.parametrize(

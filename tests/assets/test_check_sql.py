@@ -1,5 +1,6 @@
 """The questions of the checks, on small partitions whose defects are planted."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from k2_dagster.assets.check_sql import check_sql
+from k2_dagster.assets.check_sql import COUNTED, check_sql
 from k2_dagster.schemas.control import CONTROL
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.schemas.quarantine import QUARANTINE
 from k2_dagster.schemas.quotes import QUOTES
 from k2_dagster.schemas.ticks import TICKS
 
+START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 PROFILE = load_profiles().exchange("sim_crypto")
 TICK = {
     "stream": "trade", "kind": "trade", "session": None, "symbol": "A", "publisher_session": "p", "origin": "live",
-    "topic_epoch": 0, "kafka_partition": 0,
+    "topic_epoch": 0, "kafka_partition": 0, "exchange_timestamp": START, "receive_timestamp": START,
 }  # fmt: skip
 
 
@@ -43,7 +45,7 @@ def _ask(folder: Path, dataset: Any, question: str, *files: list[dict[str, Any]]
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
-@pytest.mark.parametrize("question", ["repeated_offsets", "repeated_identities", "backwards", "split_symbols"])
+@pytest.mark.parametrize("question", COUNTED)
 def test_a_clean_partition_answers_with_nothing(tmp_path: Path, question: str) -> None:
     clean = [*_ticks((0, 1, 1), (1, 2, 2)), *_ticks((0, 1, 1), symbol="B", kafka_partition=1)]
     assert _ask(tmp_path, TICKS, question, clean, _ticks((5, 3, 3))) == []
@@ -99,3 +101,39 @@ def test_quarantine_is_counted_by_reason_and_unique_by_topic_and_offset(tmp_path
     counts = {one["reason"]: one["messages"] for one in _ask(tmp_path, QUARANTINE, "reasons", rows)}
     assert counts == {"duplicate": 3, "empty": 1}
     assert _ask(tmp_path, QUARANTINE, "repeated_offsets", rows)[0]["total"] == 1
+
+
+def _late(seconds: float) -> dict[str, Any]:
+    return {"receive_timestamp": START + timedelta(seconds=seconds)}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_found"), [(-5.1, True), (-4.9, False), (0.0, False), (59.9, False), (60.1, True)]
+)
+def test_a_row_received_too_long_before_or_after_it_happened(tmp_path: Path, seconds: float, is_found: bool) -> None:
+    found = _ask(tmp_path, TICKS, "skewed", _ticks((0, 1, 1)), _ticks((7, 2, 2), **_late(seconds)))
+    assert [(one["kafka_offset"], one["received_late_seconds"], one["total"]) for one in found] == (
+        [(7, pytest.approx(seconds), 1)] if is_found else []
+    )
+    assert all(one["exchange_timestamp"] == "2026-05-01 12:00:00" for one in found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"exchange_timestamp_source": "receiver"}, {"origin": "recovered"}, {"receive_timestamp": None}],
+    ids=lambda one: next(iter(one)),
+)
+def test_a_row_that_nobody_timed_at_once_is_not_held_to_it(tmp_path: Path, changes: dict[str, Any]) -> None:
+    rows = _ticks((0, 1, 1), exchange_timestamp_source=None) + _ticks((1, 2, 2), **(_late(9_999) | changes))
+    assert _ask(tmp_path, TICKS, "skewed", rows) == []
+
+
+def test_a_row_that_happened_before_one_with_a_lower_number(tmp_path: Path) -> None:
+    early = {"exchange_timestamp": START - timedelta(seconds=2)}
+    rows = [*_ticks((0, 1, 1), (1, 3, 3)), *_ticks((2, 2, 2), **early), *_ticks((3, 9, 4), session="s2", **early)]
+    (found,) = _ask(tmp_path, TICKS, "against_sequence", rows)
+    assert (found["sequence"], found["after_sequence"], found["too_early_seconds"], found["total"]) == (2, 1, 2.0, 1)
+    # Numbers that only rise say nothing of time
+    assert (
+        _ask(tmp_path, QUOTES, "against_sequence", [one | {"stream": "quote", "kind": "quote"} for one in rows]) == []
+    )

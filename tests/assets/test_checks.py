@@ -27,7 +27,7 @@ def test_clean_partitions_pass_and_planted_defects_are_found(market: Market, ins
     market.drain(market.exchange)
     clean = _outcomes(market, instance, *TABLES)
     assert all(clean.values()), clean
-    assert len(clean) == 4 * 7 + 4
+    assert len(clean) == 4 * 8 + 4
     market.publish(market.exchange, 1_500, faults=("drop:12@1s/ticks", "duplicate:4@1s/quotes"), seed=8)
     market.drain(market.exchange)
     outcomes = _outcomes(market, instance, "ticks", "quotes", "quarantine")
@@ -100,7 +100,7 @@ def test_materializing_runs_the_checks_of_its_partition(market: Market, instance
         resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)},
     )  # fmt: skip
     found = {one.check_name: one for one in result.get_asset_check_evaluations()}
-    assert len(found) == 7
+    assert len(found) == 8
     assert all(one.passed and one.partition == key for one in found.values())
     assert all(one.target_materialization_data is not None for one in found.values())
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from confluent_kafka.admin import AdminClient
 
 from k2_dagster.devstack.process import wait_until
 from k2_dagster.kafka.clients import client_config
+from k2_dagster.kafka.registry import Registry
 from k2_dagster.kafka.topics import describe
+from k2_dagster.schemas.avro import avro_schema
+from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.settings import Settings, as_environment
 
 pytestmark = pytest.mark.stack
@@ -91,6 +95,31 @@ def test_init_twice_creates_and_then_confirms(k2: K2, exchange: str) -> None:
     assert second[0]["revision"] == first[0]["revision"] != ""
     assert all(row["differences"] == [] for row in second)
     assert f"market.ticks.{exchange}" in {row["name"] for row in second}
+
+
+def test_init_after_a_simulated_schema_change_notes_the_field_that_it_ignores(k2: K2, exchange: str) -> None:
+    k2("init")
+    simulate(k2, exchange, "--fault", "schema_change@1s")
+
+    subject = f"market.ticks.{exchange}-value"
+    (row,) = [one for one in k2("init", "--json") if one["name"] == subject]
+    assert row["action"] == "ahead"
+    assert row["differences"] == ["others have added the field venue_note_1, which readers here ignore"]
+    (checked,) = [one for one in k2("schemas", "check", "--json") if one["subject"] == subject]
+    assert (checked["state"], checked["field"]) == ("ahead", "venue_note_1")
+    k2("ingest", "--exchange", exchange, "--until-caught-up")
+    assert k2("quarantine", "list", "--exchange", exchange, "--json") == []
+
+
+def test_init_that_is_refused_has_made_nothing(k2: K2, exchange: str, settings: Settings) -> None:
+    schema = avro_schema(WIRE_DATASETS["ticks"])
+    next(one for one in schema["fields"] if one["name"] == "price")["type"]["scale"] = 4
+    with closing(Registry(settings)) as registry:
+        registry.register(f"market.ticks.{exchange}-value", json.dumps(schema))
+
+    assert "its scale was 4, is 8" in k2("init", status=4)
+    assert describe(settings, [f"market.ticks.{exchange}", f"market.control.{exchange}"]) == {}
+    assert "k2 init" in k2("status", status=4)
 
 
 def test_a_command_before_init_says_to_run_it(k2: K2, exchange: str) -> None:

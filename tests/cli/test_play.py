@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from k2_dagster.cli.play import Speed, play_command
+from k2_dagster.cli.play import Speed, play_command, progress_text
+from k2_dagster.cli.progress import LOGGED_SECONDS, progress_line
 from k2_dagster.feeds.capture.binance_csv import TRADE_HEADER
+from k2_dagster.feeds.capture.player import PlayReport
 from k2_dagster.kafka.topics import ensure_topics
 from k2_dagster.schemas.profiles import PACKAGED_PROFILES, load_profiles
 from k2_dagster.settings import Settings, as_environment
@@ -47,7 +49,24 @@ def test_a_capture_is_played_and_reported(settings: Settings, tmp_path: Path, mo
     )
     result = CliRunner().invoke(play_command, [str(capture), "--exchange", name, "--json"], catch_exceptions=False)
     (report,) = json.loads(result.output)
-    assert (report["exchange"], report["inputs"], report["rows"], report["refused"]) == (name, 2, {"ticks": 1}, 1)
+    assert (report["exchange"], report["inputs"], report["refused"]) == (name, 2, 1)
+    # The feed handler tells of one stream's connection, at its beginning and its end
+    assert report["rows"] == {"ticks": 1, "control": 2}
     shown = CliRunner().invoke(play_command, [str(capture), "--exchange", name], catch_exceptions=False)
-    assert f"binance_trade_csv -> {name}: 1 ticks" in shown.output
+    assert f"binance_trade_csv -> {name}: 2 control, 1 ticks" in shown.output
     assert "refused and published for quarantine: 1; first: 3: trade:" in shown.output
+
+
+def test_progress_says_how_much_and_when() -> None:
+    report = PlayReport("/somewhere/x.gz", "f", "e", "s", share=0.421, recorded_micros=1_723_161_493_000_000)
+    report.rows.update(ticks=12_345)
+    assert progress_text(report) == "x.gz: 42 %, at 2024-08-08 23:58:13 UTC, 12,345 rows"
+
+
+def test_where_there_is_no_terminal_progress_is_told_rarely(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_line("begins") as line:
+        line.show("too soon")
+        line._shown -= LOGGED_SECONDS
+        line.show("now")
+        line.show("too soon again")
+    assert capsys.readouterr().err == "now\n"

@@ -16,12 +16,18 @@ SCHEMA = pa.schema(
         ("channel", pa.string()),
         ("session", pa.string()),
         ("sequence", pa.int64()),
+        ("previous_sequence", pa.int64()),
         ("exchange_timestamp", pa.timestamp("us", tz="UTC")),
         ("receive_timestamp", pa.timestamp("us", tz="UTC")),
     ]
 )
-Row = tuple[str | None, str | None, int | None, int]
+# Channel, session, number, microseconds; and the last number that a row without one announces.
+Row = tuple[str | None, str | None, int | None, int] | tuple[str | None, str | None, int | None, int, int | None]
 Told = tuple[str, str | None, int | None, int | None]
+
+
+def announced_of(row: Row) -> int | None:
+    return row[4] if len(row) == 5 else None
 
 
 def batch(rows: list[Row]) -> pa.RecordBatch:
@@ -30,6 +36,7 @@ def batch(rows: list[Row]) -> pa.RecordBatch:
         "channel": [row[0] for row in rows],
         "session": [row[1] for row in rows],
         "sequence": [row[2] for row in rows],
+        "previous_sequence": [announced_of(row) for row in rows],
         "exchange_timestamp": [row[3] for row in rows],
         "receive_timestamp": [None] * len(rows),
     }
@@ -74,16 +81,19 @@ class Plain:
         if session is not None:
             yield "session", self.channel, number if self.channel is not None else None, None
 
-    def see(self, number: int, micros: int) -> Iterator[Told]:
-        self.count, self.time = self.count + 1, max(self.time, micros)
+    def see(self, number: int, micros: int, *, announced: bool) -> Iterator[Told]:
+        """`announced`: the number was sent, but this is not it."""
+        self.count, self.time = self.count + (not announced), max(self.time, micros)
         expired = [
             one for one, (count, time) in self.holes.items()
             if self.count - count > GRACE.messages or self.time - time > GRACE.seconds * 1_000_000
         ]  # fmt: skip
         yield from self.gaps(expired)
         if self.last is not None:
-            self.holes.update(dict.fromkeys(range(self.last + 1, number), (self.count, self.time)))
-        self.holes.pop(number, None)
+            behind = number + announced
+            self.holes.update(dict.fromkeys(range(self.last + 1, behind), (self.count, self.time)))
+        if not announced:
+            self.holes.pop(number, None)
         self.last = max(self.last if self.last is not None else number, number)
 
     def gaps(self, numbers: list[int]) -> Iterator[Told]:
@@ -101,14 +111,18 @@ class Plain:
 def reference(rows: list[Row]) -> list[tuple[int, Told]]:
     channels: dict[str | None, Plain] = {}
     out: list[tuple[int, Told]] = []
-    for row, (channel, session, number, micros) in enumerate(rows):
+    for row, one in enumerate(rows):
+        channel, session, number, micros = one[:4]
+        announced = number is None and announced_of(one) is not None
+        said = announced_of(one) if announced else number
         here = channels.setdefault(channel, Plain(channel))
-        if (channel is not None and number is None) or session in here.closed:
+        if (channel is not None and said is None) or session in here.closed:
             continue
         if session != here.session:
-            out += [(row, one) for one in here.change(session, number)]
-        if channel is not None and number is not None:
-            out += [(row, one) for one in here.see(number, micros)]
+            first = None if said is None else said + announced
+            out += [(row, told) for told in here.change(session, first)]
+        if channel is not None and said is not None:
+            out += [(row, told) for told in here.see(said, micros, announced=announced)]
     return out
 
 
@@ -117,10 +131,21 @@ row_strategy = st.tuples(
     st.sampled_from(["s1", "s2", None]),
     st.one_of(st.none(), st.integers(0, 12)),
     st.integers(10**12, 10**12 + 3_000_000),
+    st.one_of(st.none(), st.integers(0, 12)),
 )
-mostly_rising = st.lists(st.integers(-3, 4), max_size=40).map(
-    lambda steps: numbers(*np.cumsum([100, *steps]).tolist(), session="s", step_micros=150_000)
-)
+
+
+def with_heartbeats(steps: list[tuple[int, bool]]) -> list[Row]:
+    """Numbers that mostly rise; some rows are heartbeats, which announce the number that comes next."""
+    rows = numbers(*np.cumsum([100, *(step for step, _ in steps)]).tolist(), session="s", step_micros=150_000)
+    beats = [False, *(beat for _, beat in steps)]
+    return [
+        (row[0], row[1], None, row[3], (row[2] or 0) - 1) if beat else row
+        for row, beat in zip(rows, beats, strict=True)
+    ]
+
+
+mostly_rising = st.lists(st.tuples(st.integers(-3, 4), st.booleans()), max_size=40).map(with_heartbeats)
 
 
 @given(st.one_of(st.lists(row_strategy, max_size=40), mostly_rising), st.lists(st.integers(0, 60), max_size=6))
@@ -179,3 +204,28 @@ def test_holes_still_open_at_the_end_are_told() -> None:
     _, state = judged(numbers(1, 5))
     streams: dict[ChannelKey, str] = {("channel", "A"): "quote"}
     assert [(event.first, event.last) for event in open_holes(state, 0, streams)] == [(2, 4)]
+
+
+def heartbeat(following: int, place: int) -> Row:
+    """Says which number comes next; `place` in the run of `numbers` gives its time."""
+    return ("A", None, None, 10**12 + place * 1000, following - 1)
+
+
+def test_a_heartbeat_shows_that_the_last_messages_did_not_come() -> None:
+    events, _ = judged([*numbers(1, 2), heartbeat(6, 2), *numbers(*range(6, 11))])
+    assert gaps(events) == [(3, 5)]
+
+
+def test_what_a_heartbeat_announces_is_a_gap_at_the_end_too() -> None:
+    _, state = judged([*numbers(1, 2), heartbeat(6, 2)])
+    streams: dict[ChannelKey, str] = {("channel", "A"): "quote"}
+    assert [(event.first, event.last) for event in open_holes(state, 0, streams)] == [(3, 5)]
+
+
+def test_a_heartbeat_of_the_number_that_is_due_says_nothing_and_lets_no_grace_pass() -> None:
+    beats = [heartbeat(5, place) for place in range(3, 20)]
+    assert judged([*numbers(1, 2, 4), *beats, *numbers(3, 5)])[0] == []
+
+
+def test_a_channel_that_begins_with_a_heartbeat_begins_with_the_number_that_it_announces() -> None:
+    assert gaps(judged([heartbeat(7, 0), *numbers(8, 9, 10, 11, 12)])[0]) == [(7, 7)]

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
@@ -10,18 +11,31 @@ import fastavro
 import pyarrow as pa
 import pytest
 from confluent_kafka import murmur2
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from k2_dagster.devstack.process import wait_until
-from k2_dagster.errors import ConfigurationError, DeliveryFailed, NotInitialized, PartitionCountChanged
-from k2_dagster.feeds import publisher as publisher_module
+from k2_dagster.errors import (
+    ConfigurationError,
+    DeliveryFailed,
+    DeliveryTimedOut,
+    NotInitialized,
+    PartitionCountChanged,
+)
+from k2_dagster.feeds import delivery
+from k2_dagster.feeds.delivery import Waiting
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.registry import Registry
 from k2_dagster.kafka.topics import watermarks
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.avro import avro_schema
+from k2_dagster.schemas.refused import VenueIdentity, read_refused
 from k2_dagster.schemas.ticks import TICKS
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
@@ -125,7 +139,7 @@ def test_json_messages_are_published_too(settings: Settings, new_exchange: MakeP
 def test_a_full_local_queue_holds_the_caller_back_and_loses_nothing(
     settings: Settings, new_exchange: MakeProfiles, read_topic: ReadTopic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher_module, "LOCAL_QUEUE_MESSAGES", 50)
+    monkeypatch.setattr(delivery, "LOCAL_QUEUE_MESSAGES", 50)
     profiles, exchange = new_exchange(ticks="dense")
     with Publisher(settings, profiles, exchange, publisher_session="run-1") as publisher:
         assert publisher.publish("ticks", ticks(exchange, ["A", "B"] * 1_000)) == 2_000
@@ -156,16 +170,91 @@ def test_a_message_that_is_too_large_is_a_delivery_failure(settings: Settings, n
         publisher.publish_framed("ticks", [b"k"], [b"x" * 2_000_000])
 
 
-def test_a_delivery_that_fails_later_is_raised_by_flush(settings: Settings, make_profiles: MakeProfiles) -> None:
+def test_rows_beyond_the_limit_of_the_topic_are_refused_and_the_others_go_on(
+    settings: Settings, make_profiles: MakeProfiles, read_topic: ReadTopic
+) -> None:
     profiles, exchange = make_profiles(ticks="dense")
-    topic = topic_name("ticks", exchange)
-    create_topic(settings, NewTopic(topic, 2, 1, config={"max.message.bytes": "1000"}))
+    create_topic(settings, NewTopic(topic_name("ticks", exchange), 2, 1, config={"max.message.bytes": "4000"}))
     create_topic(settings, NewTopic(topic_name("control", exchange), 1, 1))
+    rows = ticks(exchange, ["A"] * 200)
+    long = pa.array(["x" * 5_000 if place == 70 else None for place in range(200)])
+    rows = rows.set_column(rows.schema.get_field_index("refers_to"), "refers_to", long)
+    with Publisher(settings, profiles, exchange, publisher_session="run-1") as publisher:
+        # 200 rows are more than one batch of 4,000 bytes
+        assert publisher.publish("ticks", rows, kept_in=lambda row: f"somewhere:{row}") == 199
+        assert (publisher.accepted["ticks"], publisher.too_large) == (199, 1)
+    messages = read_topic(topic_name("ticks", exchange))
+    assert len(messages) == 200
+    (refused,) = [read_refused(one.headers) for one in messages if not one.value]
+    assert refused is not None
+    assert refused.identity == VenueIdentity("ticks_stream", "trade", "A", sequence=70)
+    assert (refused.publisher_session, refused.publisher_sequence) == ("run-1", 71)
+    assert refused.source == "somewhere:70"
+
+
+def test_a_delivery_that_fails_later_is_raised_by_flush(settings: Settings, new_exchange: MakeProfiles) -> None:
+    """The topic's limit is lowered after the publisher has asked for it."""
+    profiles, exchange = new_exchange(ticks="dense")
+    topic = topic_name("ticks", exchange)
     publisher = Publisher(settings, profiles, exchange, publisher_session="run-1")
+    publisher.publish("ticks", ticks(exchange, ["A"]))
+    lower = ConfigEntry("max.message.bytes", "1000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[lower])
+    admin = AdminClient(client_config(settings))
+    admin.incremental_alter_configs([resource])[resource].result()
     assert publisher.publish_framed("ticks", [b"k"], [os.urandom(10_000)]) == 1
     with pytest.raises(DeliveryFailed, match=f"1 accepted messages.*{topic} key k"):
         publisher.flush(30)
+    assert publisher.undelivered == 1
     publisher.close()
+
+
+def publisher_without_kafka(
+    settings: Settings, new_exchange: MakeProfiles, monkeypatch: pytest.MonkeyPatch, waiting: Waiting
+) -> tuple[Publisher, str]:
+    """A publisher whose topics were there when it started, and whose brokers are away now."""
+    profiles, exchange = new_exchange(ticks="dense")
+    publisher = Publisher(settings, profiles, exchange, publisher_session="run-1")
+    publisher.publish("ticks", ticks(exchange, ["A"]))
+    publisher.flush(30)
+    nowhere = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
+    vars(publisher)["_delivery"] = delivery.Delivery(nowhere, 1_000_000, waiting)
+    return publisher, exchange
+
+
+def test_a_delivery_that_times_out_is_worth_another_try_and_is_counted(
+    settings: Settings, new_exchange: MakeProfiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "DELIVERY_TIMEOUT_SECONDS", 1.0)
+    told: list[int] = []
+    monkeypatch.setattr(delivery, "SILENCE_SECONDS", 0.2)
+    publisher, exchange = publisher_without_kafka(settings, new_exchange, monkeypatch, Waiting(told.append))
+    assert publisher.publish("ticks", ticks(exchange, ["A"] * 300)) == 300
+    with pytest.raises(DeliveryTimedOut, match="did not take 300 accepted messages"):
+        publisher.close()
+    assert (publisher.accepted["ticks"], publisher.undelivered) == (301, 300)
+    assert set(told) == {300}
+
+
+@pytest.mark.parametrize("queue", [100_000, 100], ids=["closing", "waiting for room"])
+def test_who_gives_up_learns_how_many_were_not_delivered(
+    settings: Settings, new_exchange: MakeProfiles, monkeypatch: pytest.MonkeyPatch, queue: int
+) -> None:
+    monkeypatch.setattr(delivery, "LOCAL_QUEUE_MESSAGES", queue)
+    waiting = Waiting(lambda _: waiting.give_up.set())
+    publisher, exchange = publisher_without_kafka(settings, new_exchange, monkeypatch, waiting)
+    monkeypatch.setattr(delivery, "SILENCE_SECONDS", 0.2)
+    started = time.monotonic()
+
+    def publish() -> None:
+        with publisher:
+            publisher.publish("ticks", ticks(exchange, ["A"] * 300))
+
+    with pytest.raises(DeliveryTimedOut):
+        publish()
+    assert publisher.undelivered == min(queue, 300)
+    assert publisher.accepted["ticks"] == 1 + publisher.undelivered
+    assert time.monotonic() - started < 10
 
 
 def test_every_topic_is_checked_before_a_subject_is_registered_or_a_message_sent(

@@ -18,6 +18,7 @@ from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.declaration import Dataset, FieldType
 from k2_dagster.schemas.json_schema import json_schema_text
 from k2_dagster.schemas.profiles import ExchangeProfile, StreamProfile
+from k2_dagster.schemas.refused import Refused, VenueIdentity, refused_headers
 
 EXCHANGE = "testex"
 START_MICROS = 1_767_225_600_000_000  # 2026-01-01
@@ -93,6 +94,13 @@ def raw_batch(topic: str, sent: Sequence[Sent], positions: Mapping[int, int] | N
         {row: one.headers for row, one in enumerate(sent) if one.headers},
         behind if positions is None else positions,
     )
+
+
+def refused(symbol: str, number: int, sequence: int | None = None) -> list[tuple[str, bytes | None]]:
+    """Headers of a message that a feed handler refused: its publisher number, and the venue's if that is known."""
+    identity = VenueIdentity("ticks_stream", "trade", symbol, sequence=sequence)
+    told = refused_headers(Refused("why", identity, "p", number, "x:1"))
+    return [(name, value if isinstance(value, bytes) else None) for name, value in told]
 
 
 def profile(**streams: str) -> ExchangeProfile:

@@ -45,7 +45,7 @@ class Gap:
 @dataclass
 class KeyState:
     """`open` maps each missing number to its gap, `ahead` each refused number beyond the last one; `origin` maps each
-    number of a reported gap to the gap's first."""
+    number of a reported gap to the gap's first; `refused` are the numbers that refused messages have claimed."""
 
     last: int
     sparse: bool
@@ -56,6 +56,7 @@ class KeyState:
     open: dict[int, Gap] = field(default_factory=dict)
     ahead: dict[int, Gap] = field(default_factory=dict)
     origin: dict[int, int] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
 
 
 class Oracle:
@@ -85,10 +86,7 @@ class Oracle:
             self.known.add(row.symbol)
             state = self.keys.setdefault(row.key, KeyState(row.start, row.sparse, row.symbol))
             state.count += 1
-            if row.flag == kernel.REFUSED:
-                self._refuse(row, state, now)
-            else:
-                verdict = self._land(row, state, now)
+            verdict = self._refuse(row, state, now) if row.flag == kernel.REFUSED else self._land(row, state, now)
             self._absorb(state)
             for piece in self._pieces(state, reported=False):
                 if state.count - state.open[piece[0]].opened_count >= self.grace_messages:
@@ -104,16 +102,20 @@ class Oracle:
             for number, gap in (state.open | state.ahead).items()
         }
 
-    def _refuse(self, row: Row, state: KeyState, now: int) -> None:
+    def _refuse(self, row: Row, state: KeyState, now: int) -> int:
         """Its numbers are in quarantine: those that are missing are explained, those to come will not be missed."""
+        came = row.sequence in state.refused or (row.sequence <= state.last and row.sequence not in state.open)
         pieces = [*self._pieces(state, reported=True), *self._pieces(state, reported=False)]
         for piece in sorted(pieces, reverse=True):
             refused = [number for number in piece if number in row.numbers]
             if refused and refused[0] in state.origin:
                 self._event(row, kernel.EXPLAIN, row.key, refused[0], refused[-1], piece[0])
             state.open.update({number: replace(state.open[number], explained=True) for number in refused})
+            state.refused.update(refused)
         gap = self._gap(row, state, now, explained=True)
         state.ahead.update({number: gap for number in row.numbers if number > state.last and number not in state.ahead})
+        state.refused.update(state.ahead)
+        return kernel.DUPLICATE if came else kernel.IN_ORDER
 
     def _land(self, row: Row, state: KeyState, now: int) -> int:
         last = state.last
@@ -134,6 +136,7 @@ class Oracle:
             # before the first number that is seen any may still come
             state.open.update(dict.fromkeys(missing, self._gap(row, state, now, explained=True)))
             state.ahead = {number: gap for number, gap in state.ahead.items() if number > row.previous}
+            state.refused = set(state.ahead)
             return
         unseen = [number for number in missing if number not in state.ahead]
         size = len(runs(unseen)) if state.sparse else len(unseen)

@@ -27,6 +27,7 @@ from tests.ingest.helpers import (
     old_tick,
     profile,
     raw_batch,
+    refused,
     registry_of,
 )
 
@@ -115,10 +116,13 @@ def topics(draw: st.DrawFn) -> list[Sent]:
         }
         values["exchange_timestamp"] = START_MICROS + draw(st.integers(0, 2)) * MICROS_PER_DAY // 4
         value = _SHAPES[shape](values) if shape in _SHAPES else avro(TICKS, **values)
-        if sent and shape == "repeat":
-            value = draw(st.sampled_from(sent)).value
         key = f"testex.{symbol}".encode() if draw(st.integers(0, 9)) else None
         headers: Any = [("k2-origin", b"recovered")] if draw(st.integers(0, 9)) == 0 else []
+        if shape == "refused by feed":
+            headers = refused(symbol, max(1, sequence), sequence if draw(st.booleans()) else None)
+        if sent and shape == "repeat":
+            again = draw(st.sampled_from(sent))
+            value, headers = again.value, again.headers
         sent.append(Sent(value, partition, offsets[partition], now, key, headers))
     return sent
 
@@ -136,6 +140,7 @@ _SHAPES: Mapping[str, Any] = {
     "correction": lambda values: avro(TICKS, **{**values, "kind": "correction", "refers_to": "x"}),
     "foreign": lambda _: framed(FOREIGN_ID, b"\2a"),
     "none": lambda _: None,
+    "refused by feed": lambda _: b"\0not a record",
 }
 
 

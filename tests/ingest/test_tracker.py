@@ -146,7 +146,9 @@ class Model:
                     start=starts[name],
                 )
             )
-        mine = VENUE if one.sequence is not None else PUBLISHER
+        # The publisher's numbers decide on a refused message that has some
+        by_pair = one.flag == kernel.REFUSED and one.publisher is not None
+        mine = VENUE if one.sequence is not None and not by_pair else PUBLISHER
         self.verdicts.append(kernel.HORIZON if old[mine] else self.oracles[mine].verdicts[-1])
 
 

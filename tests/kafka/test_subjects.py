@@ -83,6 +83,81 @@ def test_an_incompatible_change_registers_nothing_at_all(
         assert registry.latest(f"market.quotes.{exchange}-value") is None
 
 
+def extended(schema: dict[str, Any], *names: str) -> str:
+    """The schema with more optional fields, as somebody else may register it."""
+    added = [{"name": name, "type": ["null", "string"], "default": None} for name in names]
+    return json.dumps({**schema, "fields": [*schema["fields"], *added]})
+
+
+@pytest.mark.stack
+def test_optional_fields_that_others_have_added_are_a_note(
+    kafka_settings: Settings, profiles: Profiles, exchange: str
+) -> None:
+    register_all(kafka_settings, profiles, [exchange])
+    subject = f"market.ticks.{exchange}-value"
+    with closing(Registry(kafka_settings)) as registry:
+        newest = registry.register(subject, extended(avro_schema(WIRE_DATASETS["ticks"]), "note_1", "note_2"))
+        check = next(one for one in check_registered(registry, profiles, [exchange]) if one.subject == subject)
+        assert (check.state, check.problems) == ("ahead", ())
+        assert [one.field for one in check.notes] == ["note_1", "note_2"]
+        outcome = register_all(kafka_settings, profiles, [exchange])[0]
+        assert (outcome.action, outcome.schema_id) == ("ahead", newest)
+        latest = registry.latest(subject)
+        assert latest is not None
+        assert latest.id == newest
+
+
+@pytest.mark.stack
+def test_a_declaration_that_has_grown_follows_what_others_have_added(
+    kafka_settings: Settings, profiles: Profiles, exchange: str
+) -> None:
+    subject = f"market.ticks.{exchange}-value"
+    with closing(Registry(kafka_settings)) as registry:
+        registry.register(subject, older_ticks())
+        registry.register(subject, extended(json.loads(older_ticks()), "note_1"))
+        check = next(one for one in check_registered(registry, profiles, [exchange]) if one.subject == subject)
+        assert (check.state, [one.field for one in check.notes]) == ("compatible", ["note_1"])
+    outcome = register_all(kafka_settings, profiles, [exchange])[0]
+    assert outcome.action == "new version"
+    assert register_all(kafka_settings, profiles, [exchange])[0].action == "confirmed"
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("has_older", [False, True], ids=["one version", "an older version has it too"])
+def test_a_field_that_the_declaration_has_removed_is_incompatible(
+    kafka_settings: Settings, profiles: Profiles, exchange: str, has_older: bool
+) -> None:
+    """A field that was ours: no version that the declaration could follow is without it."""
+    subject = f"market.ticks.{exchange}-value"
+    schema = avro_schema(WIRE_DATASETS["ticks"])
+    schema["fields"].insert(0, {"name": "venue_code", "type": ["null", "string"], "default": None})
+    with closing(Registry(kafka_settings)) as registry:
+        if has_older:
+            older = [one for one in schema["fields"] if one["name"] != "trade_id"]
+            registry.register(subject, json.dumps({**schema, "fields": older}))
+        registry.register(subject, json.dumps(schema))
+        check = next(one for one in check_registered(registry, profiles, [exchange]) if one.subject == subject)
+    assert check.state == "incompatible"
+    assert check.problems[0].field == "venue_code"
+    with pytest.raises(SchemaIncompatible, match="venue_code: it is removed or renamed"):
+        register_all(kafka_settings, profiles, [exchange])
+
+
+@pytest.mark.stack
+def test_more_than_additions_by_others_is_incompatible(
+    kafka_settings: Settings, profiles: Profiles, exchange: str
+) -> None:
+    register_all(kafka_settings, profiles, [exchange])
+    subject = f"market.ticks.{exchange}-value"
+    schema = json.loads(extended(avro_schema(WIRE_DATASETS["ticks"]), "note_1"))
+    next(one for one in schema["fields"] if one["name"] == "price")["type"]["scale"] = 9
+    with closing(Registry(kafka_settings)) as registry:
+        registry.register(subject, json.dumps(schema))
+        check = next(one for one in check_registered(registry, profiles, [exchange]) if one.subject == subject)
+    assert check.state == "incompatible"
+    assert {one.field for one in check.problems} == {"note_1", "price"}
+
+
 @pytest.mark.stack
 def test_json_subjects_are_checked_where_a_publisher_uses_them(
     kafka_settings: Settings, profiles: Profiles, exchange: str

@@ -24,6 +24,7 @@ from k2_dagster.lake.parquet import ROW_GROUP_ROWS, data_path, write_data_file
 from k2_dagster.lake.tables import ensure_tables
 from k2_dagster.schemas import iceberg
 from k2_dagster.schemas.arrow import table_schema
+from k2_dagster.schemas.common import TIME_SOURCE_FIELD
 from k2_dagster.schemas.datasets import TABLES
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType
 from tests.lake.conftest import MORNING
@@ -31,6 +32,15 @@ from tests.lake.conftest import MORNING
 TICKS = TABLES["ticks"]
 # Longer than the sixteen characters that statistics are cut to: a partition value must not be
 LONG_NAME = "an_exchange_with_a_very_long_name"
+_LEAST: dict[FieldType, Any] = {
+    FieldType.STRING: "x",
+    FieldType.LONG: 1,
+    FieldType.INT: 1,
+    FieldType.TIMESTAMP: MORNING,
+    FieldType.PRICE: Decimal(1),
+    FieldType.SIZE: Decimal(1),
+    FieldType.STRINGS: [],
+}
 
 
 @pytest.fixture
@@ -91,6 +101,27 @@ def test_a_new_field_becomes_a_column_with_its_own_id(catalog: SqlCatalog, monke
     outcomes = {one.table: one.outcome for one in ensure_tables(catalog)}
     assert outcomes["market_data.ticks"] == "columns added"
     assert load_table(catalog, "market_data.ticks").schema().find_field("venue_flag").field_id == 18
+
+
+def test_a_table_from_before_a_field_gets_its_column_and_keeps_its_rows(tmp_path: Path) -> None:
+    catalog = SqlCatalog("k2", uri=f"sqlite:///{tmp_path}/catalog.db", warehouse=f"file://{tmp_path}/warehouse")
+    catalog.create_namespace("market_data")
+    older = replace(TICKS, fields=tuple(one for one in TICKS.fields if one.name != TIME_SOURCE_FIELD))
+    tables._create(catalog, older)
+    for dataset, more in ((older, {}), (TICKS, {TIME_SOURCE_FIELD: "receiver"})):
+        if dataset is TICKS:
+            assert {one.outcome for one in ensure_tables(catalog)} == {"created", "columns added"}
+        row = {one.name: more.get(one.name, _LEAST[one.type] if one.required else None) for one in dataset.fields}
+        table = load_table(catalog, "market_data.ticks")
+        table.append(
+            pa.Table.from_pylist([row], schema=table_schema(dataset)).select(
+                [one.name for one in table.schema().fields]
+            )
+        )
+    found = load_table(catalog, "market_data.ticks").scan().to_arrow()[TIME_SOURCE_FIELD].to_pylist()
+    assert sorted(found, key=str) == [None, "receiver"]
+    assert {one.outcome for one in ensure_tables(catalog)} == {"present"}
+    catalog.close()
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_injected_faults(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFix
 def test_captures(stack: Stack, tmp_path: Path, sample_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ("Coinbase", "Kraken Futures", "twins trade", "twins difference_depth")
     line = _assert_holds(captures.run(stack, tmp_path, sample_data, chosen), capsys)
-    assert line["defects_found"] == {"day": 1, "duplicate": 2, "gap": 2, "latency": 2, "rule": 1}
+    assert line["defects_found"] == {"day": 1, "duplicate": 2, "gap": 2, "times": 2, "rule": 1}
 
 
 def test_captures_that_are_not_there_are_skipped(

@@ -52,6 +52,20 @@ def test_an_empty_table_answers_with_its_columns(empty_lake: Lake) -> None:
     )
 
 
+def test_a_row_that_does_not_say_whose_clock_it_has_is_of_the_venues(empty_lake: Lake) -> None:
+    # A file each: the statistics of the first know nothing of the venue
+    for row in (
+        tick("A"),
+        tick("B", exchange_timestamp_source="venue"),
+        tick("C", exchange_timestamp_source="receiver"),
+    ):
+        empty_lake.append("ticks", [row])
+    ask = "SELECT symbol FROM market_data.ticks WHERE exchange_timestamp_source = '{}' ORDER BY 1"
+
+    assert empty_lake.ask(ask.format("venue")) == [("A",), ("B",)]
+    assert empty_lake.ask(ask.format("receiver")) == [("C",)]
+
+
 @pytest.mark.parametrize("dataset", TABLES)
 def test_every_table_has_its_declared_columns_and_a_time(dataset: str, empty_lake: Lake) -> None:
     expected = [field.name for field in TABLES[dataset].fields] + ["timestamp", "date"]

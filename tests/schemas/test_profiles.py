@@ -62,6 +62,24 @@ def test_defaults_and_derived_values(tmp_path: Path) -> None:
     assert profiles.rules_version == RULES_VERSION * PROFILE_VERSIONS + 3
 
 
+def test_sizes_count_what_the_asset_class_trades_unless_it_is_said(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD).exchange("here").size_unit == "base"
+    assert load(tmp_path, GOOD.replace('"crypto"', '"equities"')).exchange("here").size_unit == "shares"
+    units = {name: one.size_unit for name, one in load_profiles().exchanges.items()}
+    assert (units["binance"], units["binance_usdm"], units["binance_coinm"], units["sim_futures"]) == (
+        "base", "base", "contracts", "contracts",
+    )  # fmt: skip
+
+
+def test_the_value_of_a_contract_is_that_of_the_longest_key() -> None:
+    profiles = load_profiles()
+    coinm, kraken = profiles.exchange("binance_coinm"), profiles.exchange("kraken_futures")
+    assert coinm.contract_value_of("BTCUSD_PERP") == "100 USD"
+    assert coinm.contract_value_of("ETHUSD_PERP") == "10 USD"
+    assert (kraken.contract_value_of("PI_XBTUSD"), kraken.contract_value_of("PF_XBTUSD")) == ("1 USD", "1 base")
+    assert (kraken.contract_value_of("XX_1"), profiles.exchange("binance").contract_value_of("BTCUSDT")) == (None, None)
+
+
 def test_which_domains_ingest_judges_alone() -> None:
     assert {one.value for one in Domain if one.judged_by_ingest} == {"dense", "range", "linked"}
 
@@ -135,6 +153,32 @@ BAD = {
         "partitions = 4",
         "partitions = 4\ngap_halt_above = 10",
         ["gap_halt_above (10)", "gap_page_at (10)"],
+    ),
+    "an unknown unit of sizes": (
+        "partitions = 4",
+        'partitions = 4\nsize_unit = "lots"',
+        ["size_unit", "lots", "shares"],
+    ),
+    "contracts of no value": (
+        "partitions = 4",
+        'partitions = 4\nsize_unit = "contracts"',
+        ["exchanges.here", "contract_value"],
+    ),
+    "a value of no contract": (
+        "partitions = 4",
+        'partitions = 4\ncontract_value = { "*" = "10 USD" }',
+        ["exchanges.here", "size_unit is 'base'"],
+    ),
+    "a value without its unit": (
+        "partitions = 4",
+        'partitions = 4\nsize_unit = "contracts"\ncontract_value = { "*" = "10" }',
+        ["exchanges.here.contract_value", "an amount and its unit"],
+    ),
+    "a negative skew": ("partitions = 4", "partitions = 4\nclock_skew_seconds = -1", ["clock_skew_seconds", "-1"]),
+    "a delay without end": (
+        "partitions = 4",
+        "partitions = 4\nreceive_delay_seconds = inf",
+        ["receive_delay_seconds", "inf", "finite"],
     ),
     "an unknown answer to a gap": ('"halt"', '"ignore"', ["on_critical_gap", "ignore", "mark_stale"]),
     "an exchange name for no topic": (

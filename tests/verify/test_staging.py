@@ -12,6 +12,7 @@ from k2_dagster.schemas.arrow import wire_type
 from k2_dagster.schemas.ticks import TICKS
 from k2_dagster.settings import Settings
 from k2_dagster.verify.identity import SOURCES
+from k2_dagster.verify.stage import REFUSED
 from k2_dagster.verify.staging import Staging, open_staging, sampled_mask
 
 
@@ -79,6 +80,22 @@ def test_a_claim_needs_a_row_with_its_identity(staging: Staging) -> None:
     assert staging.unproven_claims() == {0: [6, 7, 9]}
     staging.add_elsewhere(rows([message(0, sequence=99)]).select(SOURCES))
     assert staging.unproven_claims() == {0: [7, 9]}
+
+
+def test_a_refused_message_is_a_duplicate_only_of_a_refused_one(staging: Staging) -> None:
+    def refused(offset: int, number: int, *, duplicate: bool, symbol: str = "A") -> dict[str, Any]:
+        return {
+            "kafka_partition": 0, "kafka_offset": offset, "duplicate": duplicate, "publisher_session": "p",
+            "symbol": symbol, "publisher_sequence": number,
+        }  # fmt: skip
+
+    add(staging, message(9, stream="others", publisher_session="p", publisher_sequence=9))
+    told = [
+        refused(1, 4, duplicate=False), refused(5, 4, duplicate=True), refused(6, 4, duplicate=True, symbol="B"),
+        refused(7, 9, duplicate=True),
+    ]  # fmt: skip
+    staging.add_refused(pa.Table.from_pylist(told, schema=REFUSED))
+    assert staging.unproven_claims() == {0: [6, 7]}
 
 
 def test_rows_come_by_range_in_the_order_of_offsets(staging: Staging) -> None:

@@ -81,6 +81,19 @@ def test_json_and_levels() -> None:
     assert found["asks"] == []
 
 
+@pytest.mark.parametrize("one", ['{"]": ', "["])
+def test_a_field_of_others_may_be_nested_as_deeply_as_it_likes(one: str) -> None:
+    levels = 200_000
+    more = one * levels + r'"\"]"' + ("]" if one == "[" else "}") * levels
+    decoder = WireDecoder(TICKS, Schemas(**{"1": ("JSON", json_schema_text(TICKS))}))
+    body = json.dumps(TICK)[:-1]
+    found = decoder.decode(framed(1, f'{body}, "more": {more}, "trade_id": "t"}}'.encode()))
+    assert {name: found[name] for name in TICK} == TICK
+    assert found["trade_id"] == "t"
+    with pytest.raises(Undecodable):
+        decoder.decode(framed(1, f'{body}, "more": {more[:-1]}, "trade_id": "t"}}'.encode()))
+
+
 def test_a_foreign_schema_is_rescaled_exactly() -> None:
     record = {"symbol": "A", "exchange_timestamp": 1_700_000_000_001, "price": 1234, "other": 1.0}
     stream = io.BytesIO()

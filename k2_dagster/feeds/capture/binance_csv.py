@@ -4,6 +4,7 @@ Of depth, each line is one level; consecutive lines that agree in everything els
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from k2_dagster.errors import CaptureInvalid
-from k2_dagster.feeds.capture.block import Block, Refusal, keep_good, levels, times, timestamps, wire_batch
+from k2_dagster.feeds.capture.block import Block, Refusal, Rows, keep_good, levels, timestamps, wire_batch
 from k2_dagster.feeds.capture.csv_lines import fields_of
 from k2_dagster.feeds.capture.exact import scaled
 from k2_dagster.feeds.capture.source import Source
+from k2_dagster.schemas.refused import VenueIdentity, valid_name, valid_number
 
 TRADE_HEADER = (
     b"TimestampOfReceive,Stream,EventType,EventTime,TransactionTime,Symbol,TradeId,Price,Quantity,"
@@ -43,13 +45,13 @@ def is_depth(source: Source) -> bool:
 def read_trades(source: Source, exchange: str) -> Iterator[Block]:
     """Blocks of a trade CSV."""
     for group in _groups(source, lambda lines: np.arange(len(lines))):
-        yield group.block("ticks", {"exchange": exchange, "stream": "trade"}, _trades)
+        yield group.block("ticks", {"exchange": exchange, "stream": "trade", "kind": "trade"}, _trades)
 
 
 def read_depth(source: Source, exchange: str) -> Iterator[Block]:
     """Blocks of a depth CSV."""
     for group in _groups(source, _message_starts):
-        yield group.block("book", {"exchange": exchange, "stream": "depth"}, _deltas)
+        yield group.block("book", {"exchange": exchange, "stream": "depth", "kind": "book"}, _deltas)
 
 
 def _header(source: Source) -> bytes:
@@ -63,7 +65,6 @@ class _Grouped:
     first: int
     lines: Sequence[bytes]
     starts: NDArray[np.int64]
-    inputs: int
 
     def block(
         self, dataset: str, common: dict[str, Any], columns: Callable[[Sequence[bytes], Any], dict[str, Any]]
@@ -76,17 +77,38 @@ class _Grouped:
             return wire_batch(dataset, stop - start, {**common, **columns(chosen, counts)})
 
         parts, bad = keep_good(len(self.starts), build)
-        refusals = [
-            Refusal(
-                self.first + int(edges[index]),
-                b"\n".join(self.lines[edges[index] : edges[index + 1]]),
-                f"{common['stream']}: {reason}",
-                dataset,
-            )
-            for index, reason in bad
-        ]
-        batches = {dataset: pa.concat_batches([batch for _, _, batch in parts])} if parts else {}
-        return Block(self.inputs, batches, refusals)
+        refusals = [self._refusal(index, reason, dataset, common) for index, reason in bad]
+        orders = [self.first + edges[start:stop] for start, stop, _ in parts]
+        batches = [batch for _, _, batch in parts]
+        rows = {dataset: Rows(pa.concat_batches(batches), np.concatenate(orders))} if parts else {}
+        return Block(self.first, len(self.lines), rows, refusals)
+
+    def _refusal(self, index: int, reason: str, dataset: str, common: dict[str, Any]) -> Refusal:
+        start, stop = np.append(self.starts, len(self.lines))[index : index + 2].tolist()
+        raw, number = b"\n".join(self.lines[start:stop]), self.first + start
+        identity = _identity(self.lines[start], common["stream"], common["kind"])
+        return Refusal(number, number, raw, f"{common['stream']}: {reason}", dataset, identity)
+
+
+def _identity(line: bytes, stream: str, kind: str) -> VenueIdentity:
+    """What a line that cannot be built still tells of itself."""
+    fields = line.decode(errors="replace").split(",")
+    header, whole = (TRADE_HEADER, _TRADE_FIELDS) if stream == "trade" else (DEPTH_HEADER, _DEPTH_FIELDS)
+    if len(fields) != whole:
+        return VenueIdentity(stream=stream, kind=kind)
+    named = dict(zip(header.decode().split(","), fields, strict=True))
+    last, first = named.get("TradeId", named.get("FinalUpdateId")), named.get("FirstUpdateId")
+    return VenueIdentity(
+        stream=stream,
+        kind=kind,
+        symbol=valid_name(named["Symbol"]),
+        sequence=valid_number(_integer(last)),
+        previous_sequence=None if first is None else valid_number(_integer(first, less=1), lowest=-1),
+    )
+
+
+def _integer(text: str | None, less: int = 0) -> int | None:
+    return int(text) - less if text is not None and re.fullmatch(r"-?[0-9]{1,19}", text) else None
 
 
 def _groups(source: Source, starts_of: Callable[[Sequence[bytes]], NDArray[np.int64]]) -> Iterator[_Grouped]:
@@ -97,10 +119,10 @@ def _groups(source: Source, starts_of: Callable[[Sequence[bytes]], NDArray[np.in
         lines = held + (found[1:] if first == 1 else found)
         starts = starts_of(lines)
         end = int(starts[-1]) if len(starts) else 0
-        yield _Grouped(number, lines[:end], starts[:-1], end)
+        yield _Grouped(number, lines[:end], starts[:-1])
         held, number = lines[end:], number + end
     if held:
-        yield _Grouped(number, held, starts_of(held), len(held))
+        yield _Grouped(number, held, starts_of(held))
 
 
 def _message_starts(lines: Sequence[bytes]) -> NDArray[np.int64]:
@@ -114,7 +136,7 @@ def _integers(column: pa.Array) -> pa.Int64Array:
 
 
 def _receive(column: pa.Array) -> dict[str, pa.Array]:
-    return times("receive", _integers(column).to_numpy() * 1000, keep_remainder=False)
+    return {"receive_timestamp": timestamps(_integers(column).to_numpy())}
 
 
 def _expect(column: pa.Array, allowed: Sequence[str], field: str) -> pa.Array:
@@ -129,11 +151,11 @@ def _trades(lines: Sequence[bytes], _: Any) -> dict[str, Any]:
     )
     _expect(event, ["trade"], "EventType")
     return {
-        "kind": "trade",
         **_receive(receive),
         "exchange_timestamp": timestamps(_integers(time).to_numpy()),
         "symbol": symbol,
         "sequence": _integers(trade_id),
+        "trade_id": trade_id,
         "price": scaled(price, "Price"),
         "size": scaled(size, "Quantity"),
         "side": pc.if_else(pc.equal(_expect(maker, ["0", "1"], "IsBuyerMarketMaker"), "1"), "sell", "buy"),
@@ -154,7 +176,6 @@ def _deltas(lines: Sequence[bytes], counts: NDArray[np.int64]) -> dict[str, Any]
         return levels(prices.filter(mask), sizes.filter(mask), np.bincount(message[chosen], minlength=len(counts)))
 
     return {
-        "kind": "book",
         "action": "delta",
         **_receive(receive),
         "exchange_timestamp": timestamps(_integers(time).to_numpy()),

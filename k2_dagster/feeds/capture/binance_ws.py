@@ -1,7 +1,8 @@
-"""Binance websocket lines, spot and COIN-M futures: `<receive nanoseconds> <json>`.
+"""Binance websocket lines, spot and the two kinds of futures: `<receive nanoseconds> <json>`.
 
 Trades `t` are dense per symbol and never restart, so rows carry no session. Spot depth is a range (U..u), futures depth
-is linked (pu). COIN-M sizes are contracts. Spot bookTicker and spot depth snapshots carry no venue time.
+is linked (pu). COIN-M sizes are contracts, USD-M and spot sizes are of the base. bookTicker and depth snapshots carry a
+venue time in futures only.
 """
 
 import re
@@ -15,8 +16,10 @@ import pyarrow.compute as pc
 
 from k2_dagster.feeds.capture.block import Block
 from k2_dagster.feeds.capture.lines import (
+    Build,
     Collector,
     Event,
+    Numbers,
     Stream,
     integers,
     milliseconds,
@@ -35,7 +38,12 @@ _AGGRESSOR = {True: "sell", False: "buy"}
 
 def is_spot(source: Source) -> bool:
     """Whether the content is a Binance spot capture."""
-    return _is_binance(source) and not _is_coin_margined(source)
+    return _is_binance(source) and not _is_coin_margined(source) and not _is_future(source)
+
+
+def is_usdm(source: Source) -> bool:
+    """Whether the content is a Binance USD-M futures capture."""
+    return _is_binance(source) and not _is_coin_margined(source) and _is_future(source)
 
 
 def is_coinm(source: Source) -> bool:
@@ -48,9 +56,9 @@ def read_spot(source: Source, exchange: str) -> Iterator[Block]:
     return _read(source, exchange, SPOT)
 
 
-def read_coinm(source: Source, exchange: str) -> Iterator[Block]:
-    """Blocks of a COIN-M capture."""
-    return _read(source, exchange, COINM)
+def read_futures(source: Source, exchange: str) -> Iterator[Block]:
+    """Blocks of a capture of USD-M or COIN-M futures: their messages have the same fields but for the pair's name."""
+    return _read(source, exchange, FUTURES)
 
 
 def _is_binance(source: Source) -> bool:
@@ -59,8 +67,13 @@ def _is_binance(source: Source) -> bool:
 
 
 def _is_coin_margined(source: Source) -> bool:
-    # Only derivatives name the pair (`ps`) beside the symbol.
+    # Of futures, only these name the pair (`ps`) beside the symbol.
     return b'"ps":"' in source.head
+
+
+def _is_future(source: Source) -> bool:
+    # Depth that points to its predecessor, trades with an order type, a bookTicker that says what it is: spot has none.
+    return any(mark in source.head for mark in (b'"pu":', b'"X":"', b'"e":"bookTicker"'))
 
 
 def _read(source: Source, exchange: str, streams: Mapping[str, Stream]) -> Iterator[Block]:
@@ -75,7 +88,7 @@ def _take(streams: Mapping[str, Stream], symbol: str | None, collector: Collecto
         if line.strip():
             collector.refuse(number, line, "expected `<nanoseconds> <json>`")
         else:
-            collector.skip("empty line")
+            collector.skip(number, "empty line")
         return
     try:
         message = orjson.loads(line[match.end() :])
@@ -88,40 +101,38 @@ def _take(streams: Mapping[str, Stream], symbol: str | None, collector: Collecto
     elif name is None:
         collector.refuse(number, line, "expected `stream` and `data`, or a depth snapshot with `lastUpdateId`")
     else:
-        collector.skip(f"stream {name}")
+        collector.skip(number, f"stream {name}")
 
 
 def _named(message: dict[str, Any], symbol: str | None) -> tuple[str | None, Any]:
     if "lastUpdateId" in message:
-        # The spot snapshot is an answer of the REST interface, and does not repeat the symbol that was asked for.
+        # A snapshot is an answer of the REST interface. Only COIN-M repeats the symbol that was asked for.
         return "depth_snapshot", message if "symbol" in message else {**message, "symbol": symbol}
     name = message.get("stream")
     parts = name.split("@") if isinstance(name, str) else []
     return (parts[1], message.get("data")) if len(parts) >= 2 else (None, None)
 
 
-def _common(events: Sequence[Event], kind: str) -> dict[str, Any]:
-    return {"kind": kind, "symbol": texts(events, "s")}
-
-
 def _trades(events: Sequence[Event]) -> dict[str, Any]:
+    numbers_ = integers(events, "t")
     return {
-        **_common(events, "trade"),
+        "symbol": texts(events, "s"),
         **milliseconds([event.data["T"] for event in events]),
-        "sequence": integers(events, "t"),
+        "sequence": numbers_,
+        "trade_id": numbers_.cast(pa.string()),
         "price": numbers(events, "p"),
         "size": numbers(events, "q"),
         "side": [_AGGRESSOR[event.data["m"]] for event in events],
     }
 
 
-def _coinm_trades(events: Sequence[Event]) -> dict[str, Any]:
+def _future_trades(events: Sequence[Event]) -> dict[str, Any]:
     return {**_trades(events), "conditions": [[event.data["X"]] for event in events]}
 
 
 def _best(events: Sequence[Event]) -> dict[str, Any]:
     return {
-        **_common(events, "quote"),
+        "symbol": texts(events, "s"),
         "sequence": integers(events, "u"),
         "bid_price": numbers(events, "b"),
         "bid_size": numbers(events, "B"),
@@ -134,13 +145,13 @@ def _spot_best(events: Sequence[Event]) -> dict[str, Any]:
     return {**_best(events), **receiver_time(events)}
 
 
-def _coinm_best(events: Sequence[Event]) -> dict[str, Any]:
+def _future_best(events: Sequence[Event]) -> dict[str, Any]:
     return {**_best(events), **milliseconds([event.data["T"] for event in events])}
 
 
 def _deltas(events: Sequence[Event]) -> dict[str, Any]:
     return {
-        **_common(events, "book"),
+        "symbol": texts(events, "s"),
         "action": "delta",
         "sequence": integers(events, "u"),
         "bids": sides(events, "b"),
@@ -154,14 +165,13 @@ def _spot_deltas(events: Sequence[Event]) -> dict[str, Any]:
     return {**_deltas(events), **times, "previous_sequence": before_first}
 
 
-def _coinm_deltas(events: Sequence[Event]) -> dict[str, Any]:
+def _future_deltas(events: Sequence[Event]) -> dict[str, Any]:
     times = milliseconds([event.data["T"] for event in events])
     return {**_deltas(events), **times, "previous_sequence": integers(events, "pu")}
 
 
 def _snapshots(events: Sequence[Event]) -> dict[str, Any]:
     return {
-        "kind": "book",
         "symbol": texts(events, "symbol") if all(event.data["symbol"] for event in events) else _no_symbol(),
         "action": "snapshot",
         "sequence": integers(events, "lastUpdateId"),
@@ -178,22 +188,24 @@ def _spot_snapshots(events: Sequence[Event]) -> dict[str, Any]:
     return {**_snapshots(events), **receiver_time(events)}
 
 
-def _coinm_snapshots(events: Sequence[Event]) -> dict[str, Any]:
+def _future_snapshots(events: Sequence[Event]) -> dict[str, Any]:
     return {**_snapshots(events), **milliseconds([event.data["T"] for event in events])}
 
 
-def _streams(trades: Any, best: Any, deltas: Any, snapshots: Any) -> dict[str, Stream]:
+def _streams(trades: Build, best: Build, deltas: Build, snapshots: Build, depth_numbers: Numbers) -> dict[str, Stream]:
     def symbol_of(data: Any) -> Any:
         return data["s"]
 
     found = (
-        Stream("trade", "ticks", trades, symbol_of),
-        Stream("bookTicker", "quotes", best, symbol_of),
-        Stream("depth", "book", deltas, symbol_of),
-        Stream("depth_snapshot", "book", snapshots),
+        Stream("trade", "ticks", "trade", trades, symbol_of, lambda data: (data["t"], None)),
+        Stream("bookTicker", "quotes", "quote", best, symbol_of, lambda data: (data["u"], None)),
+        Stream("depth", "book", "book", deltas, symbol_of, depth_numbers),
+        Stream("depth_snapshot", "book", "book", snapshots, numbers_of=lambda data: (data["lastUpdateId"], None)),
     )
     return {stream.name: stream for stream in found}
 
 
-SPOT = _streams(_trades, _spot_best, _spot_deltas, _spot_snapshots)
-COINM = _streams(_coinm_trades, _coinm_best, _coinm_deltas, _coinm_snapshots)
+SPOT = _streams(_trades, _spot_best, _spot_deltas, _spot_snapshots, lambda data: (data["u"], data["U"] - 1))
+FUTURES = _streams(
+    _future_trades, _future_best, _future_deltas, _future_snapshots, lambda data: (data["u"], data["pu"])
+)

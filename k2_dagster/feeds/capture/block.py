@@ -1,7 +1,7 @@
 """What a venue format makes of a piece of a capture: rows in wire form, refusals, and what carries no event."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,8 +12,11 @@ from k2_dagster.errors import CaptureInvalid
 from k2_dagster.schemas.arrow import TIMESTAMP, wire_schema
 from k2_dagster.schemas.control import NO_SYMBOL
 from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.refused import NOTHING_KNOWN, VenueIdentity
 from k2_dagster.schemas.topics import CONTROL_DATASET
 
+Int64s = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 _SCHEMAS = {name: wire_schema(dataset) for name, dataset in WIRE_DATASETS.items()}
 # What damaged input raises while its columns are built: a missing key, a wrong type, a wrong shape, a number too large.
 DAMAGE = (CaptureInvalid, LookupError, TypeError, ValueError, OverflowError, AttributeError)
@@ -25,53 +28,103 @@ Built = TypeVar("Built")
 class Refusal:
     """Input that does not become a row: published as it is, so that it ends in quarantine and not in silence.
 
-    `place` is the line (or packet) number, from 1. A refusal of unknown dataset goes to `control`.
+    `order` is its place among the capture's inputs, `place` what a person counts: the line or packet, from 1. A refusal
+    of unknown dataset goes to `control`.
     """
 
+    order: int
     place: int
     raw: bytes
     reason: str
     dataset: str = CONTROL_DATASET
-    symbol: str = NO_SYMBOL
+    identity: VenueIdentity = NOTHING_KNOWN
+
+    @property
+    def symbol(self) -> str:
+        """Whose key it has."""
+        return self.identity.symbol or NO_SYMBOL
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows in wire form, and of each the input (by its order in the capture) that it begins in, which never falls."""
+
+    batch: pa.RecordBatch
+    orders: Int64s
+
+    def between(self, low: int, high: int) -> "Rows":
+        """The rows of inputs [low, high)."""
+        start, stop = np.searchsorted(self.orders, [low, high]).tolist()
+        return Rows(self.batch.slice(start, stop - start), self.orders[start:stop])
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """An input that carries no market event, and what it is."""
+
+    order: int
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A piece of a capture. `inputs` counts its lines or messages; `skipped` those that carry no market event, by
-    what they are; `batches` (dataset -> rows in wire form) are in file order."""
+    """A piece of a capture: its inputs (lines, or messages) from the order `first` on. Each is in rows, refused or
+    skipped.
 
+    `arrivals` is given where channels carry more than rows: everything that arrived on them, in control's wire form,
+    for the feed handler to judge; those with a kind are rows of `control`.
+    """
+
+    first: int
     inputs: int
-    batches: Mapping[str, pa.RecordBatch]
+    rows: Mapping[str, Rows]
     refusals: Sequence[Refusal] = ()
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    skips: Sequence[Skip] = ()
+    arrivals: Rows | None = None
+
+    def between(self, low: int, high: int) -> "Block":
+        """The part with the inputs [low, high)."""
+        parts = {dataset: rows.between(low, high) for dataset, rows in self.rows.items()}
+        return Block(
+            first=low,
+            inputs=high - low,
+            rows={dataset: rows for dataset, rows in parts.items() if rows.batch.num_rows},
+            refusals=[one for one in self.refusals if low <= one.order < high],
+            skips=[one for one in self.skips if low <= one.order < high],
+            arrivals=None if self.arrivals is None else self.arrivals.between(low, high),
+        )
 
 
 def wire_batch(dataset: str, rows: int, columns: Mapping[str, Any]) -> pa.RecordBatch:
     """Rows of a dataset in wire form. A column is an array, a numpy array, a list, or one value for all rows; columns
     not given are null (lists: empty). Raises as Arrow does when values do not have the column's type, and
     CaptureInvalid when a required one is null."""
-    schema = _SCHEMAS[dataset]
-    arrays = [_column(columns.get(one.name), one.type, rows) for one in schema]
-    for one, array in zip(WIRE_DATASETS[dataset].wire_fields, arrays, strict=True):
+    batch = unchecked_batch(dataset, rows, columns)
+    for one, array in zip(WIRE_DATASETS[dataset].wire_fields, batch.columns, strict=True):
         if one.required and array.null_count:
             raise CaptureInvalid(f"{one.name} is null", advice="the venue must give it", field=one.name)
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return batch
 
 
-def times(prefix: str, nanos: NDArray[np.int64], *, keep_remainder: bool = True) -> dict[str, pa.Array]:
-    """Columns `{prefix}_timestamp` and `{prefix}_timestamp_nanos` of Unix nanoseconds."""
-    columns = {f"{prefix}_timestamp": timestamps(nanos // 1000)}
-    if keep_remainder:
-        columns[f"{prefix}_timestamp_nanos"] = pa.array((nanos % 1000).astype(np.int32))
-    return columns
+def unchecked_batch(dataset: str, rows: int, columns: Mapping[str, Any]) -> pa.RecordBatch:
+    """As `wire_batch`, for rows that are only looked at: required columns may be null."""
+    schema = _SCHEMAS[dataset]
+    return pa.RecordBatch.from_arrays([_column(columns.get(one.name), one.type, rows) for one in schema], schema=schema)
 
 
-def timestamps(micros: NDArray[np.int64] | Sequence[int]) -> pa.Array:
+def times(prefix: str, nanos: Int64s, *, finer: Flags | None = None) -> dict[str, pa.Array]:
+    """Columns `{prefix}_timestamp` and `{prefix}_timestamp_nanos` of Unix nanoseconds. The remainder is null where the
+    source tells whole microseconds (not `finer`; without it all are finer)."""
+    remainder = pa.array((nanos % 1000).astype(np.int32), mask=None if finer is None else ~finer)
+    return {f"{prefix}_timestamp": timestamps(nanos // 1000), f"{prefix}_timestamp_nanos": remainder}
+
+
+def timestamps(micros: Int64s | Sequence[int]) -> pa.Array:
     """Unix microseconds as a wire column. Raises as Arrow does for what is not an integer."""
     return pa.array(micros, pa.int64()).view(TIMESTAMP)
 
 
-def levels(prices: pa.Array, sizes: pa.Array, counts: NDArray[np.int64] | Sequence[int]) -> pa.ListArray:
+def levels(prices: pa.Array, sizes: pa.Array, counts: Int64s | Sequence[int]) -> pa.ListArray:
     """Book sides: `counts[i]` levels for row i out of the flat `prices` and `sizes` (scaled). Raises CaptureInvalid
     when a price or size is null."""
     if prices.null_count or sizes.null_count:
@@ -119,13 +172,14 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def in_file_order(parts: Sequence[tuple[NDArray[np.int64], pa.RecordBatch]]) -> pa.RecordBatch:
-    """Merge the streams of one dataset: each part has the place in the file of each of its rows."""
+def in_file_order(parts: Sequence[Rows]) -> Rows:
+    """Merge the streams of one dataset."""
     if len(parts) == 1:
-        return parts[0][1]
-    merged = pa.concat_batches([batch for _, batch in parts])
-    places = np.concatenate([places for places, _ in parts])
-    return merged.take(pa.array(np.argsort(places, kind="stable")))
+        return parts[0]
+    merged = pa.concat_batches([one.batch for one in parts])
+    orders = np.concatenate([one.orders for one in parts])
+    sequence = np.argsort(orders, kind="stable")
+    return Rows(merged.take(pa.array(sequence)), orders[sequence])
 
 
 def _column(values: Any, type_: pa.DataType, rows: int) -> pa.Array:

@@ -1,7 +1,8 @@
 """Coinbase websocket lines: matches (dense by trade_id), ticker (monotone sequence) and level2 (no numbers).
 
 `side` of a match is the maker's; the aggressor is the other one. The venue's own `sequence` counts every order event of
-a product, so on the subscribed channels it only increases.
+a product, so on the subscribed channels it only increases. Of a match it is kept as a condition (`sequence=`), because
+it places the trade among the tickers of its product.
 """
 
 import re
@@ -24,7 +25,7 @@ from k2_dagster.feeds.capture.lines import (
     sides,
     texts,
 )
-from k2_dagster.feeds.capture.recorder import CONNECTION, recorded_line
+from k2_dagster.feeds.capture.recorder import recorded_line
 from k2_dagster.feeds.capture.source import Source
 from k2_dagster.schemas.arrow import TIMESTAMP
 
@@ -56,13 +57,13 @@ def _take(collector: Collector, number: int, line: bytes) -> None:
         collector.refuse(number, line, "expected an object with `type`")
     else:
         if isinstance(name, str) and name in _TYPES:
-            collector.add(_TYPES[name], Event(number, line, received.nanos, message))
+            collector.add(_TYPES[name], received.event(number, line, message))
         else:
-            collector.skip(f"type {name}")
+            collector.skip(number, f"type {name}")
 
 
-def _common(events: Sequence[Event], kind: str) -> dict[str, Any]:
-    return {"kind": kind, "symbol": texts(events, "product_id")}
+def _common(events: Sequence[Event]) -> dict[str, Any]:
+    return {"symbol": texts(events, "product_id")}
 
 
 def _venue_time(events: Sequence[Event]) -> dict[str, pa.Array]:
@@ -70,10 +71,14 @@ def _venue_time(events: Sequence[Event]) -> dict[str, pa.Array]:
 
 
 def _matches(events: Sequence[Event]) -> Mapping[str, Any]:
+    trade_ids = integers(events, "trade_id")
+    places = pa.array([event.data.get("sequence") for event in events], pa.int64())
     return {
-        **_common(events, "trade"),
+        **_common(events),
         **_venue_time(events),
-        "sequence": integers(events, "trade_id"),
+        "sequence": trade_ids,
+        "trade_id": trade_ids.cast(pa.string()),
+        "conditions": [[] if one is None else [f"sequence={one}"] for one in places.to_pylist()],
         "price": numbers(events, "price"),
         "size": numbers(events, "size"),
         "side": [_AGGRESSOR[event.data["side"]] for event in events],
@@ -82,7 +87,7 @@ def _matches(events: Sequence[Event]) -> Mapping[str, Any]:
 
 def _tickers(events: Sequence[Event]) -> Mapping[str, Any]:
     return {
-        **_common(events, "quote"),
+        **_common(events),
         **_venue_time(events),
         "sequence": integers(events, "sequence"),
         "bid_price": numbers(events, "best_bid"),
@@ -92,7 +97,7 @@ def _tickers(events: Sequence[Event]) -> Mapping[str, Any]:
 
 def _snapshots(events: Sequence[Event]) -> Mapping[str, Any]:
     return {
-        **_common(events, "book"),
+        **_common(events),
         **receiver_time(events),
         "action": "snapshot",
         "bids": sides(events, "bids"),
@@ -109,7 +114,7 @@ def _updates(events: Sequence[Event]) -> Mapping[str, Any]:
         changed[0].append(row[0])
         changed[1].append(row[1])
     return {
-        **_common(events, "book"),
+        **_common(events),
         **_venue_time(events),
         "action": "delta",
         "bids": level_lists(changed[0], "changes"),
@@ -121,10 +126,9 @@ def _symbol_of(data: Any) -> Any:
     return data["product_id"]
 
 
-_MATCH = Stream("match", "ticks", _matches, _symbol_of)
+_MATCH = Stream("match", "ticks", "trade", _matches, _symbol_of, lambda data: (data["trade_id"], None))
 # Snapshots and updates are one stream of the venue; building them apart keeps both columnar.
-_SNAPSHOT = Stream("level2", "book", _snapshots, _symbol_of)
-_UPDATE = Stream("level2", "book", _updates, _symbol_of)
-_TICKER = Stream("ticker", "quotes", _tickers, _symbol_of)
+_SNAPSHOT = Stream("level2", "book", "book", _snapshots, _symbol_of)
+_UPDATE = Stream("level2", "book", "book", _updates, _symbol_of)
+_TICKER = Stream("ticker", "quotes", "quote", _tickers, _symbol_of, lambda data: (data["sequence"], None))
 _TYPES = {"match": _MATCH, "last_match": _MATCH, "ticker": _TICKER, "snapshot": _SNAPSHOT, "l2update": _UPDATE}
-STREAMS = (CONNECTION, _MATCH, _TICKER, _UPDATE)

@@ -11,6 +11,8 @@ from k2_dagster.schemas.declaration import PRICE_SCALE, SIZE_SCALE
 
 # One conversion serves prices and sizes.
 assert PRICE_SCALE == SIZE_SCALE
+# Decimals of a second.
+MICROSECOND_DIGITS = 6
 _DECIMAL = pa.decimal128(38, PRICE_SCALE)
 
 
@@ -42,10 +44,12 @@ def scaled_integers(units: NDArray[np.int64], factor: int, field: str) -> pa.Int
     return pa.array(units * multiplier, pa.int64())
 
 
-def seconds_to_nanos(texts: Sequence[str], field: str) -> NDArray[np.int64]:
-    """Unix seconds in decimal text to nanoseconds. Raises CaptureInvalid as `scaled` does."""
+def seconds_to_nanos(texts: Sequence[str], field: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Unix seconds in decimal text to nanoseconds, and which of the texts say more than the microsecond. Raises
+    CaptureInvalid as `scaled` does."""
     nanos: NDArray[np.int64] = np.asarray(scaled(texts, field), np.int64) * (10**9 // 10**PRICE_SCALE)
-    return nanos
+    finer = np.fromiter((len(text.partition(".")[2]) > MICROSECOND_DIGITS for text in texts), np.bool_, len(texts))
+    return nanos, finer
 
 
 def _inexact(field: str, found: str) -> CaptureInvalid:

@@ -8,13 +8,11 @@ from k2_dagster.errors import CaptureInvalid
 from k2_dagster.feeds.capture import binance_csv, binance_ws, coinbase, iex, kraken, kraken_futures, us_equities
 from k2_dagster.feeds.capture.block import Block
 from k2_dagster.feeds.capture.source import Source, open_source
-from k2_dagster.feeds.channels import Grace
-from k2_dagster.schemas.profiles import ExchangeProfile
 
 # What is shown of a file that no format recognises.
 _SHOWN_BYTES = 80
 
-Read = Callable[[Source, str, Grace], Iterator[Block]]
+Read = Callable[[Source, str], Iterator[Block]]
 
 
 @dataclass(frozen=True)
@@ -31,51 +29,50 @@ class Format:
     streams: tuple[tuple[str, str], ...] = ()
 
 
-def _without_grace(read: Callable[[Source, str], Iterator[Block]]) -> Read:
-    # Only formats with a channel have something to judge.
-    return lambda source, exchange, _: read(source, exchange)
-
-
 _BINANCE = (("ticks", "trade"), ("quotes", "bookTicker"), ("book", "depth"), ("book", "depth_snapshot"))
 
 FORMATS: tuple[Format, ...] = (
     Format(
-        "binance_ws", "binance", 1, "Binance websocket lines: `<nanoseconds> <json>`",
-        binance_ws.is_spot, _without_grace(binance_ws.read_spot), _BINANCE,
+        "binance_ws", "binance", 2, "Binance websocket lines: `<nanoseconds> <json>`",
+        binance_ws.is_spot, binance_ws.read_spot, _BINANCE,
     ),
     Format(
-        "binance_coinm_ws", "binance_coinm", 1, "Binance COIN-M websocket lines: `<nanoseconds> <json>`",
-        binance_ws.is_coinm, _without_grace(binance_ws.read_coinm), _BINANCE,
+        "binance_usdm_ws", "binance_usdm", 1, "Binance USD-M websocket lines: `<nanoseconds> <json>`",
+        binance_ws.is_usdm, binance_ws.read_futures, _BINANCE,
     ),
     Format(
-        "binance_trade_csv", "binance", 1, "Binance trades with the header TimestampOfReceive,Stream,..",
-        binance_csv.is_trades, _without_grace(binance_csv.read_trades), (("ticks", "trade"),),
+        "binance_coinm_ws", "binance_coinm", 2, "Binance COIN-M websocket lines: `<nanoseconds> <json>`",
+        binance_ws.is_coinm, binance_ws.read_futures, _BINANCE,
     ),
     Format(
-        "binance_depth_csv", "binance", 1, "Binance depth with the header TimestampOfReceive,Stream,..",
-        binance_csv.is_depth, _without_grace(binance_csv.read_depth), (("book", "depth"),),
+        "binance_trade_csv", "binance", 2, "Binance trades with the header TimestampOfReceive,Stream,..",
+        binance_csv.is_trades, binance_csv.read_trades, (("ticks", "trade"),),
     ),
     Format(
-        "coinbase_ws", "coinbase", 1, "Coinbase websocket lines: `<seconds>: <json>` after the address",
-        coinbase.recognises, _without_grace(coinbase.read),
+        "binance_depth_csv", "binance", 2, "Binance depth with the header TimestampOfReceive,Stream,..",
+        binance_csv.is_depth, binance_csv.read_depth, (("book", "depth"),),
+    ),
+    Format(
+        "coinbase_ws", "coinbase", 2, "Coinbase websocket lines: `<seconds>: <json>` after the address",
+        coinbase.recognises, coinbase.read,
         (("ticks", "match"), ("quotes", "ticker"), ("book", "level2")),
     ),
     Format(
-        "kraken_ws", "kraken", 1, "Kraken websocket lines: `<seconds>: <json>` after the address",
-        kraken.recognises, _without_grace(kraken.read), (("ticks", "trade"), ("quotes", "spread"), ("book", "book")),
+        "kraken_ws", "kraken", 2, "Kraken websocket lines: `<seconds>: <json>` after the address",
+        kraken.recognises, kraken.read, (("ticks", "trade"), ("quotes", "spread"), ("book", "book")),
     ),
     Format(
-        "kraken_futures_ws", "kraken_futures", 1, "Kraken Futures lines: `<seconds>: <json>` after the address",
-        kraken_futures.recognises, _without_grace(kraken_futures.read),
+        "kraken_futures_ws", "kraken_futures", 2, "Kraken Futures lines: `<seconds>: <json>` after the address",
+        kraken_futures.recognises, kraken_futures.read,
         (("ticks", "trade"), ("quotes", "ticker_lite"), ("book", "book")),
     ),
     Format(
-        "iex_tops", "iex", 1, "IEX TOPS 1.6 in a pcap or pcapng file",
+        "iex_tops", "iex", 2, "IEX TOPS 1.6 in a pcap or pcapng file",
         iex.recognises, iex.read, (("ticks", "tops"), ("quotes", "tops_quote")),
     ),
     Format(
-        "us_equities", "us_consolidated", 1, "a zip of {yyyymmdd}_{symbol}_{Trade,Quote}_Tick.csv",
-        us_equities.recognises, _without_grace(us_equities.read), (("ticks", "trade"), ("quotes", "quote")),
+        "us_equities", "us_consolidated", 2, "a zip of {yyyymmdd}_{symbol}_{Trade,Quote}_Tick.csv",
+        us_equities.recognises, us_equities.read, (("ticks", "trade"), ("quotes", "quote")),
     ),
 )  # fmt: skip
 
@@ -93,10 +90,18 @@ class Capture:
         """The same for the same content, whatever the file is called. Reads the file once."""
         return f"{self.format.name}-{self.format.version}-{self.source.content_hash()}"
 
-    def blocks(self, profile: ExchangeProfile) -> Iterator[Block]:
-        """The whole capture as rows, a block at a time. Raises CaptureInvalid."""
-        grace = Grace(profile.gap_grace_messages, profile.gap_grace_seconds)
-        return self.format.read(self.source, self.exchange, grace)
+    def blocks(self) -> Iterator[Block]:
+        """The whole capture as rows, a block at a time. Raises CaptureInvalid, also when there is nothing in it."""
+        inputs = 0
+        for block in self.format.read(self.source, self.exchange):
+            inputs += block.inputs
+            yield block
+        if not inputs:
+            raise CaptureInvalid(
+                f"{self.source.path}: nothing is in this {self.format.name} capture",
+                advice=f"expected {self.format.expected}",
+                path=str(self.source.path),
+            )
 
 
 def open_capture(path: Path, exchange: str | None = None) -> Capture:

@@ -7,9 +7,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from k2_dagster.feeds.capture.block import Refusal, keep_good, times, wire_batch
+from k2_dagster.feeds.capture.block import (
+    Refusal,
+    Rows,
+    in_file_order,
+    keep_good,
+    times,
+    unchecked_batch,
+    wire_batch,
+)
 from k2_dagster.feeds.capture.exact import scaled_integers
 from k2_dagster.schemas.control import NO_SYMBOL
+from k2_dagster.schemas.refused import VenueIdentity
 from k2_dagster.schemas.topics import CONTROL_DATASET
 
 TRADES_STREAM, QUOTES_STREAM = "tops", "tops_quote"
@@ -36,11 +45,14 @@ _SYSTEM_EVENTS = {
 
 
 class Message(NamedTuple):
-    """One message (or heartbeat, with an empty body) of a channel. `place` orders a block's messages."""
+    """One message (or heartbeat, with an empty body) of a channel. `order` counts the capture's messages; `finer`: the
+    packet's time says more than the microsecond."""
 
-    place: int
+    order: int
     packet: int
     receive_nanos: int
+    finer: bool
+    send_nanos: int
     channel: str
     session: str
     sequence: int
@@ -49,21 +61,25 @@ class Message(NamedTuple):
 
 def common_columns(exchange: str, messages: Sequence[Message]) -> dict[str, Any]:
     """What every row of a channel has."""
+    receive = np.array([one.receive_nanos for one in messages], np.int64)
     return {
         "exchange": exchange,
         "stream": TRADES_STREAM,
         "session": [one.session for one in messages],
         "channel": [one.channel for one in messages],
         "sequence": [one.sequence for one in messages],
-        **times("receive", np.array([one.receive_nanos for one in messages], np.int64)),
+        **times("receive", receive, finer=np.array([one.finer for one in messages], np.bool_)),
     }
 
 
-def build_rows(
-    exchange: str, kind: bytes, messages: Sequence[Message]
-) -> tuple[list[tuple[NDArray[np.int64], str, pa.RecordBatch]], list[Refusal]]:
-    """Rows of one message type as (places, dataset, rows), and the messages that do not become rows exactly."""
-    dataset, columns_of = _BUILDERS[kind]
+def orders_of(messages: Sequence[Message]) -> NDArray[np.int64]:
+    """Order of each message."""
+    return np.array([one.order for one in messages], np.int64)
+
+
+def build_rows(exchange: str, kind: bytes, messages: Sequence[Message]) -> tuple[list[Rows], list[Refusal]]:
+    """Rows of one message type, and the messages that do not become rows exactly."""
+    dataset, columns_of = BUILDERS[kind]
 
     def build(start: int, stop: int) -> pa.RecordBatch:
         chosen = messages[start:stop]
@@ -71,18 +87,40 @@ def build_rows(
         return wire_batch(dataset, len(chosen), {**common_columns(exchange, chosen), **columns_of(records)})
 
     parts, bad = keep_good(len(messages), build)
-    refusals = [Refusal(messages[at].packet, messages[at].body, reason, dataset) for at, reason in bad]
-    return [
-        (np.array([one.place for one in messages[start:stop]], np.int64), dataset, batch)
-        for start, stop, batch in parts
-    ], refusals
+    refusals = [refusal(messages[at], reason, dataset) for at, reason in bad]
+    return [Rows(batch, orders_of(messages[start:stop])) for start, stop, batch in parts], refusals
 
 
-def heartbeat_rows(exchange: str, beats: Sequence[Message]) -> pa.RecordBatch:
-    """Control rows of heartbeats. A heartbeat announces the number that comes next; it has none of its own."""
-    receive = np.array([one.receive_nanos for one in beats], np.int64)
-    columns = {"kind": "heartbeat", "symbol": NO_SYMBOL, **times("exchange", receive), "sequence": None}
-    return wire_batch(CONTROL_DATASET, len(beats), {**common_columns(exchange, beats), **columns})
+def refusal(message: Message, reason: str, dataset: str) -> Refusal:
+    """A message that does not become a row, with what its packet tells of it."""
+    identity = VenueIdentity(session=message.session, channel=message.channel, sequence=message.sequence)
+    return Refusal(message.order, message.packet, message.body, reason, dataset, identity)
+
+
+def arrived(exchange: str, messages: Sequence[Message], system: Rows | None) -> Rows:
+    """Everything that the channels carried, for the feed handler to judge: a heartbeat announces the number that comes
+    next and has none of its own, a system event (rows of `control` already) is what it is, and every other message only
+    counts. What the packet says of time is when it was sent."""
+    is_beat = np.array([not one.body for one in messages], np.bool_)
+    common = common_columns(exchange, messages)
+    numbers = np.array(common["sequence"], np.int64)
+    seen = unchecked_batch(
+        CONTROL_DATASET,
+        len(messages),
+        {
+            **common,
+            **times("exchange", np.array([one.send_nanos for one in messages], np.int64)),
+            "symbol": NO_SYMBOL,
+            "kind": [None if one.body else "heartbeat" for one in messages],
+            "sequence": pa.array(numbers, mask=is_beat),
+            "previous_sequence": pa.array(numbers - 1, mask=~is_beat),
+        },
+    )
+    rows = Rows(seen, orders_of(messages))
+    if system is None:
+        return rows
+    others = ~np.isin(rows.orders, system.orders)
+    return in_file_order([Rows(seen.filter(pa.array(others)), rows.orders[others]), system])
 
 
 def _symbols(records: NDArray[Any]) -> list[str]:
@@ -140,7 +178,7 @@ def _system(records: NDArray[Any]) -> dict[str, Any]:
     }
 
 
-_BUILDERS = {
+BUILDERS = {
     b"T": ("ticks", _trades),
     b"B": ("ticks", _breaks),
     b"Q": ("quotes", _quotes),

@@ -20,7 +20,7 @@ from k2_dagster.feeds.capture.lines import (
     read_lines,
     receiver_time,
 )
-from k2_dagster.feeds.capture.recorder import CONNECTION, no_symbol, recorded_line
+from k2_dagster.feeds.capture.recorder import no_symbol, recorded_line
 from k2_dagster.feeds.capture.source import Source
 from k2_dagster.schemas.control import NO_SYMBOL
 from k2_dagster.schemas.topics import CONTROL_DATASET
@@ -55,16 +55,16 @@ def _take(collector: Collector, number: int, line: bytes) -> None:
     if not isinstance(name, str):
         collector.refuse(number, line, "expected `event` to be text")
     elif name == "heartbeat":
-        collector.add(_HEARTBEAT, Event(number, line, received.nanos, message))
+        collector.add(_HEARTBEAT, received.event(number, line, message))
     elif name in _CHANNELS:
         payloads = _payloads(name, message)
         if not payloads:
-            collector.skip(f"channel {name}, empty")
+            collector.skip(number, f"channel {name}, empty")
         for payload in payloads:
             data = {"symbol": message[-1], "payload": payload}
-            collector.add(_CHANNELS[name], Event(number, line, received.nanos, data))
+            collector.add(_CHANNELS[name], received.event(number, line, data))
     else:
-        collector.skip(f"event {name}" if isinstance(message, dict) else f"channel {name}")
+        collector.skip(number, f"event {name}" if isinstance(message, dict) else f"channel {name}")
 
 
 def _payloads(name: str, message: list[Any]) -> Sequence[Any]:
@@ -83,15 +83,19 @@ def _fields(events: Sequence[Event], place: int) -> list[Any]:
     return [event.data["payload"][place] for event in events]
 
 
+def _venue_time(texts: Sequence[str], field: str) -> dict[str, pa.Array]:
+    nanos, finer = seconds_to_nanos(texts, field)
+    return times("exchange", nanos, finer=finer)
+
+
 def _symbols(events: Sequence[Event]) -> pa.Array:
     return pa.array([event.data["symbol"] for event in events], pa.string())
 
 
 def _trades(events: Sequence[Event]) -> Mapping[str, Any]:
     return {
-        "kind": "trade",
         "symbol": _symbols(events),
-        **times("exchange", seconds_to_nanos(_fields(events, 2), "time")),
+        **_venue_time(_fields(events, 2), "time"),
         "price": scaled(_fields(events, 0), "price"),
         "size": scaled(_fields(events, 1), "volume"),
         "side": [_AGGRESSOR[side] for side in _fields(events, 3)],
@@ -101,9 +105,8 @@ def _trades(events: Sequence[Event]) -> Mapping[str, Any]:
 
 def _spreads(events: Sequence[Event]) -> Mapping[str, Any]:
     return {
-        "kind": "quote",
         "symbol": _symbols(events),
-        **times("exchange", seconds_to_nanos(_fields(events, 2), "timestamp")),
+        **_venue_time(_fields(events, 2), "timestamp"),
         "bid_price": scaled(_fields(events, 0), "bid"),
         "ask_price": scaled(_fields(events, 1), "ask"),
         "bid_size": scaled(_fields(events, 3), "bidVolume"),
@@ -119,9 +122,8 @@ def _books(events: Sequence[Event]) -> Mapping[str, Any]:
     newest = [max(level[2] for level in (*bid, *ask)) for bid, ask in zip(bids, asks, strict=True)]
     checksums = [int(one["c"]) if "c" in one else None for one in payloads]
     return {
-        "kind": "book",
         "symbol": _symbols(events),
-        **times("exchange", seconds_to_nanos(newest, "timestamp")),
+        **_venue_time(newest, "timestamp"),
         "action": ["snapshot" if one else "delta" for one in snapshots],
         "bids": level_lists([[level[:2] for level in side] for side in bids], "bids"),
         "asks": level_lists([[level[:2] for level in side] for side in asks], "asks"),
@@ -130,13 +132,12 @@ def _books(events: Sequence[Event]) -> Mapping[str, Any]:
 
 
 def _heartbeats(events: Sequence[Event]) -> Mapping[str, Any]:
-    return {"kind": "heartbeat", "symbol": NO_SYMBOL, **receiver_time(events)}
+    return {"symbol": NO_SYMBOL, **receiver_time(events)}
 
 
-_HEARTBEAT = Stream("heartbeat", CONTROL_DATASET, _heartbeats, no_symbol)
+_HEARTBEAT = Stream("heartbeat", CONTROL_DATASET, "heartbeat", _heartbeats, no_symbol)
 _CHANNELS = {
-    "trade": Stream("trade", "ticks", _trades),
-    "spread": Stream("spread", "quotes", _spreads),
-    "book": Stream("book", "book", _books),
+    "trade": Stream("trade", "ticks", "trade", _trades),
+    "spread": Stream("spread", "quotes", "quote", _spreads),
+    "book": Stream("book", "book", "book", _books),
 }
-STREAMS = (CONNECTION, _HEARTBEAT, *_CHANNELS.values())

@@ -24,7 +24,7 @@ from k2_dagster.feeds.capture.lines import (
     receiver_time,
     texts,
 )
-from k2_dagster.feeds.capture.recorder import CONNECTION, recorded_line
+from k2_dagster.feeds.capture.recorder import recorded_line
 from k2_dagster.feeds.capture.source import Source
 
 _ADDRESS = re.compile(rb"wss://futures\.kraken\.com\b")
@@ -56,17 +56,17 @@ def _take(collector: Collector, number: int, line: bytes) -> None:
         return
     feed = message.get("feed")
     if "event" in message:
-        collector.skip(f"event {message['event']}")
+        collector.skip(number, f"event {message['event']}")
     elif feed == "trade_snapshot":
         trades = _oldest_first(message.get("trades"))
         if not trades:
-            collector.skip("feed trade_snapshot, empty")
+            collector.skip(number, "feed trade_snapshot, empty")
         for trade in trades:
-            collector.add(_TRADE, Event(number, line, received.nanos, trade))
+            collector.add(_TRADE, received.event(number, line, trade))
     elif isinstance(feed, str) and feed in _FEEDS:
-        collector.add(_FEEDS[feed], Event(number, line, received.nanos, message))
+        collector.add(_FEEDS[feed], received.event(number, line, message))
     else:
-        collector.skip(f"feed {feed}")
+        collector.skip(number, f"feed {feed}")
 
 
 def _oldest_first(trades: Any) -> list[Any]:
@@ -87,13 +87,13 @@ def _numbers(events: Sequence[Event], key: str) -> pa.Array:
     return scaled([_number(event.data[key]) for event in events], key)
 
 
-def _common(events: Sequence[Event], kind: str) -> dict[str, Any]:
-    return {"kind": kind, "symbol": texts(events, "product_id")}
+def _common(events: Sequence[Event]) -> dict[str, Any]:
+    return {"symbol": texts(events, "product_id")}
 
 
 def _trades(events: Sequence[Event]) -> Mapping[str, Any]:
     return {
-        **_common(events, "trade"),
+        **_common(events),
         **milliseconds([event.data["time"] for event in events]),
         "sequence": integers(events, "seq"),
         "trade_id": texts(events, "uid"),
@@ -110,7 +110,7 @@ def _changes(events: Sequence[Event]) -> Mapping[str, Any]:
     bids = [[level] if place == 0 else [] for level, place in zip(levels, places, strict=True)]
     asks = [[level] if place == 1 else [] for level, place in zip(levels, places, strict=True)]
     return {
-        **_common(events, "book"),
+        **_common(events),
         **milliseconds([event.data["timestamp"] for event in events]),
         "action": "delta",
         "sequence": integers(events, "seq"),
@@ -121,7 +121,7 @@ def _changes(events: Sequence[Event]) -> Mapping[str, Any]:
 
 def _snapshots(events: Sequence[Event]) -> Mapping[str, Any]:
     return {
-        **_common(events, "book"),
+        **_common(events),
         **milliseconds([event.data["timestamp"] for event in events]),
         "action": "snapshot",
         "sequence": integers(events, "seq"),
@@ -136,7 +136,7 @@ def _pairs(levels: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
 
 def _tickers(events: Sequence[Event]) -> Mapping[str, Any]:
     return {
-        **_common(events, "quote"),
+        **_common(events),
         **receiver_time(events),
         "bid_price": _numbers(events, "bid"),
         "ask_price": _numbers(events, "ask"),
@@ -147,12 +147,15 @@ def _symbol_of(data: Any) -> Any:
     return data["product_id"]
 
 
-_TRADE = Stream("trade", "ticks", _trades, _symbol_of)
-_CHANGE = Stream("book", "book", _changes, _symbol_of)
+def _numbers_of(data: Any) -> tuple[Any, Any]:
+    return data["seq"], None
+
+
+_TRADE = Stream("trade", "ticks", "trade", _trades, _symbol_of, _numbers_of)
+_CHANGE = Stream("book", "book", "book", _changes, _symbol_of, _numbers_of)
 _FEEDS = {
     "trade": _TRADE,
     "book": _CHANGE,
-    "book_snapshot": Stream("book", "book", _snapshots, _symbol_of),
-    "ticker_lite": Stream("ticker_lite", "quotes", _tickers, _symbol_of),
+    "book_snapshot": Stream("book", "book", "book", _snapshots, _symbol_of, _numbers_of),
+    "ticker_lite": Stream("ticker_lite", "quotes", "quote", _tickers, _symbol_of),
 }
-STREAMS = (CONNECTION, *_FEEDS.values())

@@ -3,46 +3,60 @@
 Parsing is one C call per line; everything after it is columnar.
 """
 
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from k2_dagster.errors import CaptureInvalid
-from k2_dagster.feeds.capture.block import Block, Refusal, in_file_order, keep_good, levels, times, wire_batch
+from k2_dagster.feeds.capture.block import (
+    DAMAGE,
+    Block,
+    Refusal,
+    Rows,
+    Skip,
+    in_file_order,
+    keep_good,
+    levels,
+    times,
+    wire_batch,
+)
 from k2_dagster.feeds.capture.exact import scaled
 from k2_dagster.feeds.capture.source import Source
 from k2_dagster.schemas.arrow import TIMESTAMP
-from k2_dagster.schemas.common import NAME_PATTERN
-from k2_dagster.schemas.control import NO_SYMBOL
+from k2_dagster.schemas.common import RECEIVER_CLOCK, TIME_SOURCE_FIELD
+from k2_dagster.schemas.refused import VenueIdentity, valid_name, valid_number
 
 
 class Event(NamedTuple):
-    """One message of one stream, as parsed. A line may hold several."""
+    """One message of one stream, as parsed. A line may hold several. `finer`: the recorder tells more than the
+    microsecond."""
 
     line: int
     raw: bytes
     receive_nanos: int
     data: Any
+    finer: bool = True
 
 
 Build = Callable[[Sequence[Event]], Mapping[str, Any]]
+# `sequence` and `previous_sequence` of a message, as far as it has them.
+Numbers = Callable[[Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream of a venue: its dataset, how its columns are built (beside exchange, stream and receive time), and
-    where a message names its symbol (None when it has none to tell)."""
+    """A stream of a venue: its dataset, the kind of its messages, and how its columns are built (beside exchange,
+    stream, kind and receive time). `symbol_of` and `numbers_of` say whose a message is that cannot be built."""
 
     name: str
     dataset: str
+    kind: str
     build: Build
     symbol_of: Callable[[Any], Any] = lambda data: data["symbol"]
+    numbers_of: Numbers = lambda _: (None, None)
 
 
 class Collector:
@@ -52,44 +66,44 @@ class Collector:
         self._exchange = exchange
         self._events: dict[Stream, list[Event]] = {}
         self._refusals: list[Refusal] = []
-        self._skipped: Counter[str] = Counter()
+        self._skips: list[Skip] = []
 
     def add(self, stream: Stream, event: Event) -> None:
         """A message that should become a row."""
         self._events.setdefault(stream, []).append(event)
 
-    def skip(self, what: str) -> None:
+    def skip(self, line: int, what: str) -> None:
         """A line that carries no market event, by what it is."""
-        self._skipped[what] += 1
+        self._skips.append(Skip(line, what))
 
-    def refuse(self, place: int, raw: bytes, reason: str) -> None:
+    def refuse(self, line: int, raw: bytes, reason: str) -> None:
         """A line that is not even a message of a known form."""
-        self._refusals.append(Refusal(place, raw, reason))
+        self._refusals.append(Refusal(line, line, raw, reason))
 
-    def block(self, inputs: int) -> Block:
+    def block(self, first: int, inputs: int) -> Block:
         """Everything collected, as rows in file order; bad messages become refusals."""
-        parts: dict[str, list[tuple[NDArray[np.int64], pa.RecordBatch]]] = {}
+        parts: dict[str, list[Rows]] = {}
         for stream, events in self._events.items():
             parts.setdefault(stream.dataset, []).extend(self._build(stream, events))
-        batches = {dataset: in_file_order(found) for dataset, found in parts.items() if found}
-        return Block(inputs, batches, sorted(self._refusals, key=lambda one: one.place), dict(self._skipped))
+        rows = {dataset: in_file_order(found) for dataset, found in parts.items() if found}
+        return Block(first, inputs, rows, sorted(self._refusals, key=lambda one: one.order), self._skips)
 
-    def _build(self, stream: Stream, events: list[Event]) -> Iterator[tuple[NDArray[np.int64], pa.RecordBatch]]:
+    def _build(self, stream: Stream, events: list[Event]) -> Iterator[Rows]:
         def build(start: int, stop: int) -> pa.RecordBatch:
             chosen = events[start:stop]
-            receive = np.fromiter((event.receive_nanos for event in chosen), np.int64, len(chosen))
-            columns = {**times("receive", receive), **stream.build(chosen)}
-            return wire_batch(
-                stream.dataset, len(chosen), {"exchange": self._exchange, "stream": stream.name, **columns}
-            )
+            fixed = {"exchange": self._exchange, "stream": stream.name, "kind": stream.kind}
+            columns = {**fixed, **_received("receive", chosen), **stream.build(chosen)}
+            return wire_batch(stream.dataset, len(chosen), columns)
 
         parts, bad = keep_good(len(events), build)
         for index, reason in bad:
             event = events[index]
-            symbol = _symbol(stream, event.data)
-            self._refusals.append(Refusal(event.line, event.raw, f"{stream.name}: {reason}", stream.dataset, symbol))
+            identity = _identity(stream, event.data)
+            self._refusals.append(
+                Refusal(event.line, event.line, event.raw, f"{stream.name}: {reason}", stream.dataset, identity)
+            )
         for start, stop, batch in parts:
-            yield np.fromiter((event.line for event in events[start:stop]), np.int64, stop - start), batch
+            yield Rows(batch, np.fromiter((event.line for event in events[start:stop]), np.int64, stop - start))
 
 
 def read_lines(source: Source, exchange: str, take: Callable[[Collector, int, bytes], None]) -> Iterator[Block]:
@@ -98,7 +112,7 @@ def read_lines(source: Source, exchange: str, take: Callable[[Collector, int, by
         collector = Collector(exchange)
         for number, line in enumerate(lines, first):
             take(collector, number, line)
-        yield collector.block(len(lines))
+        yield collector.block(first, len(lines))
 
 
 def texts(events: Sequence[Event], key: str) -> pa.Array:
@@ -121,12 +135,15 @@ def milliseconds(values: Sequence[int]) -> dict[str, pa.Array]:
     return {"exchange_timestamp": pa.array(values, pa.int64()).cast(pa.timestamp("ms", "UTC")).cast(TIMESTAMP)}
 
 
-def receiver_time(events: Sequence[Event]) -> dict[str, pa.Array]:
-    """Exchange time of a message in which the venue tells none: the recorder's, so that the row has a place in time.
+def receiver_time(events: Sequence[Event]) -> dict[str, Any]:
+    """Exchange time of a message in which the venue tells none: the recorder's, so that the row has a place in time,
+    and the mark that it is."""
+    return {**_received("exchange", events), TIME_SOURCE_FIELD: RECEIVER_CLOCK}
 
-    It is exactly the row's receive time, remainder included, which is how such rows are told from others.
-    """
-    return times("exchange", np.fromiter((event.receive_nanos for event in events), np.int64, len(events)))
+
+def _received(prefix: str, events: Sequence[Event]) -> dict[str, pa.Array]:
+    nanos = np.fromiter((event.receive_nanos for event in events), np.int64, len(events))
+    return times(prefix, nanos, finer=np.fromiter((event.finer for event in events), np.bool_, len(events)))
 
 
 def sides(events: Sequence[Event], key: str) -> pa.ListArray:
@@ -148,9 +165,20 @@ def _given(values: pa.Array, field: str) -> pa.Array:
     return values
 
 
-def _symbol(stream: Stream, data: Any) -> str:
+def _identity(stream: Stream, data: Any) -> VenueIdentity:
+    """What a message that cannot be built still tells of itself."""
+    sequence, previous = _told(stream.numbers_of, data) or (None, None)
+    return VenueIdentity(
+        stream=stream.name,
+        kind=stream.kind,
+        symbol=valid_name(_told(stream.symbol_of, data)),
+        sequence=valid_number(sequence),
+        previous_sequence=valid_number(previous, lowest=-1),
+    )
+
+
+def _told(question: Callable[[Any], Any], data: Any) -> Any:
     try:
-        symbol = stream.symbol_of(data)
-    except (LookupError, TypeError):
-        return NO_SYMBOL
-    return symbol if isinstance(symbol, str) and re.fullmatch(NAME_PATTERN, symbol) else NO_SYMBOL
+        return question(data)
+    except DAMAGE:
+        return None

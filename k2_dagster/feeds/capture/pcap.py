@@ -18,9 +18,12 @@ _CLASSIC = {
 _SECTION = b"\x0a\x0d\x0d\x0a"
 _BYTE_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 _INTERFACE_BLOCK, _PACKET_BLOCK = 1, 6
+# Other blocks that hold packets. One without a time has no place among market data.
+_UNREAD_PACKET_BLOCKS = {2: "an obsolete Packet Block", 3: "a Simple Packet Block, which has no time"}
 _RESOLUTION_OPTION = 9
 _ETHERNET = 1
 _IPV4, _VLAN, _UDP = 0x0800, 0x8100, 17
+NANOS_PER_MICRO = 1_000
 # No packet or block is larger; a length above it means that the file is damaged, and must not be waited for.
 MAX_PACKET_BYTES = 1_048_576
 
@@ -28,12 +31,14 @@ MAX_PACKET_BYTES = 1_048_576
 @dataclass(frozen=True, slots=True)
 class Packet:
     """One packet of the file, counted from 1. `payload` is the UDP payload, None when it is another kind of packet.
-    A `damage` says why the bytes in `payload` could not be read as a packet."""
+    A `damage` says why the bytes in `payload` could not be read as a packet. `finer`: its time says more than the
+    microsecond."""
 
     number: int
     nanos: int
     payload: bytes | None
     damage: str = ""
+    finer: bool = False
 
 
 def is_pcap(source: Source) -> bool:
@@ -61,9 +66,9 @@ class _Reader:
     source: Source
     count: int = field(default=0, init=False)
 
-    def _packet(self, nanos: int, frame: bytes) -> Packet:
+    def _packet(self, nanos: int, frame: bytes, *, finer: bool) -> Packet:
         self.count += 1
-        return Packet(self.count, nanos, _udp_payload(frame))
+        return Packet(self.count, nanos, _udp_payload(frame), finer=finer)
 
     def _lost(self, what: str) -> CaptureInvalid:
         return CaptureInvalid(
@@ -101,7 +106,8 @@ class _Classic(_Reader):
             if end > len(data):
                 break
             nanos = seconds * 1_000_000_000 + fraction * self._unit_nanos
-            packets.append(self._packet(nanos, data[position + self._header.size : end]))
+            frame = data[position + self._header.size : end]
+            packets.append(self._packet(nanos, frame, finer=self._unit_nanos < NANOS_PER_MICRO))
             position = end
         return packets, position
 
@@ -130,6 +136,8 @@ class _Pcapng(_Reader):
                 self._interface(body)
             elif kind == _PACKET_BLOCK:
                 packets.append(self._enhanced(body))
+            elif kind in _UNREAD_PACKET_BLOCKS:
+                raise self._lost(f"{_UNREAD_PACKET_BLOCKS[kind]}, is not read (Enhanced Packet Blocks are)")
             position += length
         return packets, position
 
@@ -155,7 +163,7 @@ class _Pcapng(_Reader):
         nanos = (high << 32 | low) * multiply // divide
         if nanos > LATEST_MICROS * 1000:
             raise self._lost("a packet time after the year 2100")
-        return self._packet(nanos, body[20 : 20 + captured])
+        return self._packet(nanos, body[20 : 20 + captured], finer=multiply < divide * NANOS_PER_MICRO)
 
 
 def _unit(resolution: int) -> tuple[int, int]:

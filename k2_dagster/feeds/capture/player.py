@@ -1,33 +1,44 @@
-"""Plays captures into Kafka, at their own timing, faster, or flat out."""
+"""Plays captures into Kafka, at their own timing, faster, or flat out.
+
+Venue formats make blocks of rows; everything behind them stands on the feed-handler core. The publisher pair follows
+from the content alone: its session from a hash, its numbers from the order of publishing, which is the order of the
+file. So a capture that is played twice gives the same pairs, hence only duplicates.
+"""
 
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import pyarrow as pa
+import numpy as np
 
-from k2_dagster.errors import ConfigurationError
-from k2_dagster.feeds.capture.block import Block, Refusal
+from k2_dagster.errors import CaptureInvalid, ConfigurationError
+from k2_dagster.feeds.capture.block import Block, Int64s, Refusal, Rows
 from k2_dagster.feeds.capture.formats import Capture
 from k2_dagster.feeds.capture.pacing import Pace
-from k2_dagster.feeds.numbering import Numbering
+from k2_dagster.feeds.delivery import Waiting
+from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
-from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
-from k2_dagster.schemas.topics import message_key
+from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.profiles import Profiles
+from k2_dagster.schemas.refused import Refused
+from k2_dagster.schemas.topics import CONTROL_DATASET
 from k2_dagster.settings import Settings
 
-# Of a refused line, more than this is cut off (and said so): Kafka refuses messages over a megabyte.
-REFUSED_BYTES = 524_288
 # Refusals kept for the report; all are counted, and all are published.
 REFUSALS_SHOWN = 5
 
 
 @dataclass
 class PlayReport:
-    """What became of one capture: `inputs` (lines or messages) = those that gave rows + refused + skipped, where one
-    line may give several rows. `stopped` when it was ended early."""
+    """What became of one capture, also when it was `stopped` early: `inputs` (lines or messages, as far as it came) are
+    those that gave rows, the refused and the skipped, where one line may give several rows and a row several lines.
+
+    `rows` by dataset, with those of the feed handler in control. `refused` are published for quarantine; `too_large` of
+    them were rows. `undelivered` messages were accepted and then not taken by Kafka. `share` of the content was read,
+    and `recorded_micros` is how far its own time has come.
+    """
 
     path: str
     format: str
@@ -36,35 +47,25 @@ class PlayReport:
     inputs: int = 0
     rows: Counter[str] = field(default_factory=Counter)
     refused: int = 0
+    too_large: int = 0
     refusals: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    undelivered: int = 0
     seconds: float = 0.0
     stopped: bool = False
+    share: float = 0.0
+    recorded_micros: int | None = None
 
     def as_document(self) -> dict[str, object]:
         """The report as JSON has it."""
         return {**vars(self), "rows": dict(self.rows), "skipped": dict(self.skipped)}
 
-    def count(self, block: Block) -> None:
-        """Add what a block holds besides its rows."""
-        self.inputs += block.inputs
-        self.skipped.update(block.skipped)
-        self.refused += len(block.refusals)
+    def count(self, part: Block) -> None:
+        """Add what a published part holds besides its rows."""
+        self.inputs += part.inputs
+        self.skipped.update(one.what for one in part.skips)
         room = REFUSALS_SHOWN - len(self.refusals)
-        self.refusals += [f"{one.place}: {one.reason}" for one in block.refusals[:room]]
-
-
-def stamped_blocks(capture: Capture, profile: ExchangeProfile, publisher_session: str) -> Iterator[Block]:
-    """The capture's blocks with the publisher pair: the session derives from the content, and the sequence is dense per
-    dataset and symbol in file order. So a capture that is played twice gives the same pairs, hence only duplicates."""
-    numbering: dict[str, Numbering] = {}
-    for block in capture.blocks(profile):
-        stamped = {}
-        for dataset, rows in block.batches.items():
-            numbers = numbering.setdefault(dataset, Numbering()).next_numbers(rows.column("symbol"))
-            sessions = pa.repeat(publisher_session, rows.num_rows)
-            stamped[dataset] = _filled(_filled(rows, "publisher_session", sessions), "publisher_sequence", numbers)
-        yield replace(block, batches=stamped)
+        self.refusals += [f"{one.place}: {one.reason}" for one in part.refusals[:room]]
 
 
 def play(
@@ -74,21 +75,23 @@ def play(
     *,
     speed: float | None,
     stop: threading.Event,
+    waiting: Waiting | None = None,
+    reports: list[PlayReport] | None = None,
     on_progress: Callable[[PlayReport], None] = lambda _: None,
 ) -> list[PlayReport]:
     """Play captures one after another, each from its own start; `speed` 1.0 is original timing, None flat out.
 
-    When `stop` is set, what was accepted is still delivered, and the reports say so. `on_progress` is called after each
-    block.
+    When `stop` is set, what was accepted is still delivered, and the reports say so. `reports` is filled on the way, so
+    it has the counts when this raises. `on_progress` is called often.
 
     Raises ConfigurationError (before anything is published) when an exchange is not in the profiles or does not declare
     the capture's streams, CaptureInvalid, and what Publisher raises.
     """
-    if speed is not None and not speed > 0:
+    if speed is not None and not 0 < speed < float("inf"):
         raise ConfigurationError(f"speed was {speed}", advice="valid: a number above 0, or flat out", speed=speed)
     for capture in captures:
         _check_streams(capture, profiles)
-    reports = []
+    reports = [] if reports is None else reports
     for capture in captures:
         if stop.is_set():
             break
@@ -96,43 +99,114 @@ def play(
         report = PlayReport(str(capture.source.path), capture.format.name, capture.exchange, session)
         reports.append(report)
         started = time.monotonic()
-        with Publisher(settings, profiles, capture.exchange, publisher_session=session) as publisher:
-            _play_one(capture, profiles.exchange(capture.exchange), publisher, report, Pace(speed), stop, on_progress)
-        report.seconds = time.monotonic() - started
+        publisher = Publisher(
+            settings, profiles, capture.exchange, publisher_session=session, waiting=waiting or Waiting()
+        )
+        try:
+            with publisher:
+                handler = FeedHandler(publisher, profiles, capture.exchange)
+                _Playing(capture, publisher, handler, report, Pace(speed), stop).run(on_progress)
+        finally:
+            report.undelivered = publisher.undelivered
+            report.seconds = time.monotonic() - started
     return reports
 
 
-def _play_one(
-    capture: Capture,
-    profile: ExchangeProfile,
-    publisher: Publisher,
-    report: PlayReport,
-    pace: Pace,
-    stop: threading.Event,
-    on_progress: Callable[[PlayReport], None],
-) -> None:
-    started = time.monotonic()
-    for block in stamped_blocks(capture, profile, report.publisher_session):
-        for due_seconds, ready in pace.cut(block.batches):
-            if stop.wait(max(0.0, started + due_seconds - time.monotonic())):
-                report.stopped = True
-                return
-            for dataset, rows in ready.items():
-                report.rows[dataset] += publisher.publish(dataset, rows)
-        for refusal in block.refusals:
-            key = message_key(capture.exchange, refusal.symbol)
-            publisher.publish_framed(refusal.dataset, [key], [refused_message(capture, refusal)])
-        report.count(block)
-        on_progress(report)
+@dataclass
+class _Playing:
+    """One capture being played."""
+
+    capture: Capture
+    publisher: Publisher
+    handler: FeedHandler
+    report: PlayReport
+    pace: Pace
+    stop: threading.Event
+    connected: bool = False
+
+    def run(self, on_progress: Callable[[PlayReport], None]) -> None:
+        self.report.rows = self.publisher.accepted
+        started = time.monotonic()
+        try:
+            for block in self.capture.blocks():
+                for due_seconds, part in self.pace.cut(block):
+                    if self.stop.wait(max(0.0, started + due_seconds - time.monotonic())):
+                        self._end_early("playing was stopped")
+                        return
+                    self._publish(part)
+                    self._note(part)
+                    on_progress(self.report)
+        except CaptureInvalid:
+            self._end_early("the capture cannot be read any further")
+            raise
+        self.handler.finish()
+        self._connection("disconnected", "the capture ends")
+
+    def _publish(self, part: Block) -> None:
+        if not self.connected:
+            self._connection("connected", "the capture begins")
+            self.connected = True
+        refusals = {dataset: [one for one in part.refusals if one.dataset == dataset] for dataset in WIRE_DATASETS}
+        if part.arrivals is None:
+            for rows in part.rows.values():
+                self.handler.observe(rows.batch)
+        else:
+            for piece in _interleaved(part.arrivals, refusals.pop(CONTROL_DATASET)):
+                if isinstance(piece, Refusal):
+                    self._refuse(piece)
+                else:
+                    self.handler.arrived(piece.batch)
+        for dataset, refused in refusals.items():
+            for piece in _interleaved(part.rows.get(dataset), refused):
+                if isinstance(piece, Refusal):
+                    self._refuse(piece)
+                else:
+                    self.publisher.publish(dataset, piece.batch, kept_in=self._places(piece.orders))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        refused = Refused(refusal.reason, refusal.identity, source=f"{self.capture.source.name}:{refusal.place}")
+        self.publisher.refuse(refusal.dataset, refusal.symbol, refusal.raw, refused)
+
+    def _places(self, orders: Int64s) -> Callable[[int], str]:
+        return lambda row: f"{self.capture.source.name}:{orders[row]}"
+
+    def _note(self, part: Block) -> None:
+        report, meter = self.report, self.capture.source.meter
+        report.count(part)
+        report.too_large = self.publisher.too_large
+        report.refused = self.publisher.refused + report.too_large
+        report.share = meter.done / meter.total if meter.total else 0.0
+        report.recorded_micros = self.pace.latest_micros
+
+    def _connection(self, state: str, reason: str) -> None:
+        micros = self.pace.origin_micros if state == "connected" else self.pace.latest_micros
+        for stream in dict.fromkeys(stream for _, stream in self.capture.format.streams):
+            self.handler.connection(stream, state, f"{reason}: {self.capture.source.name}", at_micros=micros)
+
+    def _end_early(self, reason: str) -> None:
+        """Said under a publisher session of its own: the capture may be played again, and its next message has the
+        number that this one would take. Holes that are still open are not told, for the same reason."""
+        self.report.stopped = True
+        if self.connected:
+            self.handler.speak_apart(f"{self.report.publisher_session}-stopped-{self.report.inputs}")
+            self._connection("disconnected", reason)
 
 
-def refused_message(capture: Capture, refusal: Refusal) -> bytes:
-    """A refused line as a message: why, then the line. It never starts with a zero byte, so ingest cannot take it for a
-    framed message, and quarantines it as `not_framed`."""
-    raw = refusal.raw
-    cut = f" (first {REFUSED_BYTES:,} of {len(raw):,} bytes)" if len(raw) > REFUSED_BYTES else ""
-    told = f"k2 play refused {capture.source.name} at {refusal.place}{cut}: {refusal.reason}\n"
-    return told.encode() + raw[:REFUSED_BYTES]
+def _interleaved(rows: Rows | None, refusals: Sequence[Refusal]) -> Iterator[Rows | Refusal]:
+    """Rows and refusals of one dataset in the order of their inputs. A refusal that came late would leave a hole that
+    nobody can explain any more."""
+    if rows is None:
+        yield from refusals
+        return
+    start = 0
+    for refusal in refusals:
+        stop = int(np.searchsorted(rows.orders, refusal.order, side="right"))
+        if stop > start:
+            yield Rows(rows.batch.slice(start, stop - start), rows.orders[start:stop])
+        yield refusal
+        start = max(start, stop)
+    if start < rows.batch.num_rows:
+        yield Rows(rows.batch.slice(start), rows.orders[start:])
 
 
 def _check_streams(capture: Capture, profiles: Profiles) -> None:
@@ -146,8 +220,3 @@ def _check_streams(capture: Capture, profiles: Profiles) -> None:
                 exchange=capture.exchange,
                 stream=stream,
             )
-
-
-def _filled(rows: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:
-    place = rows.schema.get_field_index(name)
-    return rows.set_column(place, rows.schema.field(place), values)

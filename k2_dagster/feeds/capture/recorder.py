@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from k2_dagster.feeds.capture.exact import MICROSECOND_DIGITS
 from k2_dagster.feeds.capture.lines import Collector, Event, Stream, receiver_time, texts
 from k2_dagster.schemas.control import NO_SYMBOL
 from k2_dagster.schemas.topics import CONTROL_DATASET
@@ -23,21 +24,27 @@ class Received:
 
     nanos: int
     payload: bytes
+    finer: bool
+
+    def event(self, line: int, raw: bytes, data: Any) -> Event:
+        """A message out of it."""
+        return Event(line, raw, self.nanos, data, self.finer)
 
 
 def recorded_line(collector: Collector, number: int, line: bytes) -> Received | None:
     """Split `<seconds>: <json>`. Connection, sent and empty lines are dealt with here; None then, and when refused."""
     match = _RECEIVED.match(line)
     if match:
-        return Received(_nanos(match[1], match[2]), line[match.end() :])
+        return Received(_nanos(match[1], match[2]), line[match.end() :], _is_finer(match[2]))
     connected = _CONNECTED.match(line)
     if connected:
-        nanos = _nanos(connected[2], connected[3])
-        collector.add(CONNECTION, Event(number, line, nanos, {"address": connected[1].decode(errors="replace")}))
+        received = Received(_nanos(connected[2], connected[3]), b"", _is_finer(connected[3]))
+        address = connected[1].decode(errors="replace")
+        collector.add(CONNECTION, received.event(number, line, {"address": address}))
     elif _SENT.match(line):
-        collector.skip("sent by the client")
+        collector.skip(number, "sent by the client")
     elif not line.strip():
-        collector.skip("empty line")
+        collector.skip(number, "empty line")
     else:
         collector.refuse(number, line, "expected `<seconds>: <json>`")
     return None
@@ -47,6 +54,10 @@ def _nanos(seconds: bytes, fraction: bytes | None) -> int:
     return int(seconds) * 1_000_000_000 + int((fraction or b"").ljust(9, b"0"))
 
 
+def _is_finer(fraction: bytes | None) -> bool:
+    return len(fraction or b"") > MICROSECOND_DIGITS
+
+
 def no_symbol(_: object) -> str:
     """Symbol of a message that concerns none."""
     return NO_SYMBOL
@@ -54,7 +65,6 @@ def no_symbol(_: object) -> str:
 
 def _connections(events: Sequence[Event]) -> Mapping[str, Any]:
     return {
-        "kind": "connection",
         "symbol": NO_SYMBOL,
         "state": "connected",
         "reason": texts(events, "address"),
@@ -62,4 +72,4 @@ def _connections(events: Sequence[Event]) -> Mapping[str, Any]:
     }
 
 
-CONNECTION = Stream("connection", CONTROL_DATASET, _connections, no_symbol)
+CONNECTION = Stream("connection", CONTROL_DATASET, "connection", _connections, no_symbol)

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
@@ -25,6 +25,14 @@ MAX_LINE_BYTES = 16_777_216
 HASH_BYTES = 8
 
 
+@dataclass
+class Meter:
+    """How much of the content was read: `done` bytes since it was last begun, of `total` (0: not known yet)."""
+
+    done: int = 0
+    total: int = 0
+
+
 @dataclass(frozen=True)
 class Source:
     """A capture. `name` is the file's, or the zip member's."""
@@ -32,6 +40,7 @@ class Source:
     path: Path
     name: str
     head: bytes
+    meter: Meter = field(default_factory=Meter, compare=False, repr=False)
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -50,15 +59,19 @@ class Source:
 
     def blocks(self) -> Iterator[bytes]:
         """The content in pieces of BLOCK_BYTES. Raises CaptureInvalid."""
+        self.meter.done = 0
         with self.open() as stream:
             while piece := stream.read(BLOCK_BYTES):
+                self.meter.done += len(piece)
                 yield piece
 
     def content_hash(self) -> str:
-        """Identity of the content, however it is compressed or named: 16 hexadecimal digits. Reads the file once."""
+        """Identity of the content, however it is compressed or named: 16 hexadecimal digits. Reads the file once, and
+        so learns its size."""
         digest = hashlib.blake2b(digest_size=HASH_BYTES)
         for piece in self.blocks():
             digest.update(piece)
+        self.meter.total = self.meter.done
         return digest.hexdigest()
 
     def lines(self) -> Iterator[tuple[int, list[bytes]]]:

@@ -1,7 +1,8 @@
 """US consolidated trades and quotes: one zip per symbol and day, `{yyyymmdd}_{symbol}_{Trade,Quote}_Tick.csv` inside.
 
 Times are milliseconds since midnight in New York, prices are times 10,000. The venue numbers nothing. Each quote names
-one participant and one side; a side of price 0 and size 0 is unchanged, so rows carry that participant's last one.
+one participant and one side; a side of price 0 and size 0 is unchanged, so rows carry that participant's last one and
+say so in `conditions` (`carried=bid`, `carried=ask`).
 """
 
 import re
@@ -17,10 +18,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from k2_dagster.errors import CaptureInvalid
-from k2_dagster.feeds.capture.block import Block, Refusal, keep_good, timestamps, wire_batch
+from k2_dagster.feeds.capture.block import Block, Refusal, Rows, Skip, keep_good, timestamps, wire_batch
 from k2_dagster.feeds.capture.csv_lines import fields_of
 from k2_dagster.feeds.capture.exact import scaled_integers
 from k2_dagster.feeds.capture.source import Source
+from k2_dagster.schemas.refused import VenueIdentity
 
 _NAME = re.compile(r"(\d{8})_([A-Za-z0-9.]{1,16})_(Trade|Quote)_Tick\.csv")
 _NEW_YORK = ZoneInfo("America/New_York")
@@ -57,10 +59,14 @@ def read(source: Source, exchange: str) -> Iterator[Block]:
         kept = [(number, line) for number, line in enumerate(lines, first) if line]
         parts, bad = keep_good(len(kept), lambda start, stop: parse([line for _, line in kept[start:stop]], clock))  # noqa: B023
         batches = [wire_batch(dataset, stop - start, {**common, **columns(part)}) for start, stop, part in parts]
-        refusals = [Refusal(*kept[index], reason, dataset, symbol) for index, reason in bad]
-        skipped = {"empty line": len(lines) - len(kept)} if len(kept) < len(lines) else {}
-        rows = {dataset: pa.concat_batches(batches)} if batches else {}
-        yield Block(len(lines), rows, refusals, skipped)
+        orders = [number for start, stop, _ in parts for number, _ in kept[start:stop]]
+        refusals = [
+            Refusal(kept[index][0], *kept[index], reason, dataset, VenueIdentity(stream, kind=stream, symbol=symbol))
+            for index, reason in bad
+        ]
+        skips = [Skip(number, "empty line") for number, line in enumerate(lines, first) if not line]
+        rows = {dataset: Rows(pa.concat_batches(batches), np.array(orders, np.int64))} if batches else {}
+        yield Block(first, len(lines), rows, refusals, skips)
 
 
 class _Clock:
@@ -180,6 +186,7 @@ class _QuoteState:
                     carried[side, rows] = np.where(newest < 0, before[side], given[side, rows][newest])
             self.last[participant] = carried[:, rows[-1]]
         unknown = carried[[0, 0, 2, 2]] == 0
+        was_carried = (given[[0, 2]] == 0) & ~unknown[[0, 2]]
         bid, bid_size, ask, ask_size = (pa.array(carried[side], mask=unknown[side]) for side in range(4))
         return {
             "exchange_timestamp": timestamps(quotes.micros),
@@ -187,5 +194,12 @@ class _QuoteState:
             "bid_size": bid_size,
             "ask_price": ask,
             "ask_size": ask_size,
-            "conditions": quotes.conditions,
+            "conditions": _marked(quotes.conditions, was_carried),
         }
+
+
+def _marked(conditions: list[list[str]], carried: NDArray[np.bool_]) -> list[list[str]]:
+    """The conditions, with the sides (bid, ask) that were not in the message but its participant's last ones."""
+    marks: tuple[list[str], ...] = ([], ["carried=bid"], ["carried=ask"], ["carried=bid", "carried=ask"])
+    places = (carried[0] + 2 * carried[1]).tolist()
+    return [[*one, *marks[place]] if place else one for one, place in zip(conditions, places, strict=True)]

@@ -112,6 +112,12 @@ def parse_fault(text: str) -> Fault:
         raise ConfigurationError(f"fault was {text!r}", advice=_ADVICE, fault=text)
     fault_type = FaultType(found["type"])
     at = float(found["at"])
+    if fault_type.of_stream and found["count"]:
+        raise ConfigurationError(
+            f"fault was {text!r}: {fault_type.value} concerns a whole stream, and has no count",
+            advice=f"valid: {fault_type.value}@{found['at']}{found['unit']}, once for each that is wanted",
+            fault=text,
+        )
     least = 2 if fault_type is FaultType.REORDER else 1
     return Fault(
         fault_type,

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.channels import Grace
 from k2_dagster.feeds.numbering import Numbering
-from k2_dagster.feeds.simulator.faults import Fault, FaultPlan, checked, data_datasets
+from k2_dagster.feeds.simulator.faults import Fault, FaultPlan, FaultType, checked, data_datasets
 from k2_dagster.feeds.simulator.injector import Injector
-from k2_dagster.feeds.simulator.intensity import MICROS_PER_SECOND, Pattern, Schedule
+from k2_dagster.feeds.simulator.intensity import Pattern, Schedule
 from k2_dagster.feeds.simulator.market import Chunk, Market
 from k2_dagster.feeds.simulator.plan import Injected
+from k2_dagster.feeds.simulator.snapshots import begun_with_snapshots
 from k2_dagster.feeds.simulator.symbols import make_instruments
 from k2_dagster.feeds.simulator.truth import FaultRecord
 from k2_dagster.feeds.simulator.venue import VenueStream, payload
-from k2_dagster.schemas.arrow import wire_schema
+from k2_dagster.schemas.arrow import TIMESTAMP, wire_schema
 from k2_dagster.schemas.avro import avro_schema
+from k2_dagster.schemas.common import MICROS_PER_SECOND
 from k2_dagster.schemas.datasets import dataset_named
 from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
 
@@ -30,6 +32,7 @@ Int64s = NDArray[np.int64]
 
 # From the venue to the feed handler: at least this long, and as much again on average.
 LATENCY_MICROS = 150
+BOOK = "book"
 # A field that a schema change adds: `venue_note_1`, `venue_note_2`, ...
 ADDED_FIELD = "venue_note_{}"
 
@@ -130,18 +133,27 @@ class SimulatedFeed:
             self._add(fault)
         self._random = parameters.plan.random_faults(profile, names)
         self._next_random = next(self._random, None)
+        plan = parameters.plan
+        resets = {fault.type for fault in plan.faults} | set(plan.random_types if plan.random_rate else ())
+        self._keeps_books = BOOK in self.streams and FaultType.SESSION_RESET in resets
+        self._received_micros: dict[str, int] = dict.fromkeys((*datasets, ""), 0)
 
     @property
     def unplanted(self) -> list[Fault]:
         """Faults asked for that did not begin (yet)."""
         return [fault for injector in self._injectors.values() for fault in injector.unplanted]
 
+    @property
+    def unfinished(self) -> list[FaultRecord]:
+        """Faults that have begun and are not over, as far as the blocks that were taken go."""
+        return [record for injector in self._injectors.values() for record in injector.unfinished]
+
     def blocks(self) -> Iterator[Block]:
         """The run, in order; to be taken once. Held messages come in the last block."""
         done = 0
         last_micros = self._parameters.start_micros
         while self.total is None or done < self.total:
-            chunk = self._market.next_chunk()
+            chunk = self._market.next_chunk(keep_books=self._keeps_books)
             upto = done + chunk.messages if self.total is None else min(done + chunk.messages, self.total)
             while self._next_random is not None and (self._next_random.at_message or 0) < upto:
                 self._add(self._next_random)
@@ -167,16 +179,17 @@ class SimulatedFeed:
     def _block(self, chunk: Chunk, upto: int) -> Block:
         micros = self._schedule.times(chunk.first_number)
         latency = LATENCY_MICROS + self._latency.exponential(LATENCY_MICROS, len(micros)).astype(np.int64)
+        received = self._in_order("", micros + latency)
         injected: list[tuple[str, Injected]] = []
         records: list[FaultRecord] = []
         for name in self.streams:
-            found, resets = self._dataset(name, chunk, upto, micros, latency)
+            found, resets = self._dataset(name, chunk, upto, micros, received)
             injected += [(name, one) for one in found]
             records += resets
         return self._finished(injected, records)
 
     def _dataset(
-        self, name: str, chunk: Chunk, upto: int, micros: Int64s, latency: Int64s
+        self, name: str, chunk: Chunk, upto: int, micros: Int64s, received: Int64s
     ) -> tuple[list[Injected], list[FaultRecord]]:
         """One dataset's rows of a chunk, cut where a session ends."""
         stream, injector = self.streams[name], self._injectors[name]
@@ -192,13 +205,16 @@ class SimulatedFeed:
             if stop > start:
                 symbol = chunk.symbol[events]
                 cut = {key: column.slice(start, stop - start) for key, column in columns.items()}
-                happened, received = micros[events], micros[events] + latency[events]
-                rows = stream.rows(symbol, number[part], width[part], cut, happened, received)
-                injected.append(injector.apply(rows, stream.units(symbol), number[part], happened))
+                rows = stream.rows(symbol, number[part], width[part], cut, micros[events], received[events])
+                injected.append(injector.apply(rows, stream.units(symbol), number[part], micros[events]))
             if due is not None:
                 record = injector.reset(int(micros[event[stop]]))
                 resets += [record] if record is not None else []
                 may_reset = record is not None
+                if record is not None and name == BOOK:
+                    chunk, missing = begun_with_snapshots(chunk, self._instruments, stop)
+                    self._market.snapshot_next(missing)
+                    event, number, width, columns = payload(name, chunk)
             start = stop
         return injected, resets
 
@@ -215,15 +231,29 @@ class SimulatedFeed:
         numbers = self._numbering[name].next_numbers(rows.column("symbol"))
         for row in np.flatnonzero(injected.message >= 0).tolist():
             injected.messages[injected.message[row]]["publisher_sequence"] = numbers[row].as_py()
-        known = {"publisher_sequence": numbers, "publisher_session": pa.repeat(self.publisher_session, rows.num_rows)}
+        # Also a message that comes late or out of its order is received when it comes
+        received = self._in_order(name, rows.column("receive_timestamp").cast(pa.int64()).to_numpy())
+        received_column = pa.array(received).view(TIMESTAMP)
+        known = {
+            "publisher_sequence": numbers,
+            "publisher_session": pa.repeat(self.publisher_session, rows.num_rows),
+            "receive_timestamp": received_column,
+        }
         if self._stamp:
-            received = rows.column("receive_timestamp")
-            known["publish_timestamp"] = received
+            known["publish_timestamp"] = received_column
         columns = [known.get(one.name, column) for one, column in zip(rows.schema, rows.columns, strict=True)]
         return Outgoing(
             name, pa.RecordBatch.from_arrays(columns, schema=rows.schema), injected.send_micros, injected.repeat,
             injected.damage, injected.version,
         )  # fmt: skip
+
+    def _in_order(self, line: str, received: Int64s) -> Int64s:
+        """Receive times that never fall: messages come one behind the other. `line`: the dataset, or "" for all."""
+        if not len(received):
+            return received
+        ordered: Int64s = np.maximum.accumulate(np.maximum(received, self._received_micros[line]))
+        self._received_micros[line] = int(ordered[-1])
+        return ordered
 
 
 def changed_schema(dataset: str, version: int) -> str:

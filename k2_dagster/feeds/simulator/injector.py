@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from k2_dagster.feeds.channels import MICROS_PER_SECOND, Grace
+from k2_dagster.feeds.channels import Grace
 from k2_dagster.feeds.simulator.faults import Fault, FaultType
 from k2_dagster.feeds.simulator.plan import Injected, Plan
 from k2_dagster.feeds.simulator.truth import DAMAGES, FaultRecord
 from k2_dagster.feeds.simulator.venue import CHANNELS, VenueStream
+from k2_dagster.schemas.common import MICROS_PER_SECOND
 from k2_dagster.schemas.profiles import Domain
 
 Int64s = NDArray[np.int64]
@@ -65,6 +66,12 @@ class Injector:
     def unplanted(self) -> list[Fault]:
         """Faults that have not begun."""
         return [one.fault for one in self._waiting if one.record is None]
+
+    @property
+    def unfinished(self) -> list[FaultRecord]:
+        """Faults that have begun and are not over: more messages are needed, or late ones are still held."""
+        waiting = [*self._waiting, *(one.waiting for one in self._held)]
+        return [one.record for one in waiting if one.record is not None]
 
     def add(self, fault: Fault, trigger: int) -> None:
         """Plan a fault (with dataset and symbol filled in) from message number `trigger` on."""
@@ -226,6 +233,9 @@ class Injector:
         plan.message[taken] = np.arange(len(self._messages), len(self._messages) + len(told))
         self._messages += told
         record.messages += told
+        # What is reordered leaves in the opposite order, at the same times
+        sent = plan.micros[taken].tolist()
+        record.sent += sent[::-1] if record.fault.type is FaultType.REORDER else sent
         record.channel = told[0]["channel"]
         record.last_micros = int(plan.micros[taken[-1]])
 

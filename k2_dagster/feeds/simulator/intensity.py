@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
+from k2_dagster.schemas.common import MICROS_PER_SECOND
 from k2_dagster.schemas.profiles import ExchangeProfile
 
 Pattern = Literal["flat", "bursts", "day"]
@@ -15,7 +16,6 @@ PATTERNS: tuple[Pattern, ...] = ("flat", "bursts", "day")
 Floats = NDArray[np.float64]
 Int64s = NDArray[np.int64]
 
-MICROS_PER_SECOND = 1_000_000
 SECONDS_PER_MINUTE = 60
 SECONDS_PER_DAY = 86_400
 # Outside trading hours a trickle is left (late prints, auctions), as a share of the mean rate; it also keeps the count

@@ -77,7 +77,10 @@ class Updates:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What happened in one pass: the symbol and first message number of each event, and the rows."""
+    """What happened in one pass: the symbol and first message number of each event, and the rows.
+
+    `books`, where they were asked for: prices in ticks and sizes in lots before the first event, [symbol, side, level].
+    """
 
     symbol: Int64s
     first_number: Int64s
@@ -85,6 +88,7 @@ class Chunk:
     quotes: Quotes
     updates: Updates
     messages: int
+    books: tuple[Int64s, Int64s] | None = None
 
 
 class Market:
@@ -104,8 +108,9 @@ class Market:
         self._sizes = rng.integers(1, LARGEST_SIZE_LOTS, (count, 2, DEPTH), endpoint=True)
         self._until_snapshot = np.zeros(count, np.int64)
 
-    def next_chunk(self) -> Chunk:
+    def next_chunk(self, *, keep_books: bool = False) -> Chunk:
         """The next `CHUNK_EVENTS` events."""
+        books = (self._prices.copy(), self._sizes.copy()) if keep_books else None
         draws = self._rng.random((_RANDOMS + 1, CHUNK_EVENTS))
         symbol = np.searchsorted(self._instruments.cumulative_share, draws[0], side="right").astype(np.int64)
         symbol = np.minimum(symbol, len(self._instruments.names) - 1)
@@ -124,7 +129,12 @@ class Market:
             self._as_quotes(symbol, quotes[:, : counts[1]]),
             self._as_updates(symbol, updates[:, : counts[2]], levels, counts[3:5]),
             made,
+            books,
         )
+
+    def snapshot_next(self, symbols: Int64s) -> None:
+        """Send the books of these symbols whole with their next update."""
+        self._until_snapshot[symbols] = 0
 
     def _as_trades(self, symbol: Int64s, rows: Int64s) -> Trades:
         tick, lot = self._units(symbol[rows[0]])

@@ -13,9 +13,11 @@ from typing import IO, Any
 import numpy as np
 
 from k2_dagster.errors import ConfigurationError
+from k2_dagster.feeds.delivery import Waiting
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.feeds.simulator.damage import damaged
+from k2_dagster.feeds.simulator.faults import Fault
 from k2_dagster.feeds.simulator.feed import (
     Block,
     FeedParameters,
@@ -25,19 +27,23 @@ from k2_dagster.feeds.simulator.feed import (
     with_added_fields,
 )
 from k2_dagster.feeds.simulator.truth import FaultRecord
+from k2_dagster.schemas.common import MICROS_PER_SECOND
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import CONTROL_DATASET
 from k2_dagster.settings import Settings
 
 # In real time, what has become due is published this often: fine enough for a live view, coarse enough for columns.
 SLICE_SECONDS = 0.05
-MICROS_PER_SECOND = 1_000_000
 
 
 @dataclass
 class SimulationReport:
-    """What a run did. `published` counts messages handed to Kafka per dataset (all delivered once `run` returns);
-    `faults` counts planted ones by type; `interrupted` when it was stopped before its end."""
+    """What a run did, also when it was `interrupted` before its end.
+
+    `published` counts messages handed to Kafka per dataset, `undelivered` those of them that it did not take. `faults`
+    counts planted ones by type, `unplanted` names those that were asked for and did not happen. `behind_seconds` is the
+    longest time that a message left after it was due (0 when flat out).
+    """
 
     exchange: str
     seed: int
@@ -45,10 +51,12 @@ class SimulationReport:
     publisher_session: str
     generated: int = 0
     published: Counter[str] = field(default_factory=Counter)
+    undelivered: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     fault_messages: Counter[str] = field(default_factory=Counter)
     unplanted: list[str] = field(default_factory=list)
     interrupted: bool = False
+    behind_seconds: float = 0.0
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -70,6 +78,7 @@ class Simulation:
         *,
         flat_out: bool,
         stop: threading.Event,
+        waiting: Waiting | None = None,
         truth: Path | None = None,
         on_progress: Callable[[SimulationReport], None] = lambda _: None,
     ) -> None:
@@ -80,39 +89,53 @@ class Simulation:
         self._exchange = parameters.exchange
         self._flat_out = flat_out
         self._stop = stop
+        self._waiting = waiting
         self._truth_path = truth
         self._on_progress = on_progress
         self._feed = SimulatedFeed(profiles, parameters, stamp_publish_times=flat_out)
         self._pending: list[FaultRecord] = []
+        self._not_happened: list[Fault] = []
         self._sent_micros = parameters.start_micros
         self.report = SimulationReport(
             parameters.exchange, parameters.seed, parameters.start_micros, self._feed.publisher_session
         )
 
     def run(self) -> SimulationReport:
-        """Publish until the end or until stopped. Raises what `Publisher` raises, after delivering what it can."""
+        """Publish until the end or until stopped. Raises what `Publisher` raises, after delivering what it can;
+        `report` has the counts then too."""
         started, cpu_started = time.monotonic(), time.process_time()
-        with ExitStack() as stack:
-            truth = stack.enter_context(_opened(self._truth_path)) if self._truth_path is not None else None
-            publisher = stack.enter_context(
-                Publisher(
-                    self._settings, self._profiles, self._exchange, publisher_session=self._feed.publisher_session
-                )
-            )
-            handler = FeedHandler(publisher, self._profiles, self._exchange)
+        publisher = Publisher(
+            self._settings, self._profiles, self._exchange, publisher_session=self._feed.publisher_session,
+            waiting=self._waiting,
+        )  # fmt: skip
+        self.report.published = publisher.accepted
+        try:
+            with ExitStack() as stack:
+                truth = stack.enter_context(_opened(self._truth_path)) if self._truth_path is not None else None
+                stack.enter_context(publisher)
+                self._run(publisher, truth)
+        finally:
+            self.report.undelivered = publisher.undelivered
+            self.report.wall_seconds = round(time.monotonic() - started, 3)
+            self.report.cpu_seconds = round(time.process_time() - cpu_started, 3)
+        return self.report
+
+    def _run(self, publisher: Publisher, truth: IO[str] | None) -> None:
+        handler = FeedHandler(publisher, self._profiles, self._exchange)
+        try:
             self._connection(handler, "connected", "the simulation starts")
             for block in self._feed.blocks():
                 self._play(block, publisher, handler, truth)
                 if self._stop.is_set():
                     self.report.interrupted = True
+                    handler.speak_apart(f"{self._feed.publisher_session}-stopped-{self._sent_micros}")
                     break
-            self._count(CONTROL_DATASET, handler.finish())
+            handler.finish()
             self._connection(handler, "disconnected", "the simulation ends")
-            self._tell(truth, complete=False)
-        self.report.unplanted = [str(fault) for fault in self._feed.unplanted]
-        self.report.wall_seconds = round(time.monotonic() - started, 3)
-        self.report.cpu_seconds = round(time.process_time() - cpu_started, 3)
-        return self.report
+        finally:
+            # Nothing is left to tell of a run that came to its end
+            self._tell_what_happened(truth)
+            self.report.unplanted = [str(fault) for fault in (*self._not_happened, *self._feed.unplanted)]
 
     def _play(self, block: Block, publisher: Publisher, handler: FeedHandler, truth: IO[str] | None) -> None:
         self._pending += block.records
@@ -124,7 +147,7 @@ class Simulation:
                 if stop > done[place]:
                     self._publish(outgoing.slice(done[place], stop), publisher, handler)
                     done[place] = stop
-            self._tell(truth, complete=True)
+            self._tell(truth, [one for one in self._pending if one.last_micros <= self._sent_micros])
             self._on_progress(self.report)
             if all(stop == len(one.send_micros) for stop, one in zip(done, block.outgoing, strict=True)):
                 break
@@ -133,7 +156,10 @@ class Simulation:
         self.report.generated += block.generated
 
     def _publish(self, outgoing: Outgoing, publisher: Publisher, handler: FeedHandler) -> None:
-        self._count(CONTROL_DATASET, handler.observe(outgoing.rows))
+        if not self._flat_out:
+            late = time.time_ns() // 1000 - int(outgoing.send_micros[0])
+            self.report.behind_seconds = max(self.report.behind_seconds, round(late / MICROS_PER_SECOND, 3))
+        handler.observe(outgoing.rows)
         foreign_id = publisher.schema_id(CONTROL_DATASET)
         for part in outgoing.expanded().of_one_version():
             rows = with_added_fields(part.rows, part.version[0])
@@ -141,27 +167,30 @@ class Simulation:
             keys, values = publisher.framed(part.dataset, rows, schema_text=schema)
             for row in np.flatnonzero(part.damage).tolist():
                 values[row] = damaged(values[row], int(part.damage[row]), foreign_id)
-            self._count(part.dataset, publisher.publish_framed(part.dataset, keys, values))
+            publisher.publish_framed(part.dataset, keys, values)
         self._sent_micros = max(self._sent_micros, int(outgoing.send_micros[-1]))
-
-    def _count(self, dataset: str, messages: int) -> None:
-        self.report.published[dataset] += messages
 
     def _connection(self, handler: FeedHandler, state: str, reason: str) -> None:
         for stream in self._feed.streams.values():
-            told = handler.connection(stream.stream, state, reason, at_micros=self._sent_micros)
-            self._count(CONTROL_DATASET, told)
+            handler.connection(stream.stream, state, reason, at_micros=self._sent_micros)
 
-    def _tell(self, truth: IO[str] | None, *, complete: bool) -> None:
-        """Write the faults whose messages have all been sent; at the end, also those that were cut short."""
-        ready = [one for one in self._pending if one.last_micros <= self._sent_micros]
-        if not complete:
-            begun = [one for one in self._pending if one.first_micros <= self._sent_micros < one.last_micros]
-            for one in begun:
-                one.complete = False
-            ready += begun
-        for record in ready:
-            self._pending.remove(record)
+    def _tell_what_happened(self, truth: IO[str] | None) -> None:
+        """When the run was ended early: of faults that had begun, what was sent by then; the others did not happen."""
+        begun = []
+        for record in (*self._pending, *self._feed.unfinished):
+            if record.first_micros <= self._sent_micros:
+                record.cut(self._sent_micros)
+                begun.append(record)
+            else:
+                self._not_happened.append(record.fault)
+        self._pending = []
+        self._tell(truth, begun)
+
+    def _tell(self, truth: IO[str] | None, records: list[FaultRecord]) -> None:
+        """Write faults to the truth, and count them."""
+        for record in records:
+            if record in self._pending:
+                self._pending.remove(record)
             line = record.line(self._exchange)
             self.report.faults[line["type"]] += 1
             self.report.fault_messages[line["type"]] += line["count"]

@@ -17,7 +17,8 @@ DAMAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 @dataclass
 class FaultRecord:
-    """One planted fault. `messages` are the affected ones, in venue order; times are send times in microseconds."""
+    """One planted fault. `messages` are the affected ones, in venue order, and `sent` when each of them was sent (or
+    would have been); times are send times in microseconds."""
 
     fault: Fault
     dataset: str
@@ -26,10 +27,18 @@ class FaultRecord:
     session: str
     channel: str | None = None
     messages: list[dict[str, Any]] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
     note: dict[str, Any] = field(default_factory=dict)
     first_micros: int = 0
     last_micros: int = 0
     complete: bool = False
+
+    def cut(self, at_micros: int) -> None:
+        """The run was stopped at this time: what came later did not happen."""
+        kept = [place for place, micros in enumerate(self.sent) if micros <= at_micros]
+        self.messages, self.sent = [self.messages[place] for place in kept], [self.sent[place] for place in kept]
+        self.last_micros = min(self.last_micros, at_micros)
+        self.complete = False
 
     def line(self, exchange: str) -> dict[str, Any]:
         """The record as one JSON-able object."""

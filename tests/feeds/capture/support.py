@@ -11,23 +11,27 @@ import pyarrow.compute as pc
 
 from k2_dagster.feeds.capture.block import Block
 from k2_dagster.feeds.capture.formats import open_capture
-from k2_dagster.feeds.capture.player import stamped_blocks
+from k2_dagster.feeds.channels import Event, FeedState, Grace, judge, open_holes
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.profiles import load_profiles
-from proofs.capture_truth import Truth, utc_day
+from proofs.capture_rows import DATASETS, add_rows
+from proofs.capture_truth import Truth
 
 PROFILES = load_profiles()
 
 
 @dataclass
 class Whole:
-    """A capture's blocks put together."""
+    """A capture's blocks put together. `arrivals` is what its channels carried, `events` what the feed handler makes of
+    that."""
 
     format: str
     exchange: str
     tables: dict[str, pa.Table]
     blocks: list[Block]
+    arrivals: pa.Table
+    events: list[Event]
 
     @property
     def refusals(self) -> list[tuple[int, str, str, str]]:
@@ -40,7 +44,7 @@ class Whole:
 
     @property
     def skipped(self) -> Counter[str]:
-        return sum((Counter(block.skipped) for block in self.blocks), Counter())
+        return Counter(skip.what for block in self.blocks for skip in block.skips)
 
     def stream(self, dataset: str, name: str) -> pa.Table:
         """The rows of one stream, in file order."""
@@ -49,29 +53,32 @@ class Whole:
 
 
 def read_whole(path: Path, exchange: str | None = None) -> Whole:
-    """Recognise, normalise and stamp a capture."""
+    """Recognise and normalise a capture, and judge its channels."""
     capture = open_capture(path, exchange)
-    profile = PROFILES.exchange(capture.exchange)
-    blocks = list(stamped_blocks(capture, profile, capture.publisher_session))
+    blocks = list(capture.blocks())
+    schemas = {dataset: wire_schema(declared) for dataset, declared in WIRE_DATASETS.items()}
     tables = {
-        dataset: pa.Table.from_batches(
-            [block.batches[dataset] for block in blocks if dataset in block.batches], wire_schema(declared)
-        )
-        for dataset, declared in WIRE_DATASETS.items()
+        dataset: pa.Table.from_batches([block.rows[dataset].batch for block in blocks if dataset in block.rows], schema)
+        for dataset, schema in schemas.items()
     }
-    return Whole(capture.format.name, capture.exchange, tables, blocks)
+    arrivals = [block.arrivals.batch for block in blocks if block.arrivals is not None]
+    profile = PROFILES.exchange(capture.exchange)
+    grace = Grace(profile.gap_grace_messages, profile.gap_grace_seconds)
+    state: FeedState = {}
+    events: list[Event] = []
+    for batch in arrivals:
+        state, found = judge(state, batch, grace)
+        events += found
+    events += open_holes(state, 0, dict.fromkeys(state, "tops"))
+    seen = pa.Table.from_batches(arrivals, schemas["control"])
+    return Whole(capture.format.name, capture.exchange, tables, blocks, seen, events)
 
 
 def counts(whole: Whole) -> Truth:
-    """The same counts as `proofs.capture_truth` makes, of normalised rows (control rows apart)."""
+    """The same counts and digests as `proofs.capture_truth` makes, of normalised rows (control rows apart)."""
     truth = Truth()
-    for dataset, table in whole.tables.items():
-        if dataset != "control":
-            micros = table["exchange_timestamp"].cast(pa.int64()).to_pylist()
-            for symbol, one in zip(table["symbol"].to_pylist(), micros, strict=True):
-                truth.rows[dataset] += 1
-                truth.symbols[dataset, symbol] += 1
-                truth.days[dataset, utc_day(one)] += 1
+    for dataset in DATASETS:
+        add_rows(truth, dataset, whole.tables[dataset])
     return truth
 
 

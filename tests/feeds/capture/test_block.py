@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2_dagster.errors import CaptureInvalid
-from k2_dagster.feeds.capture.block import in_file_order, keep_good, wire_batch
+from k2_dagster.feeds.capture.block import Rows, in_file_order, keep_good, wire_batch
 
 
 @given(st.lists(st.booleans(), max_size=40))
@@ -35,5 +35,6 @@ def test_a_required_column_may_not_be_null() -> None:
 
 
 def test_streams_of_a_dataset_merge_in_file_order() -> None:
-    parts = [(np.array(places), pa.record_batch({"place": places})) for places in ([1, 4, 5], [2, 3, 6])]
-    assert in_file_order(parts).column("place").to_pylist() == [1, 2, 3, 4, 5, 6]
+    parts = [Rows(pa.record_batch({"place": places}), np.array(places)) for places in ([1, 4, 5], [2, 3, 6])]
+    merged = in_file_order(parts)
+    assert merged.batch.column("place").to_pylist() == merged.orders.tolist() == [1, 2, 3, 4, 5, 6]

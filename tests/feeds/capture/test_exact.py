@@ -49,4 +49,6 @@ def test_integers_of_a_venue_scale() -> None:
 
 
 def test_seconds_in_text_keep_every_digit() -> None:
-    assert seconds_to_nanos(["1618678142.557535"], "time").tolist() == [1_618_678_142_557_535_000]
+    nanos, finer = seconds_to_nanos(["1618678142.557535", "1618678142", "1618678142.5575350"], "time")
+    assert nanos.tolist() == [1_618_678_142_557_535_000, 1_618_678_142_000_000_000, 1_618_678_142_557_535_000]
+    assert finer.tolist() == [False, False, True]

@@ -2,10 +2,12 @@ import gzip
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from k2_dagster.errors import CaptureInvalid
 from k2_dagster.feeds.capture import source
+from k2_dagster.feeds.capture.binance_csv import DEPTH_HEADER
 from k2_dagster.feeds.capture.formats import FORMATS, Format, open_capture
 from k2_dagster.feeds.capture.source import open_source
 from k2_dagster.schemas.profiles import load_profiles
@@ -30,7 +32,7 @@ def test_every_sample_is_recognised_and_gives_only_declared_streams(sample_data:
             for dataset in ("ticks", "quotes", "book"):
                 streams = whole.tables[dataset]["stream"].unique().to_pylist()
                 assert {(dataset, stream) for stream in streams} <= declared
-    assert seen == {one.name for one in FORMATS} - {"us_equities"}
+    assert seen == {one.name for one in FORMATS} - {"us_equities", "binance_usdm_ws"}
 
 
 def test_an_unknown_file_says_what_it_is_and_what_would_be_known(tmp_path: Path) -> None:
@@ -86,4 +88,23 @@ def test_the_session_follows_the_content_not_the_name_or_compression(tmp_path: P
     (tmp_path / "c").write_bytes(line * 2)
     first, second, third = (open_capture(tmp_path / name).publisher_session for name in ("a", "b.gz", "c"))
     assert first == second != third
-    assert first.startswith("binance_ws-1-")
+    assert first.startswith("binance_ws-2-")
+
+
+@pytest.mark.parametrize("content", [DEPTH_HEADER + b"\n", b"\xd4\xc3\xb2\xa1\2\0\4\0" + b"\0" * 12 + b"\1\0\0\0"])
+def test_a_capture_with_nothing_in_it_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(CaptureInvalid, match="x: nothing is in this"):
+        read_whole(tmp_path / "x")
+
+
+@pytest.mark.captures
+def test_a_block_comes_apart_at_any_input(sample_data: Path) -> None:
+    (block,) = open_capture(sample_data / "venues_ws" / "KRAKEN.ws.48.0.gz").blocks()
+    for cut in range(block.first, block.first + block.inputs + 1, 7):
+        parts = [block.between(block.first, cut), block.between(cut, block.first + block.inputs)]
+        assert sum(part.inputs for part in parts) == block.inputs
+        assert [skip for part in parts for skip in part.skips] == list(block.skips)
+        for dataset, rows in block.rows.items():
+            pieces = [part.rows[dataset].batch for part in parts if dataset in part.rows]
+            assert pa.Table.from_batches(pieces).equals(pa.Table.from_batches([rows.batch]))

@@ -32,6 +32,7 @@ def test_rows_equal_the_independent_count(sample_data: Path) -> None:
     whole, truth = read_whole(sample_data / SAMPLE), iex(sample_data / SAMPLE)
     found = counts(whole)
     assert (found.rows, found.symbols, found.days) == (truth.rows, truth.symbols, truth.days)
+    assert found.digests == truth.digests
     assert (truth.first, truth.last, truth.heartbeats, truth.gaps) == (1, 57_674, 237, [])
     assert whole.inputs == truth.types.total() + truth.heartbeats
     carried = {"T", "Q", "B", "S"}
@@ -41,9 +42,9 @@ def test_rows_equal_the_independent_count(sample_data: Path) -> None:
 
 def test_the_channel_is_whole_over_all_message_types_and_judged_so(sample_data: Path) -> None:
     whole = read_whole(sample_data / SAMPLE)
-    control = whole.tables["control"]
-    kinds = control["kind"].to_pylist()
-    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"heartbeat": 237, "session": 7}
+    kinds = whole.arrivals["kind"].to_pylist()
+    assert {kind: kinds.count(kind) for kind in set(kinds) - {None}} == {"heartbeat": 237, "session": 6}
+    assert [(event.kind, event.session) for event in whole.events] == [("session", "1137508352")]
     numbers = np.concatenate([whole.tables[name]["sequence"].to_numpy() for name in ("ticks", "quotes")])
     assert len(np.unique(numbers)) == len(numbers)
     assert numbers.min() >= 1
@@ -83,11 +84,40 @@ def test_a_lost_packet_is_a_gap_of_the_channel(sample_data: Path, tmp_path: Path
     count, first = struct.unpack_from("<14xH8xq", packets[lost], 16 + 42)
     path = tmp_path / "x.pcap"
     path.write_bytes(header + b"".join(packets[:lost] + packets[lost + 1 :]))
-    control = read_whole(path).tables["control"]
-    gaps = control.filter(pc.equal(control["kind"], "gap")).to_pylist()
-    assert [(gap["first_sequence"], gap["last_sequence"], gap["channel"]) for gap in gaps] == [
-        (first, first + count - 1, "1")
+    assert _gaps(path) == [(first, first + count - 1, "1")]
+
+
+def _gaps(path: Path) -> list[tuple[int | None, int | None, str | None]]:
+    return [(event.first, event.last, event.channel) for event in read_whole(path).events if event.kind == "gap"]
+
+
+def test_the_loss_of_the_last_messages_shows_by_the_heartbeats_behind_them(sample_data: Path, tmp_path: Path) -> None:
+    header, packets = _packets(sample_data)
+    counts_of = [struct.unpack_from("<H", packet, 16 + 42 + 14)[0] for packet in packets]
+    last = max(place for place, count in enumerate(counts_of) if count)
+    assert len(packets) - last > 1, "the sample ends with heartbeats"
+    count, first = struct.unpack_from("<14xH8xq", packets[last], 16 + 42)
+    path = tmp_path / "x.pcap"
+    path.write_bytes(header + b"".join([*packets[:last], *packets[last + 1 :]]))
+    assert _gaps(path) == [(first, first + count - 1, "1")]
+
+
+def test_control_rows_have_the_time_that_the_venue_sent_them(sample_data: Path) -> None:
+    whole = read_whole(sample_data / SAMPLE)
+    _, packets = _packets(sample_data)
+    sent = [
+        struct.unpack_from("<q", one, 16 + 42 + 32)[0] for one in packets if one[16 + 42 + 14 : 16 + 42 + 16] == b"\0\0"
     ]
+    beats = whole.arrivals.filter(pc.equal(whole.arrivals["kind"], "heartbeat"))
+    micros, rest = beats["exchange_timestamp"].cast(pa.int64()).to_numpy(), beats["exchange_timestamp_nanos"].to_numpy()
+    assert (micros * 1000 + rest).tolist() == sent
+    assert beats["exchange_timestamp_source"].null_count == len(beats)
+
+
+def test_a_capture_in_microseconds_says_nothing_of_nanoseconds(sample_data: Path) -> None:
+    ticks = read_whole(sample_data / SAMPLE).tables["ticks"]
+    assert ticks["receive_timestamp_nanos"].null_count == len(ticks)
+    assert ticks["exchange_timestamp_nanos"].null_count == 0
 
 
 def test_a_torn_packet_is_refused_and_the_channel_shows_the_loss(sample_data: Path, tmp_path: Path) -> None:
@@ -101,7 +131,7 @@ def test_a_torn_packet_is_refused_and_the_channel_shows_the_loss(sample_data: Pa
     )
     whole = read_whole(path)
     assert [place for place, _, _, _ in whole.refusals] == [torn + 1, 9_901]
-    assert whole.tables["control"]["kind"].to_pylist().count("gap") == 1
+    assert [event.kind for event in whole.events].count("gap") == 1
 
 
 def test_another_protocol_is_named(sample_data: Path, tmp_path: Path) -> None:
@@ -112,6 +142,21 @@ def test_another_protocol_is_named(sample_data: Path, tmp_path: Path) -> None:
     path.write_bytes(header + bytes(other))
     with pytest.raises(CaptureInvalid, match=r"packet 1.*0x8004"):
         read_whole(path)
+
+
+def test_packets_of_other_protocols_are_counted_and_skipped(sample_data: Path, tmp_path: Path) -> None:
+    header, packets = _packets(sample_data)
+    other, short = bytearray(packets[0]), bytearray(packets[0][: 16 + 42 + 3])
+    struct.pack_into("<H", other, 16 + 42 + 2, 0x8004)
+    struct.pack_into("<I", short, 8, len(short) - 16)
+    struct.pack_into(">H", short, 16 + 14 + 20 + 4, 8 + 3)
+    path = tmp_path / "x.pcap"
+    path.write_bytes(header + b"".join([bytes(other), packets[0], bytes(short), packets[1]]))
+    whole = read_whole(path)
+    assert (whole.skipped["UDP, not TOPS 1.6"], whole.refusals) == (2, [])
+    assert whole.inputs == sum(len(block.skips) for block in whole.blocks) + sum(
+        kind is not None for kind in whole.arrivals["kind"].to_pylist()
+    ) + sum(len(whole.tables[name]) for name in ("ticks", "quotes"))
 
 
 @pytest.mark.parametrize("first", [-1, 2**63 - 1])
@@ -131,6 +176,17 @@ def test_a_pcapng_whose_structure_is_lost_is_refused(sample_data: Path, tmp_path
     path = tmp_path / "x.pcapng"
     path.write_bytes(_as_pcapng(_packets(sample_data)[1][:5], resolution=6) + block)
     with pytest.raises(CaptureInvalid, match="after packet 5"):
+        read_whole(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(2, "obsolete Packet Block"), (3, "Simple Packet Block, which has no time")]
+)
+def test_other_packet_blocks_are_refused_by_name(sample_data: Path, tmp_path: Path, kind: int, name: str) -> None:
+    path = tmp_path / "x.pcapng"
+    block = struct.pack("<IIII", kind, 20, 0, 0) + struct.pack("<I", 20)
+    path.write_bytes(_as_pcapng(_packets(sample_data)[1][:5], resolution=6) + block)
+    with pytest.raises(CaptureInvalid, match=f"after packet 5: an? {name}"):
         read_whole(path)
 
 
@@ -158,6 +214,9 @@ def test_pcapng_gives_the_same_rows_as_pcap(sample_data: Path, tmp_path: Path, r
     classic, modern = tmp_path / "x.pcap", tmp_path / "x.pcapng"
     classic.write_bytes(header + b"".join(chosen))
     modern.write_bytes(_as_pcapng(chosen, resolution=resolution))
+    finer = ["receive_timestamp_nanos"]
     for name, table in read_whole(classic).tables.items():
-        plain = table.drop_columns(["publisher_session"])
-        assert plain.equals(read_whole(modern).tables[name].drop_columns(["publisher_session"])), name
+        found = read_whole(modern).tables[name]
+        assert found.drop_columns(finer).equals(table.drop_columns(finer)), name
+        # What is in nanoseconds says that there are none beyond the microsecond
+        assert set(found[finer[0]].unique().to_pylist()) <= ({0} if resolution == 9 else {None})

@@ -14,6 +14,7 @@ def test_rows_equal_the_independent_count_and_numbers_are_dense(sample_data: Pat
     whole, truth = read_whole(path), kraken_futures(path)
     found = counts(whole)
     assert (found.rows, found.symbols, found.days) == (truth.rows, truth.symbols, truth.days)
+    assert found.digests == truth.digests
     assert (truth.gaps, whole.refusals) == ([], [])
     assert_dense(whole.tables["book"])
     assert_dense(whole.tables["ticks"])

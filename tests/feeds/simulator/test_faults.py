@@ -42,6 +42,12 @@ def test_another_form_is_refused_with_the_valid_one(text: str) -> None:
         parse_fault(text)
 
 
+@pytest.mark.parametrize("text", ["session_reset:5@1s", "schema_change:1@1s/ticks"])
+def test_a_count_of_what_concerns_a_whole_stream_is_refused_and_not_dropped(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="concerns a whole stream, and has no count"):
+        parse_fault(text)
+
+
 @pytest.mark.parametrize("text", ["drop@1s/quotes", "drop@1s/ticks/DOGE", "drop:0@1s", "reorder:6@1s", "reorder:1@1s"])
 def test_a_fault_that_cannot_happen_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="valid:"):

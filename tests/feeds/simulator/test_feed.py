@@ -66,15 +66,21 @@ def replayed(blocks: list[Block]) -> list[tuple[str, dict[str, Any]]]:
     return [(name, row) for *_, name, row in sorted(rows, key=lambda one: one[:3])]
 
 
-def test_trades_print_at_the_book_and_quotes_are_its_top() -> None:
+@pytest.mark.parametrize("resets", [(), ("session_reset@7s/book", "session_reset@7.5s/book", "session_reset@20s/book")])
+def test_trades_print_at_the_book_and_quotes_are_its_top(resets: tuple[str, ...]) -> None:
     # At 1,000 messages per second no two events share a microsecond, so times give their order.
-    blocks, _ = run_feed(ALL, messages=30_000)
+    blocks, feed = run_feed(ALL, messages=30_000, faults=resets)
+    assert feed.unplanted == []
     books: dict[str, tuple[dict[int, int], dict[int, int]]] = {}
+    sessions: dict[str, str] = {}
     seen: set[str] = set()
     checked = {"ticks": 0, "quotes": 0}
     for name, row in replayed(blocks):
         symbol = row["symbol"]
         if name == "book":
+            if sessions.setdefault(symbol, row["session"]) != row["session"]:
+                assert row["action"] == "snapshot", "a session's book begins whole"
+                sessions[symbol] = row["session"]
             if row["action"] == "snapshot":
                 books[symbol] = ({}, {})
             else:
@@ -100,6 +106,7 @@ def test_trades_print_at_the_book_and_quotes_are_its_top() -> None:
             assert (row["bid_price"], row["bid_size"], row["ask_price"], row["ask_size"]) == top
             checked["quotes"] += 1
         seen.add(name)
+    assert {session.rsplit(".", 1)[1] for session in sessions.values()} == {str(1 + len(resets))}
     assert checked["ticks"] > 3_000
     assert checked["quotes"] > 8_000
 
@@ -331,3 +338,13 @@ def test_rows_are_in_wire_form() -> None:
     for one in blocks[0].outgoing:
         assert isinstance(one.rows, pa.RecordBatch)
         assert one.rows.schema.names == [field.name for field in dataset_named(one.dataset).wire_fields]
+
+
+@pytest.mark.parametrize("fault", [(), ("late:3@3s",), ("reorder:5@3s/quotes",)], ids=["none", "late", "reorder"])
+def test_receive_times_of_a_symbol_never_fall(fault: tuple[str, ...]) -> None:
+    blocks, _ = run_feed(ALL, faults=fault)
+    for dataset in DATASETS:
+        for rows in by_unit(rows_of(blocks, dataset), "dense").values():
+            received = [row["receive_timestamp"] for row in rows]
+            assert received == sorted(received)
+            assert all(row["receive_timestamp"] > row["exchange_timestamp"] for row in rows)

@@ -1,3 +1,4 @@
+import io
 import json
 import threading
 import time
@@ -5,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pytest
 
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.simulator.faults import FaultPlan, parse_fault
 from k2_dagster.feeds.simulator.feed import FeedParameters
 from k2_dagster.feeds.simulator.simulation import Simulation, SimulationReport
+from k2_dagster.schemas.avro import avro_schema
 from k2_dagster.schemas.profiles import Profiles
+from k2_dagster.schemas.ticks import TICKS
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
 from tests.feeds.conftest import MakeProfiles, Read
@@ -87,6 +91,36 @@ def test_stopping_delivers_what_was_accepted_and_tells_no_more_than_was_sent(
     assert report.unplanted == [f"drop:2@900s/ticks/{json.loads(truth.read_text())['symbol']}"]
     for dataset in [*DOMAINS, "control"]:
         assert len(read_topic(topic_name(dataset, exchange))) == report.published[dataset]
+
+
+def test_stopping_leaves_no_fault_untold(
+    settings: Settings, new_exchange: MakeProfiles, read_topic: ReadTopic, tmp_path: Path
+) -> None:
+    """What has begun is in the truth, as far as it went; what lies ahead, made already or not, did not happen."""
+    profiles, exchange = new_exchange(**DOMAINS)
+    stop = threading.Event()
+
+    def stop_soon(report: SimulationReport) -> None:
+        if report.published["ticks"] > 100:
+            stop.set()
+
+    truth = tmp_path / "truth.jsonl"
+    ahead = ("drop:2@3000m", "session_reset@3500m/book", "schema_change@3600m/quotes", "drop:1@400s/book")
+    report = simulation(
+        settings, profiles, exchange, "late:2@300m", *ahead, seconds=None, flat_out=False, stop=stop, symbols=1,
+        on_progress=stop_soon, truth=truth, start_micros=time.time_ns() // 1000,
+    ).run()  # fmt: skip
+    (late,) = [json.loads(line) for line in truth.read_text().splitlines()]
+    assert (late["type"], late["complete"], late["count"]) == ("late", False, 2)
+    assert sorted(one.split("/")[0] for one in report.unplanted) == sorted(one.split("/")[0] for one in ahead)
+    assert report.faults == {"late": 1}
+    rows: list[Any] = [
+        fastavro.schemaless_reader(io.BytesIO(one.value[5:]), avro_schema(TICKS), None)
+        for one in read_topic(topic_name("ticks", exchange))
+    ]
+    numbers = {row["sequence"] for row in rows}
+    assert set(range(1, max(numbers) + 1)) - numbers == {one["sequence"] for one in late["messages"]}
+    assert max(one["sequence"] for one in late["messages"]) < max(numbers)
 
 
 def test_a_truth_file_that_cannot_be_written_is_refused(
