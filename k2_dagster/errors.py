@@ -11,6 +11,7 @@
     │   ├── CommitUnknown              a commit's outcome could not be read back yet
     │   ├── DeliveryTimedOut           Kafka did not take accepted messages in time, or they were given up
     │   ├── ReaderStalled              the broker has messages that the client does not deliver
+    │   ├── AlertUndelivered           a service did not take an incident's message
     │   ├── LeaseHeld                  another process drives this exchange
     │   └── StopOverdue                the work did not end in time after it was asked to
     └── TerminalError                  retrying cannot help: halt and say what to do
@@ -93,6 +94,10 @@ class DeliveryTimedOut(TransientError):
 
 class ReaderStalled(TransientError):
     """The broker has messages that the client does not deliver."""
+
+
+class AlertUndelivered(TransientError):
+    """A service did not take an incident's message."""
 
 
 class LeaseHeld(TransientError):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -17,7 +17,16 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from k2_dagster.addresses import database_uri, folder_warehouse, warehouse_root
 from k2_dagster.errors import ConfigurationError
-from k2_dagster.sources import ENVIRONMENT, PREFIX, STACK_FILE, Gathered, environment_name, gather, refusal
+from k2_dagster.sources import (
+    ENVIRONMENT,
+    PREFIX,
+    STACK_FILE,
+    Gathered,
+    annotation_text,
+    environment_name,
+    gather,
+    refusal,
+)
 
 __all__ = [
     "STACK_FILE",
@@ -146,6 +155,24 @@ class Settings(BaseSettings):
         json_schema_extra=_unit("MB"),
     )
 
+    alert_urls: SecretStr | None = Field(
+        None,
+        description="Whom `k2 watch` tells: Apprise addresses separated by spaces, each `[warning|error|critical=]URL`",
+    )
+    alert_interval_seconds: Seconds = Field(
+        5.0, description="How often `k2 watch` looks", json_schema_extra=_unit("seconds")
+    )
+    alert_heartbeat_url: SecretStr | None = Field(
+        None, description="Dead man's switch that `k2 watch` calls while it can do its work (http or https)"
+    )
+    alert_heartbeat_interval_seconds: Seconds = Field(
+        60.0, description="How often it is called", json_schema_extra=_unit("seconds")
+    )
+    dagster_url: str | None = Field(
+        None,
+        pattern=r"^https?://.",
+        description="Address of Dagster's web server as people reach it: incidents link to it",
+    )
     documentation_url: str = Field(
         "https://github.com/k2-dagster/k2/blob/main/docs",
         description="Where the documentation is: failed checks in Dagster link to their runbook pages below it",
@@ -203,7 +230,7 @@ def mixed_addresses(environment: Mapping[str, str] | None = None) -> str:
 
 def type_text(field: FieldInfo) -> str:
     """The type in words: `integer`, `plain | native`, `text or unset`."""
-    return _type_text(field.annotation)
+    return annotation_text(field.annotation)
 
 
 def unit_text(field: FieldInfo) -> str:
@@ -271,20 +298,6 @@ def _explained(error: ValidationError) -> Iterator[tuple[str, str]]:
         field = Settings.model_fields[name]
         shown = "***" if "secret" in type_text(field) else repr(item["input"])
         yield name, f"{environment_name(name)} was {shown}: {item['msg'].removeprefix('Value error, ')}"
-
-
-_TYPE_NAMES: dict[Any, str] = {int: "integer", float: "number", str: "text", Path: "path", SecretStr: "secret"}
-
-
-def _type_text(annotation: Any) -> str:
-    if get_origin(annotation) is Annotated:
-        return _type_text(get_args(annotation)[0])
-    if get_origin(annotation) is Literal:
-        return " | ".join(get_args(annotation))
-    if annotation in _TYPE_NAMES:
-        return _TYPE_NAMES[annotation]
-    members = [one for one in get_args(annotation) if one is not NoneType]
-    return f"{_type_text(members[0])} or unset"
 
 
 def _extra(field: FieldInfo) -> dict[str, Any]:

@@ -39,6 +39,8 @@ COMMANDS: dict[str, Entry] = {
     "play": Entry("k2_dagster.cli.play:play_command", "Publish captured market data"),
     "ingest": Entry("k2_dagster.cli.ingest:ingest", "Land an exchange's messages in the tables, as a process"),
     "status": Entry("k2_dagster.cli.status:status", "Fence, lag, last commit and driver of every stream"),
+    "watch": Entry("k2_dagster.cli.watch:watch", "Find what is wrong, as a process, and tell people"),
+    "incidents": Entry("k2_dagster.cli.incidents:incidents", "What is wrong, what was, and who has been told"),
     "query": Entry("k2_dagster.cli.query:query", "Ask the tables in SQL"),
     "quarantine": Entry("k2_dagster.cli.quarantine:quarantine", "List, show and reprocess refused messages"),
     "verify": Entry("k2_dagster.cli.verify:verify", "Prove that topics and tables agree, offset by offset"),

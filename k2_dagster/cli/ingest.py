@@ -1,21 +1,19 @@
 """`k2 ingest`: the drain loop as a process, and an operator's decisions about what it cannot decide."""
 
 import getpass
-import logging
-import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
 from k2_dagster.cli.common import emit, json_option, settings
-from k2_dagster.cli.exits import FINDING, exit_status
+from k2_dagster.cli.ending import end_when_stopped
+from k2_dagster.cli.exits import FINDING
 from k2_dagster.cli.stopping import stop_on_signals
 from k2_dagster.errors import ConfigurationError, K2Error, LossUnseen, TransientError
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import drain_exchange
-from k2_dagster.ingest.last_resort import stoppable
 from k2_dagster.ingest.losses import accept_losses, losses_token, seen_losses
 from k2_dagster.ingest.process import run
 from k2_dagster.schemas.profiles import Profiles, load_profiles
@@ -43,25 +41,7 @@ def ingest(context: click.Context, exchanges: tuple[str, ...], until_caught_up: 
         profiles.exchange(name)
     work = _until_caught_up if until_caught_up else _until_stopped
     with stop_on_signals() as stop:
-        _run(lambda: work(chosen, profiles, names, stop.asked), stop.asked)
-
-
-def _run(work: Callable[[], None], stop: threading.Event) -> None:
-    """Do the work. Once stopped, the process ends here: threads may still wait for a server, and taking down the
-    interpreter with its libraries costs half a second of processor time, or hangs (apache/arrow#50188)."""
-    status = 0
-    try:
-        stoppable(work, stop)
-    except K2Error as error:
-        if not stop.is_set():
-            raise
-        status = exit_status(error)
-        click.echo(f"k2: {error}", err=True)
-    if stop.is_set():
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        end_when_stopped(lambda: work(chosen, profiles, names, stop.asked), stop.asked)
 
 
 def _until_stopped(chosen: Settings, profiles: Profiles, exchanges: Sequence[str], stop: threading.Event) -> None:

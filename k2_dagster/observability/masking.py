@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import SecretStr
 
 MASK = "***"
+DATABASE = "postgresql"
 # Greedy up to the last @ of the word: a password may hold any character, and hiding too much is the safe mistake.
 _PASSWORD_IN_URI = re.compile(r"(?P<start>[A-Za-z][\w+.-]*://[^\s:/?#@]*):(?P<secret>\S+)@")
 _SECRET_PARAMETER = re.compile(
@@ -19,8 +20,9 @@ def mask(text: str) -> str:
 
 
 def masked(value: Any) -> str:
-    """A value of a setting as it may be shown: a secret address without its password, any other secret not at all."""
+    """A value of a setting as it may be shown: a database's address without its password, any other secret not at all
+    (in the address of a chat or a pager, every part may be the secret)."""
     if not isinstance(value, SecretStr):
         return "" if value is None else mask(str(value))
     clear = value.get_secret_value()
-    return mask(clear) if "://" in clear else MASK
+    return mask(clear) if clear.startswith(DATABASE) else MASK

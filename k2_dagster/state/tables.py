@@ -11,6 +11,9 @@
     stream_states    streams that cannot go on: what they met, since when
     totals      sums over `commits` of each stream, kept as commits are settled
     cursors     how far readers of `commits` have come, by table
+    incidents   what is or was wrong, a row per key: the outbox of `k2 watch`
+    incident_transitions  what was to be told of an incident, in order, as it was written
+    incident_deliveries   to whom each of these has been, or is still to be, delivered
 
 `attempts.state` is the sequence tracker after the batch. Of a stream's landed attempts only the newest is kept.
 """
@@ -20,6 +23,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Float,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -216,4 +220,61 @@ cursors = Table(
     Column("position", BigInteger, nullable=False),
     Column("moved_at", _Time, nullable=False, server_default=_NOW),
     PrimaryKeyConstraint("reader", "table_name"),
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("key", String, primary_key=True),
+    # the worst since it opened
+    Column("severity", String, nullable=False),
+    # the newest signal
+    *(
+        Column(name, String, nullable=False)
+        for name in ("signal_severity", "title", "text", "what_to_do", "runbook", "run_id", "asset", "partition")
+    ),
+    Column("opened_at", _Time, nullable=False),
+    Column("updated_at", _Time, nullable=False),
+    Column("absent_since", _Time),
+    Column("resolved_at", _Time),
+    Column("occurrences", BigInteger, nullable=False),
+    Column("transitions", BigInteger, nullable=False),
+    Index("incidents_open", "key", postgresql_where=text("resolved_at IS NULL")),
+)
+
+incident_transitions = Table(
+    "incident_transitions",
+    metadata,
+    Column("key", String, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("transition", String, nullable=False),
+    Column("severity", String, nullable=False),
+    Column("title", String, nullable=False),
+    Column("body", String, nullable=False),
+    Column("at", _Time, nullable=False),
+    PrimaryKeyConstraint("key", "number"),
+    ForeignKeyConstraint(["key"], [f"{SCHEMA}.incidents.key"], ondelete="CASCADE"),
+)
+
+incident_deliveries = Table(
+    "incident_deliveries",
+    metadata,
+    # in this order to its target
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("key", String, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    # a name that says nothing secret of the address
+    Column("target", String, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_at", _Time, nullable=False, server_default=_NOW),
+    Column("delivered_at", _Time),
+    Column("given_up_at", _Time),
+    Column("error", String, nullable=False, server_default=""),
+    UniqueConstraint("key", "number", "target"),
+    ForeignKeyConstraint(
+        ["key", "number"],
+        [f"{SCHEMA}.incident_transitions.key", f"{SCHEMA}.incident_transitions.number"],
+        ondelete="CASCADE",
+    ),
+    Index("incident_deliveries_waiting", "target", "id", postgresql_where=text("delivered_at IS NULL")),
 )

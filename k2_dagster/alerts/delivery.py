@@ -1,0 +1,158 @@
+"""Deliveries of the outbox: each sent at least once, tried again with a growing wait, and given up in the end.
+
+A target gets the transitions of an incident in their order. One that fails is not asked again in the same round, so a
+target that is down costs one timeout a round; targets do not wait for each other. What is given up stays on record,
+and `k2 incidents retry` takes it up again.
+
+A delivery is sent inside the transaction that holds its row and marked at the end of it. Whoever is killed in between
+has sent it and nobody knows: it is sent again, with the same identity in its text.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, select, update
+
+from k2_dagster.alerts.messages import Message
+from k2_dagster.alerts.targets import Target, send
+from k2_dagster.errors import AlertUndelivered, K2Error
+from k2_dagster.state.database import Database
+from k2_dagster.state.tables import incident_deliveries as deliveries
+from k2_dagster.state.tables import incident_transitions as transitions
+
+logger = logging.getLogger(__name__)
+
+# A service that restarts is back within seconds; one that is down for hours is asked every ten minutes.
+FIRST_WAIT_SECONDS = 5.0
+LONGEST_WAIT_SECONDS = 600.0
+# With these waits, about four days: a long weekend.
+MOST_ATTEMPTS = 600
+# A round must end, so that the next look comes; a storm of incidents takes a few rounds.
+DELIVERIES_PER_ROUND = 50
+# Each holds a connection while it sends; the pool has ten for everything.
+PARALLEL_TARGETS = 4
+
+Send = Callable[[Target, Message], None]
+
+
+@dataclass(slots=True)
+class Delivered:
+    """How a round went. `silent` targets had something to get, and took nothing."""
+
+    sent: int = 0
+    failed: int = 0
+    silent: set[str] = field(default_factory=set)
+
+
+def wait_seconds(attempts: int) -> float:
+    """How long after so many failures the next try comes."""
+    doublings = min(max(attempts, 1) - 1, 30)
+    return float(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**doublings))
+
+
+class Deliverer:
+    """Sends what waits. One per process: it remembers what it sent and could not mark."""
+
+    def __init__(self, database: Database, stop: threading.Event, send: Send = send) -> None:
+        self._database = database
+        self._stop = stop
+        self._send = send
+        self._unmarked: set[int] = set()
+
+    def deliver(self, targets: Sequence[Target]) -> Delivered:
+        """One round: everything that is due, as far as it goes. Raises DatabaseUnavailable."""
+        out = Delivered()
+        if targets:
+            with ThreadPoolExecutor(PARALLEL_TARGETS, thread_name_prefix="k2-alert") as pool:
+                for target, (sent, failed) in zip(targets, pool.map(self._to, targets), strict=True):
+                    out.sent, out.failed = out.sent + sent, out.failed + failed
+                    if failed and not sent:
+                        out.silent.add(target.name)
+        return out
+
+    def _to(self, target: Target) -> tuple[int, int]:
+        """Sent and failed. A failure ends the target's round."""
+        passed = 0
+        while passed < DELIVERIES_PER_ROUND and not self._stop.is_set():
+            went_well = self._next(target)
+            if went_well is None:
+                break
+            if not went_well:
+                return passed, 1
+            passed += 1
+        return passed, 0
+
+    def _next(self, target: Target) -> bool | None:
+        """Send the next delivery that is due; whether it went well. None when there is none."""
+        with self._database.begin() as connection:
+            row = connection.execute(_due(target.name)).one_or_none()
+            if row is None:
+                return None
+            message = Message(row.key, row.number, row.transition, row.severity, row.title, row.body)
+            if row.id not in self._unmarked:
+                try:
+                    self._send(target, message)
+                except AlertUndelivered as error:
+                    _mark_failed(connection, row, target, message, error)
+                    return False
+                self._unmarked.add(row.id)
+            connection.execute(
+                update(deliveries)
+                .where(deliveries.c.id == row.id)
+                .values(delivered_at=func.clock_timestamp(), attempts=row.attempts + 1, error="")
+            )
+        self._unmarked.discard(row.id)
+        logger.info("told", extra={"target": target.name, "incident": message.identity, "what": message.transition})
+        return True
+
+
+def _due(target: str) -> Any:
+    """The first delivery to a target whose time has come and before which nothing of its incident waits."""
+    waiting = and_(deliveries.c.delivered_at.is_(None), deliveries.c.given_up_at.is_(None))
+    other = deliveries.alias("other")
+    earlier = select(other.c.id).where(
+        other.c.target == target,
+        other.c.key == deliveries.c.key,
+        other.c.number < deliveries.c.number,
+        other.c.delivered_at.is_(None),
+        other.c.given_up_at.is_(None),
+    )
+    told = and_(transitions.c.key == deliveries.c.key, transitions.c.number == deliveries.c.number)
+    names = ("transition", "severity", "title", "body")
+    return (
+        select(deliveries, *(transitions.c[name] for name in names))
+        .join(transitions, told)
+        .where(deliveries.c.target == target, waiting, deliveries.c.next_at <= func.clock_timestamp())
+        .where(~earlier.exists())
+        .order_by(deliveries.c.id)
+        .limit(1)
+        .with_for_update(of=deliveries, skip_locked=True)
+    )
+
+
+def _mark_failed(connection: Connection, row: Any, target: Target, message: Message, error: K2Error) -> None:
+    attempts = row.attempts + 1
+    given_up = attempts >= MOST_ATTEMPTS
+    values: dict[str, Any] = {
+        "attempts": attempts,
+        "error": error.message,
+        "next_at": func.clock_timestamp() + timedelta(seconds=wait_seconds(attempts)),
+    }
+    if given_up:
+        values["given_up_at"] = func.clock_timestamp()
+    connection.execute(update(deliveries).where(deliveries.c.id == row.id).values(**values))
+    logger.log(
+        logging.ERROR if given_up else logging.WARNING,
+        "not delivered, given up" if given_up else "not delivered",
+        extra={
+            "target": target.name,
+            "incident": message.identity,
+            "attempts": attempts,
+            "problem": error.message,
+        },
+    )

@@ -1,0 +1,80 @@
+"""What a person is told of a transition: title and body, with where to look and what to do. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote
+
+from k2_dagster.alerts.judge import Incident, Transition
+from k2_dagster.alerts.signals import Severity
+
+# Services cut or refuse long messages; the smallest limit of those in wide use is about this (Discord, Telegram).
+TEXT_CHARACTERS = 1_200
+PREFIXES: dict[Transition, str] = {"opened": "", "worsened": "Worse: ", "resolved": "Resolved: "}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One transition in words. `key` and `number` identify it: a second delivery carries the same."""
+
+    key: str
+    number: int
+    transition: Transition
+    severity: Severity
+    title: str
+    body: str
+
+    @property
+    def identity(self) -> str:
+        """`KEY#NUMBER`, which the body carries too."""
+        return identity(self.key, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where pages are: Dagster's web server (empty: no links to it) and the documentation."""
+
+    dagster_url: str
+    documentation_url: str
+
+    def to_dagster(self, incident: Incident) -> str:
+        """The run or partition in the UI; the overview of runs, sensors or daemons where there is neither."""
+        base = self.dagster_url.rstrip("/")
+        signal = incident.signal
+        if not base:
+            return ""
+        if signal.asset and signal.partition:
+            return f"{base}/assets/{quote(signal.asset)}?view=checks&partition={quote(signal.partition)}"
+        if signal.run_id:
+            return f"{base}/runs/{quote(signal.run_id)}"
+        pages = {"daemon": "deployment/daemons", "code-server": "deployment/locations", "sensor": "automation"}
+        page = pages.get(incident.key.split("/")[0], "")
+        return f"{base}/{page}" if page else ""
+
+    def to_runbook(self, incident: Incident) -> str:
+        """The runbook page."""
+        return f"{self.documentation_url.rstrip('/')}/runbooks/{incident.signal.runbook}.md"
+
+
+def identity(key: str, number: int) -> str:
+    """Names one transition for ever."""
+    return f"{key}#{number}"
+
+
+def message(incident: Incident, transition: Transition, links: Links, now: datetime) -> Message:
+    """What is told of an incident that has just made this transition."""
+    signal = incident.signal
+    number = incident.transitions
+    lines = [signal.text[:TEXT_CHARACTERS]]
+    if transition == "resolved":
+        lines = [f"It was: {lines[0]}", f"Open from {_time(incident.opened_at)} to {_time(now)}."]
+    else:
+        lines += [f"What to do: {signal.what_to_do}", f"Runbook: {links.to_runbook(incident)}"]
+    if link := links.to_dagster(incident):
+        lines.append(f"Dagster: {link}")
+    lines.append(f"Incident: {identity(incident.key, number)}")
+    title = f"{PREFIXES[transition]}[{incident.severity}] {signal.title}"
+    return Message(incident.key, number, transition, incident.severity, title, "\n".join(lines))
+
+
+def _time(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,79 @@
+"""Sources in turns: each is read when it is due, and one that cannot be read for a while is an incident itself."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from k2_dagster.alerts.signals import SOURCE_SCOPE, Reading, Signal, unreadable
+from k2_dagster.errors import K2Error
+
+logger = logging.getLogger(__name__)
+
+# A server that is restarted is away for seconds; one that is away for longer hides what a person should know.
+GRACE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Something that can be read. `read` raises K2Error when it cannot; `interval_seconds` is how often it is asked."""
+
+    name: str
+    scopes: Sequence[str]
+    read: Callable[[], Reading]
+    interval_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Sources:
+    """All that is watched. Times are of any clock that only goes forward (seconds)."""
+
+    sources: Sequence[Source]
+    grace_seconds: float = GRACE_SECONDS
+    _due_at: dict[str, float] = field(default_factory=dict)
+    _failing: dict[str, tuple[float, str]] = field(default_factory=dict)
+    _read: set[str] = field(default_factory=set)
+
+    def readings(self, now: float) -> list[Reading]:
+        """What the sources that are due tell, and a reading about the sources themselves."""
+        found = [self._one(source, now) for source in self.sources if now >= self._due_at.get(source.name, now)]
+        return [*found, self._about_themselves(now)]
+
+    def _one(self, source: Source, now: float) -> Reading:
+        self._due_at[source.name] = now + source.interval_seconds
+        try:
+            reading = source.read()
+        except K2Error as error:
+            reading = unreadable(source.name, source.scopes, error.message.splitlines()[0])
+        if reading.failure:
+            if source.name not in self._failing:
+                logger.warning("source could not be read", extra={"source": source.name, "problem": reading.failure})
+            self._failing[source.name] = (self._failing.get(source.name, (now, ""))[0], reading.failure)
+        else:
+            self._failing.pop(source.name, None)
+        self._read.add(source.name)
+        return reading
+
+    def _about_themselves(self, now: float) -> Reading:
+        signals = {
+            SOURCE_SCOPE + name: unreadable_signal(name, failure)
+            for name, (since, failure) in self._failing.items()
+            if now - since >= self.grace_seconds
+        }
+        # A start is no proof that a source which failed before it can be read again
+        unread = [source.name for source in self.sources if source.name not in self._read]
+        young = [name for name in self._failing if SOURCE_SCOPE + name not in signals]
+        untold = [SOURCE_SCOPE + name for name in (*unread, *young)]
+        scopes = [SOURCE_SCOPE + source.name for source in self.sources]
+        return Reading("sources", scopes, signals, untold=untold)
+
+
+def unreadable_signal(name: str, failure: str) -> Signal:
+    """What is told of a source that cannot be read."""
+    return Signal(
+        severity="critical",
+        title=f"`k2 watch` cannot read {name.replace('-', ' ')}",
+        text=failure,
+        what_to_do="Until it can, nothing that this source tells of is noticed, and none of its incidents is resolved. "
+        "`k2 doctor` tries every address.",
+        runbook="source",
+    )

@@ -1,0 +1,90 @@
+"""Whom to tell: addresses of K2_ALERT_URLS, and sending to one through Apprise."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import apprise
+
+from k2_dagster.alerts.messages import Message
+from k2_dagster.alerts.signals import RANKS, Severity
+from k2_dagster.errors import AlertUndelivered, ConfigurationError
+from k2_dagster.observability.masking import mask
+
+# Connecting and answering take four seconds each in Apprise, a mail server's greeting fifteen.
+SEND_TIMEOUT_SECONDS = 20.0
+# Of what a service said, for the record.
+REASON_CHARACTERS = 300
+FINGERPRINT_BYTES = 4
+EXAMPLE = "slack://TOKENS, or error=mailtos://USER:PASSWORD@HOST?to=ON_CALL for errors and worse"
+
+_TYPES: dict[str, apprise.NotifyType] = {
+    "warning": apprise.NotifyType.WARNING,
+    "error": apprise.NotifyType.FAILURE,
+    "critical": apprise.NotifyType.FAILURE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One address. `name` tells it from others without a secret, and stays the same while the address does.
+
+    What is below `least` is not sent to it.
+    """
+
+    name: str
+    least: Severity
+    url: str = field(repr=False)
+
+    def wants(self, severity: Severity) -> bool:
+        """Whether incidents of this severity go there."""
+        return RANKS[severity] >= RANKS[self.least]
+
+
+def parse_targets(text: str) -> list[Target]:
+    """The targets of `[SEVERITY=]URL`, separated by white space; each once.
+
+    Raises ConfigurationError that says which address is wrong, without showing it.
+    """
+    found = [_parse(number, word) for number, word in enumerate(text.split(), start=1)]
+    return list({one.name: one for one in found}.values())
+
+
+def send(target: Target, message: Message) -> None:
+    """Deliver once. Raises AlertUndelivered with what the service said."""
+    service = _service(target.url)
+    kind = apprise.NotifyType.SUCCESS if message.transition == "resolved" else _TYPES[message.severity]
+    result = service.notify(
+        body=message.body,
+        title=message.title,
+        notify_type=kind,
+        body_format=apprise.NotifyFormat.TEXT,
+        timeout=SEND_TIMEOUT_SECONDS,
+    )
+    if not result:
+        said = "; ".join(str(entry.message) for entry in result.logs()) or f"no answer ({result.status.name})"
+        raise AlertUndelivered(f"{target.name} did not take it: {mask(said)[:REASON_CHARACTERS]}", target=target.name)
+
+
+def _parse(number: int, word: str) -> Target:
+    least: Severity = "warning"
+    given, separator, rest = word.partition("=")
+    url = word
+    for severity in ("warning", "error", "critical"):
+        if separator and given.lower() == severity:
+            least, url = severity, rest
+    if not _service(url):
+        raise ConfigurationError(
+            f"K2_ALERT_URLS: address {number} is not one that Apprise takes",
+            advice=f"valid: {EXAMPLE}; the Apprise documentation lists every service",
+        )
+    scheme = url.partition("://")[0].lower()
+    digest = hashlib.blake2b(url.encode(), digest_size=FINGERPRINT_BYTES).hexdigest()
+    return Target(f"{scheme}-{digest}", least, url)
+
+
+def _service(url: str) -> apprise.Apprise:
+    """Empty when the address is not valid. Nothing is kept on disk, and nothing is asked of the network yet."""
+    asset = apprise.AppriseAsset(async_mode=False, app_id="K2", app_desc="K2", storage_mode="memory")
+    service = apprise.Apprise(asset=asset)
+    service.add(url)
+    return service

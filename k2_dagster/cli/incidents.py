@@ -1,0 +1,59 @@
+"""`k2 incidents`: what is wrong, what was, and who has been told."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from k2_dagster.alerts.listing import list_incidents, retry_deliveries, show_incident
+from k2_dagster.cli.common import emit, emit_one, json_option, settings
+from k2_dagster.state.database import Database
+from k2_dagster.watch.composition import links_of
+
+COLUMNS = (
+    *("severity", "key", "title", "opened_at", "resolved_at", "occurrences", "waiting", "undelivered", "problem"),
+)
+# Lines of a listing.
+DEFAULT_LIMIT = 200
+
+
+@click.group()
+def incidents() -> None:
+    """Incidents that `k2 watch` has found, and their delivery."""
+
+
+@incidents.command("list")
+@click.option("--all", "everything", is_flag=True, help="Also those that are resolved and told, the newest first.")
+@click.option("--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="Most lines.")
+@json_option
+def list_(everything: bool, limit: int, as_json: bool) -> None:
+    """Open incidents, the worst first, and those of which something could not be delivered yet."""
+    with _database() as database:
+        emit(list_incidents(database, everything=everything, limit=limit), as_json, columns=COLUMNS)
+
+
+@incidents.command()
+@click.argument("key")
+@json_option
+def show(key: str, as_json: bool) -> None:
+    """Show one incident whole: text, what to do, links, and what was told to whom."""
+    with _database() as database:
+        emit_one(show_incident(database, key, links_of(settings())), as_json)
+
+
+@incidents.command()
+@click.argument("key", required=False)
+@json_option
+def retry(key: str | None, as_json: bool) -> None:
+    """Have `k2 watch` try again at once what is not delivered, also what it gave up: of one incident, or of all."""
+    with _database() as database:
+        emit_one({"deliveries": retry_deliveries(database, key)}, as_json)
+
+
+@contextmanager
+def _database() -> Iterator[Database]:
+    database = Database(settings())
+    try:
+        yield database
+    finally:
+        database.close()
