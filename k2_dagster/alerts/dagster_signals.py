@@ -34,8 +34,8 @@ def daemon_reading(heartbeats: Sequence[Heartbeat], sensors: Sequence[Sensor], a
     daemon is known to live: before it has had time to tick, old ticks say nothing."""
     stale = {one.daemon: one for one in heartbeats if one.age_seconds > DAEMON_STALE_SECONDS}
     signals: dict[str, Signal] = {}
-    if heartbeats and len(stale) == len(heartbeats):
-        signals[ALL_DAEMONS] = _all_dead(min(one.age_seconds for one in heartbeats))
+    if len(stale) == len(heartbeats):
+        signals[ALL_DAEMONS] = _all_dead(heartbeats)
         return Reading(DAEMONS, DAEMON_SCOPES, signals, untold=("sensor/", "code-server/", *_daemons(stale)))
     signals |= {f"daemon/{name}": _dead(one) for name, one in stale.items()}
     if SENSOR_DAEMON in stale or alive_seconds < SETTLE_SECONDS:
@@ -77,12 +77,15 @@ def _daemons(stale: dict[str, Heartbeat]) -> tuple[str, ...]:
     return tuple(f"daemon/{name}" for name in stale)
 
 
-def _all_dead(age_seconds: float) -> Signal:
+def _all_dead(heartbeats: Sequence[Heartbeat]) -> Signal:
+    since = "It has never run here."
+    if heartbeats:
+        age = duration(min(one.age_seconds for one in heartbeats))
+        since = f"None of its threads has given a sign of life for {age}."
     return Signal(
         "critical",
         "Dagster's daemon is dead",
-        f"None of its threads has given a sign of life for {duration(age_seconds)}. Nothing is drained by runs, "
-        "checked or retried; `k2 ingest` processes go on.",
+        f"{since} Nothing is drained by runs, checked or retried; `k2 ingest` processes go on.",
         "Start the daemon again, and look at the end of its log for why it ended.",
         "daemon",
     )

@@ -43,7 +43,9 @@ class Links:
         if not base:
             return ""
         if signal.asset and signal.partition:
-            return f"{base}/assets/{quote(signal.asset)}?view=checks&partition={quote(signal.partition)}"
+            # of two dimensions, Dagster's keys have the one first whose name is first: day, exchange
+            stored = "|".join(reversed(signal.partition.split("|")))
+            return f"{base}/assets/{quote(signal.asset)}?view=partitions&partition={quote(stored)}"
         if signal.run_id:
             return f"{base}/runs/{quote(signal.run_id)}"
         pages = {"daemon": "deployment/daemons", "code-server": "deployment/locations", "sensor": "automation"}

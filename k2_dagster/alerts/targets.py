@@ -1,6 +1,7 @@
 """Whom to tell: addresses of K2_ALERT_URLS, and sending to one through Apprise."""
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 
 import apprise
@@ -16,6 +17,7 @@ SEND_TIMEOUT_SECONDS = 20.0
 REASON_CHARACTERS = 300
 FINGERPRINT_BYTES = 4
 EXAMPLE = "slack://TOKENS, or error=mailtos://USER:PASSWORD@HOST?to=ON_CALL for errors and worse"
+_ADDRESS = re.compile(r"(?:(?P<least>warning|error|critical)=)?(?P<url>(?P<scheme>[A-Za-z][\w+-]*)://.+)")
 
 _TYPES: dict[str, apprise.NotifyType] = {
     "warning": apprise.NotifyType.WARNING,
@@ -66,20 +68,15 @@ def send(target: Target, message: Message) -> None:
 
 
 def _parse(number: int, word: str) -> Target:
-    least: Severity = "warning"
-    given, separator, rest = word.partition("=")
-    url = word
-    for severity in ("warning", "error", "critical"):
-        if separator and given.lower() == severity:
-            least, url = severity, rest
-    if not _service(url):
+    found = _ADDRESS.match(word)
+    if found is None or not _service(found["url"]):
         raise ConfigurationError(
             f"K2_ALERT_URLS: address {number} is not one that Apprise takes",
             advice=f"valid: {EXAMPLE}; the Apprise documentation lists every service",
         )
-    scheme = url.partition("://")[0].lower()
-    digest = hashlib.blake2b(url.encode(), digest_size=FINGERPRINT_BYTES).hexdigest()
-    return Target(f"{scheme}-{digest}", least, url)
+    digest = hashlib.blake2b(found["url"].encode(), digest_size=FINGERPRINT_BYTES).hexdigest()
+    least: Severity = found["least"] or "warning"  # type: ignore[assignment]
+    return Target(f"{found['scheme'].lower()}-{digest}", least, found["url"])
 
 
 def _service(url: str) -> apprise.Apprise:

@@ -1,0 +1,85 @@
+"""Receivers and signals for the tests of alerts."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from k2_dagster.alerts.messages import Links
+from k2_dagster.alerts.signals import Reading, Severity, Signal
+
+LINKS = Links("http://dagster.example:3000", "https://docs.example")
+
+
+def signal(severity: Severity = "error", text: str = "it broke") -> Signal:
+    """One that says where it is."""
+    return Signal(severity, "Something broke", text, "Mend it.", "run", run_id="r1")
+
+
+def reading(*, untold: tuple[str, ...] = (), **signals: Signal) -> Reading:
+    """Of the source `test`, which tells about the keys `test/...`."""
+    return Reading("test", ("test/",), {f"test/{name}": one for name, one in signals.items()}, untold)
+
+
+@dataclass
+class Receiver:
+    """A webhook that keeps what it got. `status` is its answer; `meet` is called with each request before that."""
+
+    url: str = ""
+    got: list[dict[str, Any]] = field(default_factory=list)
+    status: int = 200
+    meet: Callable[[dict[str, Any]], None] = lambda _: None
+    beats: int = 0
+
+    @property
+    def identities(self) -> list[str]:
+        """`KEY#NUMBER` of each message, in order."""
+        return [one["message"].rsplit("Incident: ", 1)[1] for one in self.got]
+
+    @property
+    def titles(self) -> list[str]:
+        """In order."""
+        return [str(one["title"]) for one in self.got]
+
+
+@contextmanager
+def receiving(port: int = 0) -> Iterator[Receiver]:
+    """A receiver on loopback; the port is free to choose."""
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            receiver.meet(document)
+            if receiver.status == 200:
+                receiver.got.append(document)
+            self._answer()
+
+        def do_GET(self) -> None:
+            receiver.beats += receiver.status == 200
+            self._answer()
+
+        def _answer(self) -> None:
+            try:
+                self.send_response(receiver.status)
+                self.end_headers()
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # whoever sent it was killed
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    receiver.url = f"json://127.0.0.1:{server.server_port}/"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
