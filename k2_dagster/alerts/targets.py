@@ -1,6 +1,7 @@
 """Whom to tell: addresses of K2_ALERT_URLS, and sending to one through Apprise."""
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass, field
 
@@ -18,6 +19,10 @@ REASON_CHARACTERS = 300
 FINGERPRINT_BYTES = 4
 EXAMPLE = "slack://TOKENS, or error=mailtos://USER:PASSWORD@HOST?to=ON_CALL for errors and worse"
 _ADDRESS = re.compile(r"(?:(?P<least>warning|error|critical)=)?(?P<url>(?P<scheme>[A-Za-z][\w+-]*)://.+)")
+
+# Apprise logs addresses whole when they are wrong. What it says of a delivery comes with its result.
+logging.getLogger("apprise").propagate = False
+logging.getLogger("apprise").addHandler(logging.NullHandler())
 
 _TYPES: dict[str, apprise.NotifyType] = {
     "warning": apprise.NotifyType.WARNING,

@@ -19,19 +19,22 @@ def signal(severity: Severity = "error", text: str = "it broke") -> Signal:
     return Signal(severity, "Something broke", text, "Mend it.", "run", run_id="r1")
 
 
-def reading(*, untold: tuple[str, ...] = (), **signals: Signal) -> Reading:
+def reading(**signals: Signal) -> Reading:
     """Of the source `test`, which tells about the keys `test/...`."""
-    return Reading("test", ("test/",), {f"test/{name}": one for name, one in signals.items()}, untold)
+    return Reading("test", ("test/",), {f"test/{name}": one for name, one in signals.items()})
 
 
 @dataclass
 class Receiver:
-    """A webhook that keeps what it got. `status` is its answer; `meet` is called with each request before that."""
+    """A webhook that keeps what it got. `status` is its answer (with `refuses`, 503 to messages and not to heartbeats);
+    `meet` is called with each message before it is kept and answered.
+    """
 
     url: str = ""
     got: list[dict[str, Any]] = field(default_factory=list)
     status: int = 200
     meet: Callable[[dict[str, Any]], None] = lambda _: None
+    refuses: bool = False
     beats: int = 0
 
     @property
@@ -54,17 +57,18 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
         def do_POST(self) -> None:
             document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             receiver.meet(document)
-            if receiver.status == 200:
+            took = receiver.status == 200 and not receiver.refuses
+            if took:
                 receiver.got.append(document)
-            self._answer()
+            self._answer(200 if took else 503 if receiver.refuses else receiver.status)
 
         def do_GET(self) -> None:
             receiver.beats += receiver.status == 200
-            self._answer()
+            self._answer(receiver.status)
 
-        def _answer(self) -> None:
+        def _answer(self, status: int) -> None:
             try:
-                self.send_response(receiver.status)
+                self.send_response(status)
                 self.end_headers()
             except (BrokenPipeError, ConnectionResetError):
                 pass  # whoever sent it was killed

@@ -84,7 +84,7 @@ def test_old_ticks_say_nothing_of_a_daemon_that_has_just_come_back() -> None:
     assert found.tells(ALL_DAEMONS)
 
 
-@given(st.fixed_dictionaries({name: ages for name in NAMES}), st.lists(st.tuples(ages, st.booleans()), max_size=3))
+@given(st.fixed_dictionaries(dict.fromkeys(NAMES, ages)), st.lists(st.tuples(ages, st.booleans()), max_size=3))
 def test_every_signal_is_one_that_the_reading_tells(at: dict[str, float], given_: list[tuple[float, bool]]) -> None:
     sensors = [sensor(f"s{number}", good, stopped=off) for number, (good, off) in enumerate(given_)]
     found = daemon_reading(beats(**at), sensors, OLD)
@@ -93,7 +93,7 @@ def test_every_signal_is_one_that_the_reading_tells(at: dict[str, float], given_
     assert (ALL_DAEMONS in found.signals) == (stale == set(NAMES))
     if "SENSOR" in at and at["SENSOR"] <= DAEMON_STALE_SECONDS:
         bad = [one for one in sensors if not one.stopped and one.good_age_seconds > SENSOR_STALE_SECONDS]
-        assert bool(bad) == any(key == CODE_SERVER or found.signals[key].severity == "error" and "sensor/" in key
+        assert bool(bad) == any(key == CODE_SERVER or (found.signals[key].severity == "error" and "sensor/" in key)
                                 for key in found.signals)  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import create_engine, text, update
 
 from k2_dagster.alerts import dagster_signals, dagster_storage
@@ -70,9 +71,7 @@ def test_keys_of_partitions_begin_with_the_exchange() -> None:
 def test_a_storage_that_is_not_laid_out_or_not_there(settings: Settings, storage: DagsterStorage) -> None:
     with pytest.raises(NotInitialized, match="Dagster has not laid out"):
         storage.heartbeats()
-    away = settings.model_copy(
-        update={"dagster_uri": type(settings.catalog_uri)("postgresql+psycopg2://x@127.0.0.1:1/x")}
-    )
+    away = settings.model_copy(update={"dagster_uri": SecretStr("postgresql+psycopg2://x@127.0.0.1:1/x")})
     with closing(opened(away)) as gone, pytest.raises(DatabaseUnavailable, match="Dagster's storage"):
         gone.failed_checks()
 

@@ -1,6 +1,7 @@
 """What incidents become of signals, whatever the signals do."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -20,7 +21,9 @@ signals = st.dictionaries(
 )
 looks = st.one_of(
     signals.map(lambda found: reading(**found)),
-    st.tuples(signals, st.sampled_from(NAMES)).map(lambda pair: reading(untold=(f"test/{pair[1]}",), **pair[0])),
+    st.tuples(signals, st.sampled_from(NAMES)).map(
+        lambda pair: replace(reading(**pair[0]), untold=(f"test/{pair[1]}",))
+    ),
     st.just(unreadable("test", ("test/",), "away")),
 )
 steps = st.lists(st.tuples(st.floats(0.1, 2 * HOLD_SECONDS), looks), max_size=25)
@@ -98,9 +101,9 @@ def test_a_signal_that_flaps_within_the_hold_is_told_once(series: list[tuple[boo
     history = History()
     absent = 0.0
     history.look(reading(a=signal()))
-    for there, seconds in series:
+    for wanted, seconds in series:
         # two absent looks in a row may be longer than the hold together
-        there = there or absent + seconds >= HOLD_SECONDS
+        there = wanted or absent + seconds >= HOLD_SECONDS
         absent = 0.0 if there else absent + seconds
         history.look(reading(a=signal()) if there else reading(), seconds)
     assert history.transitions("test/a") == ["opened"]

@@ -1,5 +1,6 @@
 """Addresses, and sending to real local servers: a webhook and a mail server."""
 
+from asyncio import Server
 from collections.abc import Iterator
 from email import message_from_bytes
 from email.message import Message as Mail
@@ -61,7 +62,7 @@ def test_a_refusal_is_an_error_with_what_was_said(status: int) -> None:
 def test_nobody_there_is_an_error() -> None:
     with receiving() as receiver:
         pass
-    with pytest.raises(AlertUndelivered, match="t did not take it: .*onnection"):
+    with pytest.raises(AlertUndelivered, match=r"t did not take it: .*onnection"):
         send(Target("t", "warning", receiver.url), MESSAGE)
 
 
@@ -84,9 +85,9 @@ class MailServer(Controller):
     """On a port of the system's choosing, which the base class would not find again."""
 
     def _trigger_server(self) -> None:
-        assert self.server is not None
+        assert isinstance(self.server, Server)
         self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
+        super()._trigger_server()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
