@@ -169,15 +169,12 @@ class Settings(BaseSettings):
         60.0, description="How often it is called", json_schema_extra=_unit("seconds")
     )
     dagster_url: str | None = Field(
-        None,
-        pattern=r"^https?://.",
-        description="Address of Dagster's web server as people reach it: incidents link to it",
+        None, pattern=r"^https?://.", description="Dagster's web server as people reach it: incidents link to it"
     )
     documentation_url: str = Field(
         "https://github.com/k2-dagster/k2/blob/main/docs",
-        description="Where the documentation is: failed checks in Dagster link to their runbook pages below it",
+        description="Where the documentation is: failed checks and incidents link to their runbook pages below it",
     )
-
     log_level: Level = Field("INFO", description="Lowest level that is logged")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written (standard error)")
 

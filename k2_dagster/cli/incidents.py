@@ -6,15 +6,20 @@ from contextlib import contextmanager
 import click
 
 from k2_dagster.alerts.listing import list_incidents, retry_deliveries, show_incident
+from k2_dagster.alerts.messages import Message, identity
+from k2_dagster.alerts.targets import EXAMPLE, Target, send
 from k2_dagster.cli.common import emit, emit_one, json_option, settings
+from k2_dagster.cli.exits import FINDING
+from k2_dagster.errors import AlertUndelivered, ConfigurationError
 from k2_dagster.state.database import Database
-from k2_dagster.watch.composition import links_of
+from k2_dagster.watch.composition import links_of, targets_of
 
 COLUMNS = (
     *("severity", "key", "title", "opened_at", "resolved_at", "occurrences", "waiting", "undelivered", "problem"),
 )
 # Lines of a listing.
 DEFAULT_LIMIT = 200
+TAKEN = "taken"
 
 
 @click.group()
@@ -48,6 +53,32 @@ def retry(key: str | None, as_json: bool) -> None:
     """Have `k2 watch` try again at once what is not delivered, also what it gave up: of one incident, or of all."""
     with _database() as database:
         emit_one({"deliveries": retry_deliveries(database, key)}, as_json)
+
+
+@incidents.command("test")
+@json_option
+@click.pass_context
+def test_(context: click.Context, as_json: bool) -> None:
+    """Send a test message to every address of K2_ALERT_URLS. Exits with 1 when one is not taken."""
+    targets = targets_of(settings())
+    if not targets:
+        raise ConfigurationError("K2_ALERT_URLS is not set", advice=f"valid: {EXAMPLE}")
+    rows = [{"target": one.name, "from": one.least, "answer": _try(one)} for one in targets]
+    emit(rows, as_json)
+    if any(row["answer"] != TAKEN for row in rows):
+        context.exit(FINDING)
+
+
+def _try(target: Target) -> str:
+    title, body = (
+        "[test] K2 can tell you of incidents",
+        f"`k2 incidents test` was called.\nIncident: {identity('test', 0)}",
+    )
+    try:
+        send(target, Message("test", 0, "opened", "warning", title, body))
+    except AlertUndelivered as error:
+        return error.message
+    return TAKEN
 
 
 @contextmanager

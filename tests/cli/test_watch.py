@@ -262,6 +262,16 @@ def test_a_wrong_address_ends_it_before_the_first_round(
     assert "swordfish" not in done.stderr + done.stdout
 
 
+def test_a_test_message_goes_to_every_address(receiver: Receiver, run: Callable[..., Result]) -> None:
+    done = run("incidents", "test", "--json")
+    assert (done.exit_code, receiver.identities) == (0, ["test#0"])
+    assert json.loads(done.stdout)[0]["answer"] == "taken"
+    receiver.status = 403
+    refused = run("incidents", "test")
+    assert refused.exit_code == 1
+    assert "error=403" in refused.stdout
+
+
 def test_without_the_control_schema_it_says_so(run: Callable[..., Result]) -> None:
     done = run("watch")
     assert (done.exit_code, "k2 init" in done.stderr) == (4, True)
