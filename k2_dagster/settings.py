@@ -17,12 +17,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from k2_dagster.addresses import database_uri, folder_warehouse, warehouse_root
 from k2_dagster.errors import ConfigurationError
+from k2_dagster.fields import type_text
 from k2_dagster.sources import (
     ENVIRONMENT,
     PREFIX,
     STACK_FILE,
     Gathered,
-    annotation_text,
     environment_name,
     gather,
     refusal,
@@ -225,26 +225,6 @@ def mixed_addresses(environment: Mapping[str, str] | None = None) -> str:
     return gather_settings(environment).mixture
 
 
-def type_text(field: FieldInfo) -> str:
-    """The type in words: `integer`, `plain | native`, `text or unset`."""
-    return annotation_text(field.annotation)
-
-
-def unit_text(field: FieldInfo) -> str:
-    """The unit, if the setting has one."""
-    return str(_extra(field).get("unit", ""))
-
-
-def default_text(field: FieldInfo) -> str:
-    """The default as it would be written; empty for none."""
-    if field.default_factory is not None:
-        return str(_extra(field)["default"])
-    default = field.default
-    if isinstance(default, SecretStr):
-        return str(default.get_secret_value())
-    return "" if default is None else str(default)
-
-
 def as_environment(settings: Settings) -> dict[str, str]:
     """The settings as environment variables, secrets in clear: for a child process of ours, never for printing."""
     out = {}
@@ -295,10 +275,6 @@ def _explained(error: ValidationError) -> Iterator[tuple[str, str]]:
         field = Settings.model_fields[name]
         shown = "***" if "secret" in type_text(field) else repr(item["input"])
         yield name, f"{environment_name(name)} was {shown}: {item['msg'].removeprefix('Value error, ')}"
-
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 def _is_optional(field: FieldInfo) -> bool:

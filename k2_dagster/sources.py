@@ -9,10 +9,6 @@ import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
-
-from pydantic import SecretStr
 
 from k2_dagster.errors import ConfigurationError
 
@@ -120,18 +116,3 @@ def _hint(key: str, known: Collection[str]) -> str:
 def _names(fields: Collection[str]) -> str:
     verb = "comes" if len(fields) == 1 else "come"
     return f"{', '.join(map(environment_name, fields))} {verb}"
-
-
-_TYPE_NAMES: dict[Any, str] = {int: "integer", float: "number", str: "text", Path: "path", SecretStr: "secret"}
-
-
-def annotation_text(annotation: Any) -> str:
-    """A type in words: `integer`, `plain | native`, `text or unset`."""
-    if get_origin(annotation) is Annotated:
-        return annotation_text(get_args(annotation)[0])
-    if get_origin(annotation) is Literal:
-        return " | ".join(get_args(annotation))
-    if annotation in _TYPE_NAMES:
-        return _TYPE_NAMES[annotation]
-    members = [one for one in get_args(annotation) if one is not NoneType]
-    return f"{annotation_text(members[0])} or unset"

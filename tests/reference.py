@@ -13,8 +13,9 @@ import click
 from k2_dagster import errors
 from k2_dagster.cli import COMMANDS, load
 from k2_dagster.cli.exits import MEANINGS
+from k2_dagster.fields import default_text, type_text, unit_text
 from k2_dagster.schemas.quarantine import REASONS
-from k2_dagster.settings import Settings, default_text, environment_name, type_text, unit_text
+from k2_dagster.settings import Settings, environment_name
 
 REPOSITORY = Path(__file__).parent.parent
 REFERENCE = REPOSITORY / "docs/reference.md"

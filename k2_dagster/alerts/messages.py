@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from k2_dagster.alerts.judge import Incident, Transition
 from k2_dagster.alerts.signals import Severity
+from k2_dagster.observability.masking import mask
 
 # Services cut or refuse long messages; the smallest limit of those in wide use is about this (Discord, Telegram).
 TEXT_CHARACTERS = 1_200
@@ -66,7 +67,7 @@ def message(incident: Incident, transition: Transition, links: Links, now: datet
     """What is told of an incident that has just made this transition."""
     signal = incident.signal
     number = incident.transitions
-    lines = [signal.text[:TEXT_CHARACTERS]]
+    lines = [mask(signal.text)[:TEXT_CHARACTERS]]
     if transition == "resolved":
         lines = [f"It was: {lines[0]}", f"Open from {_time(incident.opened_at)} to {_time(now)}."]
     else:

@@ -44,6 +44,9 @@ class Sources:
             reading = source.read()
         except K2Error as error:
             reading = unreadable(source.name, source.scopes, error.message.splitlines()[0])
+        except Exception as error:
+            logger.exception("mistake in a source", extra={"source": source.name})
+            reading = unreadable(source.name, source.scopes, f"a mistake of K2's, see its log: {type(error).__name__}")
         if reading.failure:
             if source.name not in self._failing:
                 logger.warning("source could not be read", extra={"source": source.name, "problem": reading.failure})

@@ -10,8 +10,9 @@ from pydantic import SecretStr
 
 from k2_dagster.cli.common import emit, json_option
 from k2_dagster.cli.exits import TERMINAL
+from k2_dagster.fields import default_text, type_text, unit_text
 from k2_dagster.observability.masking import masked
-from k2_dagster.settings import Settings, default_text, gather_settings, type_text, unit_text, validate
+from k2_dagster.settings import Settings, gather_settings, validate
 from k2_dagster.sources import DEFAULT, Gathered, environment_name, refusal
 
 UNKNOWN = "unknown"

@@ -62,6 +62,19 @@ def test_one_that_cannot_be_read_is_an_incident_after_the_grace(told: Told) -> N
     assert (well.signals, well.tells("source/test")) == ({}, True)
 
 
+def test_a_mistake_in_one_source_is_told_and_keeps_no_other_from_being_read(
+    told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> Reading:
+        raise KeyError("x")
+
+    sources = Sources([Source("broken", ("b/",), broken), Source("test", ("test/",), told.read)], grace_seconds=60)
+    first, second, _ = sources.readings(0)
+    assert (first.failure, second.tells("test/a")) == ("a mistake of K2's, see its log: KeyError", True)
+    assert "Traceback" in caplog.text
+    assert "source/broken" in sources.readings(60)[-1].signals
+
+
 def test_a_reading_that_failed_in_part_tells_the_rest(told: Told) -> None:
     told.found = Reading("test", ("test/",), {"test/a": signal()}, ("test/b",), "half of it is away")
     sources = watched(told)
