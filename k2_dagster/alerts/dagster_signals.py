@@ -66,7 +66,7 @@ def run_reading(failures: Sequence[FailedRun]) -> Reading:
     signals, untold = {}, []
     for one in failures:
         key = f"run/{one.job}/{one.place}" if one.place else f"run/{one.job}"
-        if one.later in ("", "FAILURE", "CANCELED"):
+        if not one.later:
             signals[key] = _failed_run(one)
         elif one.later != "SUCCESS":
             untold.append(key)

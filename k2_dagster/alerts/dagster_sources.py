@@ -21,9 +21,10 @@ from k2_dagster.alerts.dagster_storage import DagsterStorage, Heartbeat
 from k2_dagster.alerts.signals import Reading
 from k2_dagster.alerts.sources import Source
 
-# Evaluations and runs come a few times a minute.
-CHECKS_INTERVAL_SECONDS = 10.0
-RUNS_INTERVAL_SECONDS = 5.0
+# Evaluations and runs come a few times a minute. With months of history and failures everywhere, each of these looks
+# costs PostgreSQL half a second.
+CHECKS_INTERVAL_SECONDS = 15.0
+RUNS_INTERVAL_SECONDS = 15.0
 
 
 def dagster_sources(storage: DagsterStorage, *, settled: bool = False) -> list[Source]:

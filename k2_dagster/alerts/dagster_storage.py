@@ -50,8 +50,16 @@ _SENSORS = text("""
                AND job_ticks.status IN ('SUCCESS', 'SKIPPED') ORDER BY timestamp DESC LIMIT 1)) AS good_age
     FROM instigators WHERE instigator_type = 'SENSOR'
 """)
-# The newest failed run of each job and exchange, and how the runs after it went.
-_FAILED_RUNS = text("""
+# Runs after a failed one, of its job, exchange and partition.
+_NEWER = """
+    SELECT newer.status FROM runs newer
+    LEFT JOIN run_tags stream ON stream.run_id = newer.run_id AND stream.key = :tag
+    WHERE newer.pipeline_name = failed.job AND newer.id > failed.id
+      AND stream.value IS NOT DISTINCT FROM failed.exchange AND newer.partition IS NOT DISTINCT FROM failed.partition
+"""
+# The newest failed run of each job and exchange, and how it went on. With a success, which mostly comes soon after the
+# failure, it is found by going forward from there: hundreds of thousands of runs may have followed since.
+_FAILED_RUNS = text(f"""
     WITH failed AS (
         SELECT DISTINCT ON (runs.pipeline_name, stream.value, runs.partition)
                runs.id, runs.run_id, runs.pipeline_name AS job, stream.value AS exchange, runs.partition
@@ -61,24 +69,26 @@ _FAILED_RUNS = text("""
         ORDER BY runs.pipeline_name, stream.value, runs.partition, runs.id DESC
         LIMIT :most
     )
-    SELECT failed.*, later.status AS later,
+    SELECT failed.*,
+           ({_NEWER} AND newer.status = 'SUCCESS' ORDER BY newer.id LIMIT 1) AS success,
+           ({_NEWER} AND newer.status IN ('NOT_STARTED', 'QUEUED', 'STARTING', 'STARTED', 'CANCELING')
+            LIMIT 1) AS under_way,
            (SELECT event FROM event_logs WHERE event_logs.run_id = failed.run_id
-              AND dagster_event_type IN ('STEP_FAILURE', 'PIPELINE_FAILURE', 'RUN_FAILURE')
+            AND dagster_event_type IN ('STEP_FAILURE', 'PIPELINE_FAILURE', 'RUN_FAILURE')
             ORDER BY id LIMIT 1) AS event
-    FROM failed LEFT JOIN LATERAL (
-        SELECT newer.status FROM runs newer
-        LEFT JOIN run_tags stream ON stream.run_id = newer.run_id AND stream.key = :tag
-        WHERE newer.pipeline_name = failed.job AND newer.id > failed.id
-          AND stream.value IS NOT DISTINCT FROM failed.exchange
-          AND newer.partition IS NOT DISTINCT FROM failed.partition
-        ORDER BY newer.status = 'SUCCESS' DESC, newer.id DESC LIMIT 1
-    ) later ON true
+    FROM failed
 """)
 _STANDING = text("SELECT key, value FROM kvs WHERE key LIKE :prefix")
-_NEWEST_EVALUATION = text("""
-    SELECT run_id, execution_status AS status, evaluation_event AS event FROM asset_check_executions
-    WHERE asset_key = :asset AND check_name = :check AND partition = :partition AND execution_status <> 'PLANNED'
-    ORDER BY id DESC LIMIT 1
+# Of one check, by the index on asset and check; ordering by id alone would make it walk through the whole table.
+_NEWEST_EVALUATIONS = text("""
+    SELECT partition, run_id, evaluation_event AS event FROM asset_check_executions
+    WHERE execution_status = 'FAILED' AND id IN (
+        SELECT max(id) FROM asset_check_executions
+        WHERE asset_key = :asset AND check_name = :check AND partition = ANY(:partitions)
+          AND execution_status <> 'PLANNED'
+        GROUP BY partition
+    )
+    ORDER BY partition
 """)
 
 
@@ -103,8 +113,8 @@ class Sensor:
 
 @dataclass(frozen=True, slots=True)
 class FailedRun:
-    """The newest failed run of a job and exchange (or partition). `later` is the status of a run after it: SUCCESS if
-    one went well, else that of the newest; empty when there is none."""
+    """The newest failed run of a job and exchange (or partition). `later` is SUCCESS if a run after it went well, else
+    the status of one that is under way; empty when there is none."""
 
     run_id: str
     job: str
@@ -157,7 +167,13 @@ class DagsterStorage:
         with self._connection() as connection:
             rows = connection.execute(_FAILED_RUNS, given).all()
         return [
-            FailedRun(row.run_id, row.job, row.exchange or key_of(row.partition), _message(row.event), row.later or "")
+            FailedRun(
+                run_id=row.run_id,
+                job=row.job,
+                place=row.exchange or key_of(row.partition),
+                message=_message(row.event),
+                later=row.success or row.under_way or "",
+            )
             for row in rows
         ]
 
@@ -169,12 +185,10 @@ class DagsterStorage:
                 row.key.removeprefix(STANDING_KEY): json.loads(row.value)
                 for row in connection.execute(_STANDING, {"prefix": f"{STANDING_KEY}%"})
             }
-            for table, check, partition in _noted(notes):
-                # keys of two dimensions are stored with the dimensions sorted by name: day, exchange
-                given = {"asset": json.dumps([table]), "check": check, "partition": partition}
-                row = connection.execute(_NEWEST_EVALUATION, given).one_or_none()
-                if row is not None and row.status == "FAILED":
-                    found.append(_check(table, check, partition, row.run_id, json.loads(row.event)))
+            for table, check, partitions in _noted(notes):
+                given = {"asset": json.dumps([table]), "check": check, "partitions": partitions}
+                rows = connection.execute(_NEWEST_EVALUATIONS, given).all()
+                found += [_check(table, check, row.partition, row.run_id, json.loads(row.event)) for row in rows]
         return found
 
     @contextmanager
@@ -203,11 +217,12 @@ def key_of(partition: str | None) -> str:
     return f"{parts[1]}|{parts[0]}" if len(parts) == 2 else parts[0]
 
 
-def _noted(notes: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Iterator[tuple[str, str, str]]:
+def _noted(notes: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Iterator[tuple[str, str, list[str]]]:
+    """(table, check, partitions) with a failure on record."""
     for table, checks in sorted(notes.items()):
         for check, partitions in sorted(checks.items()):
-            for partition in sorted(partitions):
-                yield table, check, partition
+            if partitions:
+                yield table, check, sorted(partitions)
 
 
 def _sensor(body: Mapping[str, Any], status: str, now: float, good_age: Any) -> Sensor:

@@ -124,7 +124,6 @@ def test_freshness_is_told_as_lag() -> None:
     ("later", "stands", "told"),
     [
         ("", True, True),
-        ("CANCELED", True, True),
         ("SUCCESS", False, True),
         ("QUEUED", False, False),
         ("STARTED", False, False),
