@@ -10,6 +10,7 @@ has sent it and nobody knows: it is sent again, with the same identity in its te
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ LONGEST_WAIT_SECONDS = 600.0
 MOST_ATTEMPTS = 600
 # A round must end, so that the next look comes; a storm of incidents takes a few rounds.
 DELIVERIES_PER_ROUND = 50
+# And however slowly a service takes them. Below the time after which a leader counts as hung (rounds.py).
+ROUND_SECONDS = 60.0
 # Each holds a connection while it sends; the pool has ten for everything.
 PARALLEL_TARGETS = 4
 
@@ -78,7 +81,8 @@ class Deliverer:
     def _to(self, target: Target) -> tuple[int, int]:
         """Sent and failed. A failure ends the target's round."""
         passed = 0
-        while passed < DELIVERIES_PER_ROUND and not self._stop.is_set():
+        deadline = time.monotonic() + ROUND_SECONDS
+        while passed < DELIVERIES_PER_ROUND and time.monotonic() < deadline and not self._stop.is_set():
             went_well = self._next(target)
             if went_well is None:
                 break

@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqlalchemy import text
+
 from k2_dagster.alerts.away import Away
 from k2_dagster.alerts.delivery import Delivered, Deliverer
 from k2_dagster.alerts.heartbeat import Heartbeat
@@ -31,6 +33,9 @@ from k2_dagster.state.locks import try_lock
 logger = logging.getLogger(__name__)
 
 LEADER_LOCK = "k2:watch"
+# A leader that is silent for so long within a round hangs (a stopped process keeps its connections): PostgreSQL takes
+# the lock from it, and the one that stands by leads. Four looks and the deliveries of a round take less.
+LEADER_SILENT_SECONDS = 240
 PRUNE_INTERVAL_SECONDS = 3_600.0
 
 
@@ -86,6 +91,8 @@ class Watch:
         """One round; None when another `k2 watch` leads. Raises DatabaseUnavailable, NotInitialized and
         DatabaseRefused."""
         with self._database.begin() as connection:
+            limit = text("select set_config('idle_in_transaction_session_timeout', :limit, true)")
+            connection.execute(limit, {"limit": f"{LEADER_SILENT_SECONDS}s"})
             if not try_lock(connection, LEADER_LOCK):  # Step 1
                 self._stand_by(True)
                 return None

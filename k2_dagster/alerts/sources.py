@@ -1,6 +1,11 @@
-"""Sources in turns: each is read when it is due, and one that cannot be read for a while is an incident itself."""
+"""Sources in turns: each is read when it is due, and one that cannot be read for a while is an incident itself.
+
+A source is read in a thread of its own, so that one which waits in foreign code (object storage that does not answer)
+keeps nobody else from being read. Until that look has ended it is not asked again.
+"""
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 # A server that is restarted is away for seconds; one that is away for longer hides what a person should know.
 GRACE_SECONDS = 60.0
+# What K2 waits for itself ends sooner (Kafka 15 s, a statement 30 s); beyond that, nobody knows when it ends.
+LOOK_SECONDS = 35.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +36,11 @@ class Sources:
 
     sources: Sequence[Source]
     grace_seconds: float = GRACE_SECONDS
+    look_seconds: float = LOOK_SECONDS
     _due_at: dict[str, float] = field(default_factory=dict)
     _failing: dict[str, tuple[float, str]] = field(default_factory=dict)
     _read: set[str] = field(default_factory=set)
+    _hanging: dict[str, "_Look"] = field(default_factory=dict)
 
     def readings(self, now: float) -> list[Reading]:
         """What the sources that are due tell, and a reading about the sources themselves."""
@@ -41,7 +50,7 @@ class Sources:
     def _one(self, source: Source, now: float) -> Reading:
         self._due_at[source.name] = now + source.interval_seconds
         try:
-            reading = source.read()
+            reading = self._look(source)
         except K2Error as error:
             reading = unreadable(source.name, source.scopes, error.message.splitlines()[0])
         except Exception as error:
@@ -56,6 +65,17 @@ class Sources:
         self._read.add(source.name)
         return reading
 
+    def _look(self, source: Source) -> Reading:
+        look = self._hanging.pop(source.name, None)
+        if look is None:
+            look = _Look(source)
+            look.start()
+            look.join(self.look_seconds)
+        if look.is_alive():
+            self._hanging[source.name] = look
+            return unreadable(source.name, source.scopes, f"it has not answered within {self.look_seconds:g} s")
+        return look.outcome()
+
     def _about_themselves(self, now: float) -> Reading:
         signals = {
             SOURCE_SCOPE + name: unreadable_signal(name, failure)
@@ -68,6 +88,28 @@ class Sources:
         untold = [SOURCE_SCOPE + name for name in (*unread, *young)]
         scopes = [SOURCE_SCOPE + source.name for source in self.sources]
         return Reading("sources", scopes, signals, untold=untold)
+
+
+class _Look(threading.Thread):
+    def __init__(self, source: Source) -> None:
+        super().__init__(name=f"k2-look-{source.name}", daemon=True)
+        self._source = source
+        self._returned: Reading | None = None
+        self._raised: Exception | None = None
+
+    def run(self) -> None:
+        """Read it."""
+        try:
+            self._returned = self._source.read()
+        except Exception as error:  # noqa: BLE001  (raised again where the outcome is asked for)
+            self._raised = error
+
+    def outcome(self) -> Reading:
+        """What was read; raises what reading raised."""
+        if self._raised is not None:
+            raise self._raised
+        assert self._returned is not None
+        return self._returned
 
 
 def unreadable_signal(name: str, failure: str) -> Signal:

@@ -1,5 +1,7 @@
 """Sources in turns, and those that cannot be read."""
 
+import threading
+
 import pytest
 
 from k2_dagster.alerts.signals import Reading
@@ -73,6 +75,29 @@ def test_a_mistake_in_one_source_is_told_and_keeps_no_other_from_being_read(
     assert (first.failure, second.tells("test/a")) == ("a mistake of K2's, see its log: KeyError", True)
     assert "Traceback" in caplog.text
     assert "source/broken" in sources.readings(60)[-1].signals
+
+
+def test_one_that_hangs_keeps_no_other_from_being_read_and_is_asked_once(told: Told) -> None:
+    let_go = threading.Event()
+    looks: list[int] = []
+
+    def hang() -> Reading:
+        looks.append(1)
+        assert let_go.wait(20)
+        return Reading("slow", ("slow/",))
+
+    sources = Sources(
+        [Source("slow", ("slow/",), hang), Source("test", ("test/",), told.read)], grace_seconds=60, look_seconds=0.05
+    )
+    first, second, _ = sources.readings(0)
+    assert (first.failure, second.tells("test/a")) == ("it has not answered within 0.05 s", True)
+    assert "source/slow" in sources.readings(60)[-1].signals
+    assert (len(looks), told.looks) == (1, 2)
+    (look,) = sources._hanging.values()
+    let_go.set()
+    look.join(20)
+    assert sources.readings(61)[0].failure == ""
+    assert len(looks) == 1
 
 
 def test_a_reading_that_failed_in_part_tells_the_rest(told: Told) -> None:
