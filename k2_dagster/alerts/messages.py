@@ -63,13 +63,17 @@ def identity(key: str, number: int) -> str:
     return f"{key}#{number}"
 
 
-def message(incident: Incident, transition: Transition, links: Links, now: datetime) -> Message:
-    """What is told of an incident that has just made this transition."""
+def message(incident: Incident, transition: Transition, links: Links, now: datetime, note: str = "") -> Message:
+    """What is told of an incident that has just made this transition; `note` is added where it ended."""
     signal = incident.signal
     number = incident.transitions
     lines = [mask(signal.text)[:TEXT_CHARACTERS]]
     if transition == "resolved":
-        lines = [f"It was: {lines[0]}", f"Open from {_time(incident.opened_at)} to {_time(now)}."]
+        lines = [
+            f"It was: {lines[0]}",
+            *([note] if note else []),
+            f"Open from {_time(incident.opened_at)} to {_time(now)}.",
+        ]
     else:
         lines += [f"What to do: {signal.what_to_do}", f"Runbook: {links.to_runbook(incident)}"]
     if link := links.to_dagster(incident):

@@ -8,6 +8,7 @@ What is written in step 2 is delivered in step 3 by whoever comes, this process 
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from k2_dagster.alerts.judge import HOLD_SECONDS, Change, Incident, judge
 from k2_dagster.alerts.messages import Links, Message, message
 from k2_dagster.alerts.signals import Reading, Signal
 from k2_dagster.alerts.targets import Target
+from k2_dagster.errors import QueryRefused
 from k2_dagster.state.database import Database
 from k2_dagster.state.locks import take_lock
 from k2_dagster.state.tables import incident_deliveries as deliveries
@@ -60,6 +62,23 @@ class Outbox:
                     told.append(message(change.incident, change.transition, self._links, now))
                     _write_transition(connection, told[-1], targets, now)
                     _mark_told(connection, told[-1], (already or {}).get(change.incident.key, ()))
+            return told
+
+    def close(self, key: str, closed_by: str, reason: str, targets: Sequence[Target]) -> Message:
+        """Resolve an incident by hand: of something that is not watched any more, or that nobody will repeat. It opens
+        again at the next look if its signal stands. Raises QueryRefused when no incident is open under this key."""
+        with self._database.begin() as connection:
+            take_lock(self._database, connection, LOCK)
+            now = connection.execute(select(func.clock_timestamp())).scalar_one()
+            before = _known(connection, {key}).get(key)
+            if before is None or not before.is_open:
+                raise QueryRefused(
+                    f"no incident is open under {key!r}", advice="`k2 incidents list` shows those that are", key=key
+                )
+            after = replace(before, resolved_at=now, updated_at=now, transitions=before.transitions + 1)
+            _write(connection, Change(after, "resolved"))
+            told = message(after, "resolved", self._links, now, f"Closed by {closed_by}: {reason}")
+            _write_transition(connection, told, targets, now)
             return told
 
     def next_number(self, key: str) -> int:

@@ -54,6 +54,7 @@ class Sources:
         except K2Error as error:
             reading = unreadable(source.name, source.scopes, error.message.splitlines()[0])
         except Exception as error:
+            # one of ours must not silence the other sources; it is logged whole, and an incident when it stays
             logger.exception("mistake in a source", extra={"source": source.name})
             reading = unreadable(source.name, source.scopes, f"a mistake of K2's, see its log: {type(error).__name__}")
         if reading.failure:

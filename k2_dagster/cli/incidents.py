@@ -1,5 +1,6 @@
 """`k2 incidents`: what is wrong, what was, and who has been told."""
 
+import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,6 +8,7 @@ import click
 
 from k2_dagster.alerts.listing import list_incidents, retry_deliveries, show_incident
 from k2_dagster.alerts.messages import Message, identity
+from k2_dagster.alerts.outbox import Outbox
 from k2_dagster.alerts.targets import EXAMPLE, Target, send
 from k2_dagster.cli.common import emit, emit_one, json_option, settings
 from k2_dagster.cli.exits import FINDING
@@ -53,6 +55,22 @@ def retry(key: str | None, as_json: bool) -> None:
     """Have `k2 watch` try again at once what is not delivered, also what it gave up: of one incident, or of all."""
     with _database() as database:
         emit_one({"deliveries": retry_deliveries(database, key)}, as_json)
+
+
+@incidents.command()
+@click.argument("key")
+@click.option("--by", "closed_by", default=getpass.getuser, show_default="the user", help="Who closes it.")
+@click.option("--reason", required=True, help="Why; it is told, and stays on record.")
+@json_option
+def close(key: str, closed_by: str, reason: str, as_json: bool) -> None:
+    """Close an incident by hand: of what is not watched any more, or what nobody will repeat.
+
+    `k2 watch` tells that it ended. While its signal stands, it opens again.
+    """
+    chosen = settings()
+    with _database() as database:
+        told = Outbox(database, links_of(chosen)).close(key, closed_by, reason, targets_of(chosen))
+        emit_one({"closed": key, "told": told.identity}, as_json)
 
 
 @incidents.command("test")

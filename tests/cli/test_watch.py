@@ -247,6 +247,14 @@ def test_once_looks_tells_and_ends_and_incidents_shows_it(
     assert shown["told"][0]["to"][0]["delivered_at"] is not None
     assert receiver.identities == ["lease/x1#1"]
     assert "lease/x1" in run("incidents", "list").stdout
+    with database.begin() as connection:
+        connection.execute(leases.delete())
+    closed = run("incidents", "close", "lease/x1", "--reason", "scrapped", "--by", "ann", "--json")
+    assert json.loads(closed.stdout) == {"closed": "lease/x1", "told": "lease/x1#2"}
+    assert run("incidents", "close", "lease/x1", "--reason", "again").exit_code == 4
+    assert "1 delivered" in run("watch", "--once").stdout
+    assert receiver.identities == ["lease/x1#1", "lease/x1#2"]
+    assert "Closed by ann: scrapped" in receiver.got[1]["message"]
     missing = run("incidents", "show", "lease/x2")
     assert missing.exit_code == 4
     assert "k2 incidents list --all" in missing.stderr
