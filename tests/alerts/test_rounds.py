@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url, text
 
+from k2_dagster.alerts import rounds as rounds_module
 from k2_dagster.alerts.away import Away
 from k2_dagster.alerts.breakers import OpenBreaker, breaker_source
 from k2_dagster.alerts.delivery import Deliverer
@@ -18,6 +19,7 @@ from k2_dagster.alerts.leases import lease_source
 from k2_dagster.alerts.listing import list_incidents
 from k2_dagster.alerts.outbox import Outbox
 from k2_dagster.alerts.rounds import LEADER_LOCK, Watch
+from k2_dagster.alerts.signals import Reading
 from k2_dagster.alerts.sources import Source, Sources
 from k2_dagster.alerts.targets import parse_targets
 from k2_dagster.devstack.process import wait_until
@@ -88,6 +90,36 @@ def test_one_leads_and_the_other_stands_by(database: Database, settings: Setting
         assert make(database, receiver).round() is not None
         assert make(other, receiver).round() is not None
     assert len(receiver.got) == 1
+
+
+def test_a_leader_that_hangs_loses_its_place(
+    database: Database, settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds_module, "LEADER_SILENT_SECONDS", 1)
+    hanging, let_go = threading.Event(), threading.Event()
+    raised: list[DatabaseUnavailable] = []
+
+    def hang() -> Reading:
+        hanging.set()
+        assert let_go.wait(PROMPT_SECONDS)
+        return Reading("slow", ("slow/",))
+
+    def lead() -> None:
+        try:
+            make(database, receiver, Source("slow", ("slow/",), hang)).round()
+        except DatabaseUnavailable as error:
+            raised.append(error)
+
+    leader = threading.Thread(target=lead)
+    leader.start()
+    assert hanging.wait(PROMPT_SECONDS)
+    with closing(Database(settings)) as other:
+        standby = make(other, receiver)
+        assert standby.round() is None
+        assert wait_until(lambda: standby.round() is not None, PROMPT_SECONDS)
+    let_go.set()
+    leader.join(PROMPT_SECONDS)
+    assert len(raised) == 1, "its round ends as failed"
 
 
 def test_the_heartbeat_follows_a_round_that_went_well_at_its_interval(database: Database, receiver: Receiver) -> None:
