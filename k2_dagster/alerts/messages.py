@@ -7,6 +7,7 @@ from urllib.parse import quote
 from k2_dagster.alerts.judge import Incident, Transition
 from k2_dagster.alerts.signals import Severity
 from k2_dagster.observability.masking import mask
+from k2_dagster.settings import Settings
 
 # Services cut or refuse long messages; the smallest limit of those in wide use is about this (Discord, Telegram).
 TEXT_CHARACTERS = 1_200
@@ -56,6 +57,11 @@ class Links:
     def to_runbook(self, incident: Incident) -> str:
         """The runbook page."""
         return f"{self.documentation_url.rstrip('/')}/runbooks/{incident.signal.runbook}.md"
+
+
+def links_of(settings: Settings) -> Links:
+    """Where incidents link to, by the settings."""
+    return Links(settings.dagster_url or "", settings.documentation_url)
 
 
 def identity(key: str, number: int) -> str:

@@ -11,6 +11,7 @@ from k2_dagster.alerts.messages import Message
 from k2_dagster.alerts.signals import RANKS, Severity
 from k2_dagster.errors import AlertUndelivered, ConfigurationError
 from k2_dagster.observability.masking import mask
+from k2_dagster.settings import Settings
 
 # Connecting and answering take four seconds each in Apprise, a mail server's greeting fifteen.
 SEND_TIMEOUT_SECONDS = 20.0
@@ -45,6 +46,11 @@ class Target:
     def wants(self, severity: Severity) -> bool:
         """Whether incidents of this severity go there."""
         return RANKS[severity] >= RANKS[self.least]
+
+
+def targets_of(settings: Settings) -> list[Target]:
+    """Whom to tell, by the settings. Raises ConfigurationError for an address that Apprise does not take."""
+    return [] if settings.alert_urls is None else parse_targets(settings.alert_urls.get_secret_value())
 
 
 def parse_targets(text: str) -> list[Target]:

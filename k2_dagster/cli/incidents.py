@@ -7,14 +7,13 @@ from contextlib import contextmanager
 import click
 
 from k2_dagster.alerts.listing import list_incidents, retry_deliveries, show_incident
-from k2_dagster.alerts.messages import Message, identity
+from k2_dagster.alerts.messages import Message, identity, links_of
 from k2_dagster.alerts.outbox import Outbox
-from k2_dagster.alerts.targets import EXAMPLE, Target, send
+from k2_dagster.alerts.targets import EXAMPLE, Target, send, targets_of
 from k2_dagster.cli.common import emit, emit_one, json_option, settings
 from k2_dagster.cli.exits import FINDING
 from k2_dagster.errors import AlertUndelivered, ConfigurationError
 from k2_dagster.state.database import Database
-from k2_dagster.watch.composition import links_of, targets_of
 
 COLUMNS = (
     *("severity", "key", "title", "opened_at", "resolved_at", "occurrences", "waiting", "undelivered", "problem"),

@@ -12,27 +12,17 @@ from k2_dagster.alerts.dagster_storage import DagsterStorage
 from k2_dagster.alerts.delivery import Deliverer
 from k2_dagster.alerts.heartbeat import Heartbeat
 from k2_dagster.alerts.leases import lease_source
-from k2_dagster.alerts.messages import Links
+from k2_dagster.alerts.messages import links_of
 from k2_dagster.alerts.outbox import Outbox
 from k2_dagster.alerts.rounds import Watch
 from k2_dagster.alerts.sources import Source, Sources
-from k2_dagster.alerts.targets import Target, parse_targets
+from k2_dagster.alerts.targets import targets_of
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
 from k2_dagster.watch.streams import stream_source
 
 logger = logging.getLogger(__name__)
-
-
-def links_of(settings: Settings) -> Links:
-    """Where incidents link to."""
-    return Links(settings.dagster_url or "", settings.documentation_url)
-
-
-def targets_of(settings: Settings) -> list[Target]:
-    """Whom to tell. Raises ConfigurationError for an address that Apprise does not take."""
-    return [] if settings.alert_urls is None else parse_targets(settings.alert_urls.get_secret_value())
 
 
 @contextmanager
