@@ -64,7 +64,7 @@ def test_dagster_endings(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFix
 def test_dagster_trickle(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A target of some seconds in place of the minute that the promise is about."""
     proof = dagster_trickle.run(
-        stack, tmp_path, exchanges=2, minutes=0.25, seed=11, compare_mirror=False, K2_FRESHNESS_TARGET_SECONDS="5"
+        stack, tmp_path, exchanges=2, minutes=0.5, seed=11, compare_mirror=False, K2_FRESHNESS_TARGET_SECONDS="10"
     )
     line = _assert_holds(proof, capsys)
     assert isinstance(line["margin"], float)
