@@ -5,6 +5,7 @@ With TEST_STACK_HOME set, the stack of that folder is used and left running, whi
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +22,12 @@ from k2_dagster.settings import Settings, load_settings
 
 REPOSITORY = Path(__file__).parent.parent
 HOME_PREFIX = "k2-test-"
+
+
+def pytest_configure() -> None:
+    """Shells start background jobs with SIGINT ignored, and so would the processes that tests send it to."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

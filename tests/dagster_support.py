@@ -54,6 +54,9 @@ dataset = "book"
 domain = "range"
 """
 
+CHECKS_OF_TICKS = 8
+"""How many checks a partition of ticks has: as the documentation lists them."""
+
 
 @dataclass
 class Market:

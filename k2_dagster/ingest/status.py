@@ -18,6 +18,7 @@ from k2_dagster.schemas.datasets import table_name
 from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
 from k2_dagster.schemas.topics import CONTROL_DATASET, topic_name
 from k2_dagster.settings import Settings
+from k2_dagster.state.daemon import DEAD_SECONDS, silent_seconds
 from k2_dagster.state.database import Database
 from k2_dagster.state.leases import Lease, read_leases
 from k2_dagster.state.positions import known_topics
@@ -42,9 +43,11 @@ class StreamStatus:
     """One dataset of one exchange.
 
     `fence` counts offsets landed or quarantined. `lag_messages` are those behind it, `held_messages` the ones among
-    them that a transaction without an end holds back; `lag_seconds` is the age of the oldest. `problem` says why the
-    stream cannot go on, and `since` when whoever drives it met that first. `fences` and `ends` are by partition.
-    `size_unit` is what sizes count (None for control), and `contract_value` what a contract is worth, by symbol.
+    them that a transaction without an end holds back; `lag_seconds` is the age of the oldest. `driver` is a process
+    with a lease, `dagster` while its daemon lives, `none`, or `unknown` when its storage cannot be asked. `problem`
+    says why the stream cannot go on, and `since` when whoever drives it met that first. `fences` and `ends` are by
+    partition. `size_unit` is what sizes count (None for control), and `contract_value` what a contract is worth, by
+    symbol.
     """
 
     exchange: str
@@ -81,6 +84,7 @@ class _Facts:
     open_gaps: Mapping[Stream, int]
     leases: Mapping[str, Lease]
     states: Mapping[Stream, StreamState]
+    silent_seconds: float | None
     first_times: Mapping[Place, int] = field(default_factory=dict)
 
 
@@ -139,6 +143,7 @@ def _gather(
         open_gaps=_open_gaps(database),
         leases=read_leases(database),
         states=read_states(database),
+        silent_seconds=silent_seconds(settings),
     )
 
 
@@ -185,6 +190,7 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
     exchange, dataset = stream
     lease, known = facts.leases.get(exchange), facts.states.get(stream)
     leased = lease is not None and lease.age_seconds < settings.lease_stale_seconds
+    driver = f"process {lease.holder}" if leased and lease is not None else _unleased_driver(facts.silent_seconds)
     totals = facts.totals.get((table_name(dataset), exchange, dataset))
     told = place.error is None
     lag = {number: max(0, place.high[number] - fence) for number, fence in place.fences.items()}
@@ -193,7 +199,7 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
     return StreamStatus(
         exchange=exchange,
         dataset=dataset,
-        driver=f"process {lease.holder}" if leased and lease is not None else "dagster",
+        driver=driver,
         state=_state(place, known),
         fence=sum(place.fences.values()),
         lag_messages=sum(lag.values()) if told else None,
@@ -205,11 +211,24 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         last_commit=totals.last_stamp if totals is not None else None,
         breaker=BREAKERS[profiles.exchange(exchange).on_critical_gap],
         since=known.since if known is not None else None,
-        problem=_problem(place, known, held, seconds),
+        problem=_problem(place, known, held, seconds) or _undriven(driver, seconds, settings),
         fences=dict(place.fences),
         ends=dict(place.ends),
         **_units(profiles.exchange(exchange), dataset),
     )
+
+
+def _unleased_driver(silent: float | None) -> str:
+    """Who drives streams that no process holds a lease of: Dagster, while its daemon lives."""
+    if silent is None:
+        return "unknown"
+    return "dagster" if silent < DEAD_SECONDS else "none"
+
+
+def _undriven(driver: str, lag_seconds: float | None, settings: Settings) -> str:
+    if driver != "none" or not lag_seconds or lag_seconds < settings.freshness_target_seconds:
+        return ""
+    return "nobody lands this: start `k2 ingest`, or Dagster's daemon"
 
 
 def _units(profile: ExchangeProfile, dataset: str) -> dict[str, Any]:

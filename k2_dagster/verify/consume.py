@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from k2_dagster.errors import KafkaUnavailable, LogShrunk, ReaderStalled
 from k2_dagster.kafka.clients import client_config, translate
 from k2_dagster.kafka.topics import watermarks
+from k2_dagster.schemas.common import REFUSED_FIRST_HEADER
 from k2_dagster.settings import Settings
 
 Int64s = npt.NDArray[np.int64]
@@ -58,7 +59,8 @@ class Wanted:
 class Chunk:
     """The committed messages of offsets [first, following), in rising order.
 
-    Below `retained_from` Kafka has no messages any more. `values` and `originals` have those that were asked for.
+    Below `retained_from` Kafka has no messages any more. `values` and `originals` have those that were asked for;
+    `first_refused` says of every reprocessed message where it was refused first, as its header does.
     """
 
     first: int
@@ -67,6 +69,7 @@ class Chunk:
     offsets: Int64s
     values: dict[int, bytes | None] = field(default_factory=dict)
     originals: dict[int, Original] = field(default_factory=dict)
+    first_refused: dict[int, bytes] = field(default_factory=dict)
 
 
 class TopicReader:
@@ -173,6 +176,10 @@ def _take(messages: list[Message], chunk: Chunk, wanted: Wanted) -> Int64s:
     for at in np.flatnonzero(np.isin(inside, wanted.originals)).tolist():
         one = messages[at]
         chunk.originals[int(inside[at])] = Original(one.key(), one.value(), _headers(one))
+    for at, found in enumerate(map(Message.headers, messages[: len(inside)])):
+        first = dict(_headers(messages[at])).get(REFUSED_FIRST_HEADER) if found else None
+        if first is not None:
+            chunk.first_refused[int(inside[at])] = first
     return inside
 
 

@@ -3,7 +3,8 @@
     rule 1   (stream, kind, session, symbol, sequence), where the venue's numbers identify: the dataset's first kind on
              streams of the domains dense, range and linked
     rule 2   (publisher session, symbol, publisher sequence), else
-    none     no publisher pair: the Kafka offset identifies, and there is no duplicate
+    none     no publisher pair: the Kafka offset identifies, and there is no duplicate; but a reprocessed message is
+             known by where it was refused first, which only its header says (`Staging.add_first_refused`)
 
 A message that a feed handler refused is no record: the pair in its headers identifies it (`Staging.add_refused`).
 

@@ -15,12 +15,14 @@ def repeated_identities(staging: Staging, tally: Tally) -> None:
     """Identities that two data rows have."""
     count, some = staging.repeated_identities()
     tally.add("duplicated", "an identity that two data rows have", some, count)
+    count, some = staging.repeated_returns()
+    tally.add("duplicated", "a reprocessed message that landed twice", some, count)
 
 
-def false_duplicates(parts: Sequence[Partition], staging: Staging) -> None:
-    """Quarantine rows called duplicates whose identity no data row has."""
+def false_duplicates(parts: Sequence[Partition], staging: Staging, all_read: bool) -> None:
+    """Quarantine rows called duplicates whose identity no data row has. `all_read`: see `Staging.unproven_claims`."""
     by_partition = {part.partition: part for part in parts}
-    for partition, offsets in staging.unproven_claims().items():
+    for partition, offsets in staging.unproven_claims(all_read).items():
         by_partition[partition].tally.add("wrong_duplicate", "no data row has the identity of this duplicate", offsets)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from k2_dagster.verify.compare import Int64s, difference, union
 from k2_dagster.verify.consume import CHUNK_OFFSETS, Chunk, TopicReader, Wanted
@@ -45,6 +46,7 @@ class LaneProof:
         duplicates = self.staging.duplicates(*place)
         unkept = [at for at, kept in zip(duplicates.offsets, duplicates.values, strict=True) if kept is None]
         chunk = self._read(first, following, readable, np.array(unkept, dtype=np.int64), held.offsets)
+        self._stage_returned(chunk)
         ranges.data.add(data.offsets, data.digests)
         ranges.quarantine.add(held.offsets, held.digests)
         ranges.messages.add(chunk.offsets)
@@ -59,6 +61,17 @@ class LaneProof:
         report.originals_compared += self.checks.originals(self.lane, chunk, self.part.tally)
         self.part.proved(self.lane, first, chunk.retained_from, "tiling")
         self.part.proved(self.lane, chunk.retained_from, following, "offsets")
+
+    def _stage_returned(self, chunk: Chunk) -> None:
+        found = chunk.first_refused
+        if found:
+            rows = {
+                "topic_epoch": pa.array([self.lane.topic_epoch] * len(found), pa.int32()),
+                "kafka_partition": pa.array([self.lane.partition] * len(found), pa.int32()),
+                "kafka_offset": pa.array(found, pa.int64()),
+                "place": pa.array([place.decode(errors="replace") for place in found.values()], pa.string()),
+            }
+            self.staging.add_first_refused(pa.table(rows))
 
     def _read(self, first: int, following: int, readable: bool, unkept: Int64s, held: Int64s) -> Chunk:
         if not readable or self.reader is None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThan
 
+from k2_dagster.schemas.common import REFUSED_FIRST_HEADER
 from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.schemas.digest import QUARANTINE_COLUMNS, ROW_COLUMNS, row_digests
 from k2_dagster.schemas.quarantine import QUARANTINE
@@ -89,7 +90,9 @@ def stage_quarantine(
             _tell_strangers(rows.filter(pc.invert(mine)), stream, tally)
         rows = _within(rows.filter(mine).drop_columns("topic"), bounds)
         if rows.num_rows:
-            staging.add_refused(_refused(rows))
+            headed = rows.filter(pc.greater(pc.fill_null(pc.list_value_length(rows["headers"]), 0), 0))
+            staging.add_refused(_refused(headed))
+            staging.add_first_refused(_first_refused(headed))
             staging.add_quarantine(rows.drop_columns(["key", "headers"]), _digests(rows, QUARANTINE_COLUMNS))
             sampled = rows.filter(pa.array(sample.mask(rows["kafka_offset"].to_numpy())))
             if sampled.num_rows:
@@ -109,15 +112,15 @@ def stage_refused(staging: Staging, table: PinnedTable, topic: str, exchange: st
     for batch in scan(table.table, QUARANTINE, columns, of_stream(exchange, dataset)):
         rows = pa.table(batch)
         rows = rows.filter(pc.equal(rows["topic"].cast(pa.string()), topic))
-        staging.add_refused(_refused(rows.filter(pc.not_equal(rows["reason"].cast(pa.string()), "duplicate"))))
+        originals = rows.filter(pc.not_equal(rows["reason"].cast(pa.string()), "duplicate"))
+        staging.add_refused(_refused(originals))
 
 
 def _refused(rows: pa.Table) -> pa.Table:
     """Those of the quarantine rows that a feed handler refused and gave a publisher pair."""
-    with_headers = rows.filter(pc.greater(pc.fill_null(pc.list_value_length(rows["headers"]), 0), 0))
     found = []
-    for row in with_headers.select(["kafka_partition", "kafka_offset", "reason", "headers"]).to_pylist():
-        told = read_refused((header["name"], header["value"]) for header in row["headers"])
+    for row in rows.select(["kafka_partition", "kafka_offset", "reason", "headers"]).to_pylist():
+        told = read_refused((header["name"], header["value"]) for header in row["headers"] or ())
         if told is not None and told.publisher_session is not None and told.publisher_sequence is not None:
             found.append(
                 {
@@ -130,6 +133,17 @@ def _refused(rows: pa.Table) -> pa.Table:
                 }
             )
     return pa.Table.from_pylist(found, schema=REFUSED)
+
+
+def _first_refused(rows: pa.Table) -> pa.Table:
+    """Those of the quarantine rows that are reprocessed duplicates, with where they were refused first."""
+    found = []
+    for row in rows.select([*POSITION, "reason", "headers"]).to_pylist():
+        place = {header["name"]: header["value"] for header in row["headers"]}.get(REFUSED_FIRST_HEADER)
+        if row["reason"] == "duplicate" and place is not None:
+            found.append({name: row[name] for name in POSITION} | {"place": place.decode(errors="replace")})
+    types = {name: rows.schema.field(name).type for name in POSITION} | {"place": pa.string()}
+    return pa.Table.from_pylist(found, schema=pa.schema(list(types.items())))
 
 
 def stage_identities(staging: Staging, table: PinnedTable, dataset: Dataset, exchange: str) -> None:

@@ -54,6 +54,7 @@ class Staging:
             "CREATE TABLE refused (kafka_partition INTEGER, kafka_offset BIGINT, duplicate BOOLEAN, "
             "publisher_session VARCHAR, symbol VARCHAR, publisher_sequence BIGINT)"
         )
+        self._run(f"CREATE TABLE first_refused ({_INTEGERS}, place VARCHAR)")
         self._run(f"CREATE TABLE claims (kafka_partition INTEGER, kafka_offset BIGINT, {DECLARATION})")
         self._run(
             "CREATE TABLE claims_by_offset (topic_epoch INTEGER, kafka_partition INTEGER, kafka_offset BIGINT, "
@@ -94,6 +95,10 @@ class Staging:
         The pair in their headers is their identity; only a message of the same kind can be their first.
         """
         self._insert("refused", rows, "SELECT * FROM batch")
+
+    def add_first_refused(self, rows: pa.Table) -> None:
+        """Reprocessed messages: position, and where each was refused first. Without numbers, that is their identity."""
+        self._insert("first_refused", rows, f"SELECT {_POSITION}, place FROM batch")
 
     def add_claims(self, claims: pa.Table) -> None:
         """Duplicates whose message is at hand: position and identity columns."""
@@ -188,10 +193,31 @@ class Staging:
         some = self._run(f"SELECT symbol, number, offsets FROM repeated ORDER BY offsets LIMIT {MAX_EXAMPLES}")
         return total, [f"{symbol} {number} at offsets {offsets[:3]}" for symbol, number, offsets in some.fetchall()]
 
-    def unproven_claims(self) -> dict[int, list[int]]:
-        """Partition -> offsets of duplicates whose identity (or first) no known data row has."""
+    def repeated_returns(self) -> tuple[int, list[str]]:
+        """How many data rows without a number are reprocessed messages that another row is too, and some in words."""
+        self._run(f"""
+            CREATE TEMP TABLE returned AS SELECT kafka_partition, place, list(DISTINCT kafka_offset) AS offsets,
+                   count(DISTINCT ({_POSITION})) AS count
+            FROM data JOIN first_refused USING ({_POSITION}) WHERE rule IS NULL GROUP BY kafka_partition, place""")
+        total = int(self._run("SELECT coalesce(sum(count - 1), 0) FROM returned").fetchone()[0])
+        some = self._run(f"SELECT place, list_sort(offsets) FROM returned WHERE count > 1 LIMIT {MAX_EXAMPLES}")
+        return total, [f"refused first at {place}, at offsets {offsets[:3]}" for place, offsets in some.fetchall()]
+
+    def unproven_claims(self, all_read: bool = True) -> dict[int, list[int]]:
+        """Partition -> offsets of duplicates whose identity (or first) no known data row has.
+
+        `all_read`: whether every message could be read. Only headers say which data row is a reprocessed message, so
+        without them nothing is said of a duplicate that has no other identity.
+        """
+        known = "SEMI JOIN returned USING (kafka_partition, place)" if all_read else ""
         found = self._run(f"""
-            SELECT kafka_partition, kafka_offset FROM claims a WHERE rule IS NULL OR (
+            WITH returned AS (
+                SELECT kafka_partition, place FROM data JOIN first_refused USING ({_POSITION}) WHERE rule IS NULL
+            ), repeats AS (SELECT kafka_partition, kafka_offset FROM first_refused {known})
+            SELECT kafka_partition, kafka_offset FROM claims ANTI JOIN repeats USING (kafka_partition, kafka_offset)
+            WHERE rule IS NULL
+            UNION ALL
+            SELECT kafka_partition, kafka_offset FROM claims a WHERE rule IS NOT NULL AND (
                 NOT EXISTS (SELECT 1 FROM data b WHERE {_SAME})
                 AND NOT EXISTS (SELECT 1 FROM elsewhere b WHERE {_SAME})
             )

@@ -126,7 +126,8 @@ def _verify_staged(stream: _Stream, staging: Staging) -> None:
     if stream.ground.windowed and staging.unproven_claims():
         stage_identities(staging, stream.data, dataset, report.exchange)
         stage_refused(staging, stream.quarantine, report.topic, report.exchange, report.dataset)
-    false_duplicates(stream.parts, staging)
+    proofs = {one.proof for part in stream.parts for one in part.report.proofs}
+    false_duplicates(stream.parts, staging, all_read=not stream.ground.windowed and proofs <= {"offsets"})
     if not stream.ground.windowed:
         strays(stream.parts, stream.records, staging, tally)
         for part in stream.parts:

@@ -13,7 +13,7 @@ from k2_dagster.jobs import run_checks
 from k2_dagster.lake.catalog import load_table
 from k2_dagster.resources.lake import duckdb_resource, partition_files
 from k2_dagster.schemas.datasets import TABLES
-from tests.dagster_support import Market, evaluations, run_check_job
+from tests.dagster_support import CHECKS_OF_TICKS, Market, evaluations, run_check_job
 
 
 def _outcomes(market: Market, instance: dg.DagsterInstance, *tables: str) -> dict[tuple[str, str], bool]:
@@ -85,7 +85,7 @@ def test_a_partition_that_cannot_be_read_keeps_no_other_from_its_checks(
     partitions = [("ticks", market.exchange, "2031-01-01"), ("ticks", market.exchange, market.today)]
     result = run_check_job(market, instance, partitions)
     assert not result.success
-    assert len(evaluations(instance, result.run_id)) == 7
+    assert len(evaluations(instance, result.run_id)) == CHECKS_OF_TICKS
 
 
 @pytest.mark.stack
@@ -100,7 +100,7 @@ def test_materializing_runs_the_checks_of_its_partition(market: Market, instance
         resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)},
     )  # fmt: skip
     found = {one.check_name: one for one in result.get_asset_check_evaluations()}
-    assert len(found) == 8
+    assert len(found) == CHECKS_OF_TICKS
     assert all(one.passed and one.partition == key for one in found.values())
     assert all(one.target_materialization_data is not None for one in found.values())
 
@@ -119,7 +119,9 @@ def test_a_run_over_a_range_records_its_checks_for_each_partition(market: Market
         tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
     )  # fmt: skip
     found = [(one.partition, one.passed) for one in result.get_asset_check_evaluations()]
-    assert sorted(found) == sorted([(first, True)] * 7 + [(last, True)] * 6 + [(last, False)])
+    assert sorted(found) == sorted(
+        [(first, True)] * CHECKS_OF_TICKS + [(last, True)] * (CHECKS_OF_TICKS - 1) + [(last, False)]
+    )
 
 
 @pytest.mark.stack
@@ -135,7 +137,7 @@ def test_checks_that_are_executed_without_a_partition_are_those_of_today(
         instance=instance, resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)}
     )
     key = f"{market.today}|{market.exchange}"
-    assert [one.partition for one in result.get_asset_check_evaluations()] == [key] * 7
+    assert [one.partition for one in result.get_asset_check_evaluations()] == [key] * CHECKS_OF_TICKS
 
 
 def _checks(market: Market, instance: dg.DagsterInstance) -> list[dict[str, Any]]:

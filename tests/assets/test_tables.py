@@ -13,7 +13,7 @@ from k2_dagster.assets.partitions import partition_key, table_partitions
 from k2_dagster.definitions import build_definitions
 from k2_dagster.resources.lake import duckdb_resource
 from k2_dagster.state.leases import acquire_lease
-from tests.dagster_support import Market, evaluations
+from tests.dagster_support import CHECKS_OF_TICKS, Market, evaluations
 
 
 def _materialize(
@@ -83,7 +83,7 @@ def test_a_refused_run_evaluates_the_checks_that_it_had_planned(market: Market, 
         partition_key=partition_key(market.exchange, yesterday), instance=instance, raise_on_error=False,
         resources={"k2": market.platform, "duckdb": duckdb_resource(market.settings)},
     )  # fmt: skip
-    assert len(evaluations(instance, result.run_id)) == 7
+    assert len(evaluations(instance, result.run_id)) == CHECKS_OF_TICKS
     for name in evaluations(instance, result.run_id):
         check = dg.AssetCheckKey(dg.AssetKey("ticks"), name)
         (record,) = instance.event_log_storage.get_asset_check_execution_history(check, limit=10)

@@ -229,7 +229,7 @@ def test_the_process_holds_a_lease_and_stops_within_seconds(k2: K2, exchange: st
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=STOP_SECONDS)
     assert process.returncode == 0, output
-    assert _driver(k2) == "dagster"
+    assert _driver(k2) == "none"
 
 
 def _driver(k2: K2) -> str:

@@ -1,6 +1,7 @@
 """`k2 status` when it is needed: it names what keeps a stream from going on, before and after anybody tried."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from sqlalchemy import create_engine, text
 
 from k2_dagster.cli import main
 from k2_dagster.devstack.process import wait_until
@@ -18,7 +20,9 @@ from k2_dagster.ingest import status as status_module
 from k2_dagster.ingest.status import StreamStatus, in_trouble, is_in_use, stream_statuses
 from k2_dagster.kafka.clients import client_config, producer_config
 from k2_dagster.kafka.topics import describe, watermarks
+from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import as_environment
+from k2_dagster.state.daemon import DEAD_SECONDS, silent_seconds
 from tests.ingest.conftest import Exchange
 from tests.ingest.helpers import framed
 from tests.ingest.test_losses import accept, delete_records, pretend_more_landed
@@ -33,6 +37,10 @@ def of(exchange: Exchange, dataset: str = "ticks", **changes: object) -> StreamS
     return next(one for one in found if one.dataset == dataset)
 
 
+def told(exchange: Exchange, profiles: Profiles) -> list[StreamStatus]:
+    return stream_statuses(exchange.settings, profiles, [exchange.name])
+
+
 def test_a_stream_that_is_well_says_where_it_is(exchange: Exchange) -> None:
     exchange.publish([exchange.tick() for _ in range(3)], 0)
     exchange.publish([exchange.tick("B"), b"junk"], 1)
@@ -43,13 +51,38 @@ def test_a_stream_that_is_well_says_where_it_is(exchange: Exchange) -> None:
     exchange.drain()
     exchange.publish([exchange.tick()], 0)
     after = of(exchange)
-    assert (after.state, after.problem, after.since, after.driver) == ("ok", "", None, "dagster")
+    assert (after.state, after.problem, after.since, after.driver) == ("ok", "", None, "none")
     assert (after.fence, after.lag_messages, after.held_messages, after.rows, after.quarantined) == (5, 1, 0, 4, 1)
     assert (dict(after.fences), dict(after.ends)) == ({0: 3, 1: 2}, {0: 4, 1: 2})
     assert after.last_commit is not None
     assert (datetime.now(UTC) - after.last_commit).total_seconds() < 120
     assert after.breaker == "none (mark_stale)"
     assert of(exchange, "control").lag_seconds == 0.0
+
+
+def test_streams_that_nobody_lands_say_so(exchange: Exchange) -> None:
+    exchange.publish([exchange.tick()])
+    assert (of(exchange, dagster_uri=None).driver, of(exchange, dagster_uri=None).problem) == ("unknown", "")
+    assert of(exchange).problem == ""
+    late = of(exchange, freshness_target_seconds=0.0)
+    assert (late.driver, late.problem) == ("none", "nobody lands this: start `k2 ingest`, or Dagster's daemon")
+
+
+def test_the_daemon_is_known_by_its_heartbeats(exchange: Exchange) -> None:
+    assert exchange.settings.dagster_uri is not None
+    storage = create_engine(exchange.settings.dagster_uri.get_secret_value())
+    heartbeat = "insert into daemon_heartbeats values (:kind, json_build_object('timestamp', :at))"
+    with storage.begin() as connection:
+        connection.execute(text("create table daemon_heartbeats (daemon_type text, body text)"))
+        connection.execute(text(heartbeat), {"kind": "BACKFILL", "at": time.time()})
+    assert silent_seconds(exchange.settings) == float("inf")
+    with storage.begin() as connection:
+        connection.execute(text(heartbeat), {"kind": "SENSOR", "at": time.time() - DEAD_SECONDS})
+    assert of(exchange).driver == "none"
+    with storage.begin() as connection:
+        connection.execute(text(heartbeat), {"kind": "SENSOR", "at": time.time()})
+    assert of(exchange).driver == "dagster"
+    storage.dispose()
 
 
 def test_lost_messages_are_named_before_anybody_tries_to_read_them(exchange: Exchange) -> None:
@@ -105,7 +138,9 @@ def test_a_topic_that_is_gone_and_one_that_never_was(exchange: Exchange) -> None
 def test_another_partition_count_than_the_profile_declares_is_named(exchange: Exchange) -> None:
     profile = exchange.profiles.exchange(exchange.name).model_copy(update={"partitions": 3})
     profiles = exchange.profiles.model_copy(update={"exchanges": {exchange.name: profile}})
-    ticks, control = stream_statuses(exchange.settings, profiles, [exchange.name])
+    # nothing was published, so this may be the first that is asked of a topic whose leader is not known everywhere yet
+    assert wait_until(lambda: all(one.state != "unknown" for one in told(exchange, profiles)), 30)
+    ticks, control = told(exchange, profiles)
     assert (ticks.state, control.state) == ("halted", "ok")
     assert f"{exchange.topic} has 2, its profile declares 3" in ticks.problem
 

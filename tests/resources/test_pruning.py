@@ -13,7 +13,7 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from k2_dagster.jobs import check_job, check_run_config
 from k2_dagster.resources import pruning
 from k2_dagster.resources.pruning import EVENTS_KEPT_DAYS, KEPT_DAYS, ROUTINE_KEPT_HOURS, prune, set_aside_logs
-from tests.dagster_support import Market, run_check_job
+from tests.dagster_support import CHECKS_OF_TICKS, Market, run_check_job
 
 
 def _run(instance: dg.DagsterInstance, tags: dict[str, str], status: dg.DagsterRunStatus) -> str:
@@ -54,7 +54,7 @@ def test_of_old_evaluations_the_newest_of_each_partition_stays(market: Market, i
     for _ in range(3):
         run_check_job(market, instance, [("ticks", market.exchange, market.today)])
     later = datetime.now(UTC) + timedelta(hours=ROUTINE_KEPT_HOURS + 1)
-    assert prune(instance, later).checks == 2 * 7
+    assert prune(instance, later).checks == 2 * CHECKS_OF_TICKS
     assert prune(instance, later).checks == 0
 
 

@@ -5,15 +5,19 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyiceberg.expressions import And, EqualTo
+from confluent_kafka import Producer
+from pyiceberg.expressions import And, EqualTo, IsNull
 
+from k2_dagster.kafka.clients import producer_config
 from k2_dagster.lake.catalog import load_table
+from k2_dagster.schemas.common import ORIGIN_HEADER, REFUSED_AT_HEADER, REFUSED_FIRST_HEADER
+from k2_dagster.schemas.topics import message_key, topic_name
 from k2_dagster.verify import proof
 from k2_dagster.verify.consume import Original
 from k2_dagster.verify.messages import differing_parts
 from k2_dagster.verify.proof import verify
-from tests.verify.conftest import Landed
-from tests.verify.test_proof import DAMAGED, DUPLICATES, _append, _at, _changed, _rows, faults
+from tests.verify.conftest import Landed, MakeLanded
+from tests.verify.test_proof import DAMAGED, DUPLICATES, _append, _at, _changed, _delete, _rows, faults
 
 pytestmark = [pytest.mark.stack, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
 
@@ -138,3 +142,25 @@ def test_key_value_and_headers_are_compared_exactly(change: dict[str, Any], diff
 def test_a_message_without_key_and_headers_is_as_it_was_sent() -> None:
     row: Mapping[str, Any] = {"reason": "empty", "key": None, "value": None, "headers": []}
     assert differing_parts(row, Original(None, None, ())) == []
+
+
+def test_what_was_reprocessed_without_a_number_is_proven_by_where_it_was_refused(make_landed: MakeLanded) -> None:
+    landed = make_landed()
+    record = {**landed.feed.record("quotes", "AAA", 1), "sequence": None, "publisher_session": None}
+    value = landed.feed.encode("quotes", {**record, "publisher_sequence": None})
+    topic = topic_name("quotes", landed.exchange)
+    producer = Producer(producer_config(landed.settings))
+    for place in (b"0/0/1", b"0/0/2", b"0/0/1", b"0/0/1"):
+        headers: list[tuple[str, str | bytes | None]] = [(ORIGIN_HEADER, b"reprocessed")]
+        headers += [(REFUSED_AT_HEADER, place), (REFUSED_FIRST_HEADER, place)]
+        producer.produce(topic, value, message_key(landed.exchange, "AAA"), partition=0, headers=headers)
+    assert producer.flush(30.0) == 0
+    before = len(_rows(landed, "quotes"))
+    landed.drain()
+    assert len(_rows(landed, "quotes")) == before + 2
+    assert faults(verify(landed.settings, all_values=True)) == {}
+    reprocessed = _rows(landed, "quotes", IsNull(term="publisher_session")).to_pylist()
+    first = min(reprocessed, key=lambda row: int(row["kafka_offset"]))
+    _delete(landed, "quotes", first)
+    found = faults(verify(landed.settings, all_values=True))
+    assert (found["missing"], found["wrong_duplicate"]) == (1, 2)

@@ -98,6 +98,39 @@ def test_a_refused_message_is_a_duplicate_only_of_a_refused_one(staging: Staging
     assert staging.unproven_claims() == {0: [6, 7]}
 
 
+def first_refused(*places: tuple[int, str], partition: int = 0) -> pa.Table:
+    return pa.table(
+        {
+            "topic_epoch": pa.array([0] * len(places), pa.int32()),
+            "kafka_partition": pa.array([partition] * len(places), pa.int32()),
+            "kafka_offset": pa.array([offset for offset, _ in places], pa.int64()),
+            "place": [place for _, place in places],
+        }
+    )
+
+
+def unnumbered(offset: int) -> dict[str, Any]:
+    return message(offset, stream="others", sequence=None)
+
+
+def test_reprocessed_messages_without_a_number_are_known_by_where_they_were_refused(staging: Staging) -> None:
+    add(staging, *map(unnumbered, (1, 2, 3)), message(4))
+    staging.add_first_refused(first_refused((1, "0/0/7"), (2, "0/0/8"), (3, "0/0/7"), (4, "0/0/7")))
+    assert staging.repeated_identities()[0] == 0
+    assert staging.repeated_returns() == (1, ["refused first at 0/0/7, at offsets [1, 3]"])
+
+
+def test_a_reprocessed_duplicate_needs_a_row_that_was_refused_at_the_same_place(staging: Staging) -> None:
+    add(staging, unnumbered(1), message(2), unnumbered(3))
+    staging.add_claims(rows([unnumbered(at) for at in (11, 12, 13, 14)], kafka_partition=0))
+    landed = [(1, "0/0/7"), (2, "0/0/8")]
+    repeats = [(11, "0/0/7"), (12, "0/0/8"), (13, "0/0/9")]
+    staging.add_first_refused(first_refused(*landed, *repeats))
+    staging.add_first_refused(first_refused((3, "0/0/9"), partition=1))
+    assert staging.unproven_claims() == {0: [12, 13, 14]}
+    assert staging.unproven_claims(all_read=False) == {0: [14]}
+
+
 def test_rows_come_by_range_in_the_order_of_offsets(staging: Staging) -> None:
     add(staging, message(30), message(10), message(20))
     found = staging.rows("data", 0, 0, 10, 30)
