@@ -11,6 +11,7 @@
     │   ├── CommitUnknown              a commit's outcome could not be read back yet
     │   ├── DeliveryTimedOut           Kafka did not take accepted messages in time, or they were given up
     │   ├── ReaderStalled              the broker has messages that the client does not deliver
+    │   ├── VenueUnavailable           a venue's feed could not be reached
     │   ├── LeaseHeld                  another process drives this exchange
     │   └── StopOverdue                the work did not end in time after it was asked to
     └── TerminalError                  retrying cannot help: halt and say what to do
@@ -30,6 +31,7 @@
         ├── LossUnseen                 a loss is not the one that was shown to whoever accepts it
         ├── FenceDisagrees             snapshot and table property name different positions
         ├── RulesDiffer                the stream is judged by newer rules, or by others of the same version
+        ├── SubscriptionRefused        a venue does not offer what was subscribed to
         ├── CaptureInvalid             a capture file is not in the format it claims
         ├── QueryRefused               the query cannot be answered as asked
         ├── StackFailed                a part of the development stack did not come up
@@ -93,6 +95,10 @@ class DeliveryTimedOut(TransientError):
 
 class ReaderStalled(TransientError):
     """The broker has messages that the client does not deliver."""
+
+
+class VenueUnavailable(TransientError):
+    """A venue's feed could not be reached."""
 
 
 class LeaseHeld(TransientError):
@@ -169,6 +175,10 @@ class FenceDisagrees(TerminalError):
 
 class RulesDiffer(TerminalError):
     """The stream is judged by newer rules, or by others of the same version."""
+
+
+class SubscriptionRefused(TerminalError):
+    """A venue does not offer what was subscribed to."""
 
 
 class CaptureInvalid(TerminalError):

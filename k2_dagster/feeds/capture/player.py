@@ -16,7 +16,7 @@ from k2_dagster.errors import CaptureInvalid, ConfigurationError
 from k2_dagster.feeds.capture.block import Block
 from k2_dagster.feeds.capture.formats import Capture
 from k2_dagster.feeds.capture.pacing import Pace
-from k2_dagster.feeds.capture.sending import BlockSender
+from k2_dagster.feeds.capture.sending import BlockSender, check_streams
 from k2_dagster.feeds.delivery import Waiting
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
@@ -87,7 +87,7 @@ def play(
     if speed is not None and not 0 < speed < float("inf"):
         raise ConfigurationError(f"speed was {speed}", advice="valid: a number above 0, or flat out", speed=speed)
     for capture in captures:
-        _check_streams(capture, profiles)
+        check_streams(profiles, capture.exchange, capture.format, str(capture.source.path))
     reports = [] if reports is None else reports
     for capture in captures:
         if stop.is_set():
@@ -169,16 +169,3 @@ class _Playing:
         if self.connected:
             self.handler.speak_apart(f"{self.report.publisher_session}-stopped-{self.report.inputs}")
             self._connection("disconnected", reason)
-
-
-def _check_streams(capture: Capture, profiles: Profiles) -> None:
-    profile = profiles.exchange(capture.exchange)
-    for dataset, stream in capture.format.streams:
-        if profile.stream(dataset, stream) is None:
-            raise ConfigurationError(
-                f"exchange {capture.exchange} declares no stream {stream!r} of {dataset}, which "
-                f"{capture.source.path} ({capture.format.name}) has",
-                advice=f"add [exchanges.{capture.exchange}.streams.{stream}] to its profile, or name another",
-                exchange=capture.exchange,
-                stream=stream,
-            )

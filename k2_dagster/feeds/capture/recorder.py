@@ -73,8 +73,27 @@ def header_line(name: str) -> bytes:
     return b"# k2 feed %s" % name.encode()
 
 
-def seconds_text(nanos: int) -> bytes:
-    """Unix nanoseconds as the decimal seconds of these lines."""
+def received_line(nanos: int, frame: bytes) -> bytes:
+    """What came from the venue, and when (Unix nanoseconds)."""
+    return b"%s: %s" % (_seconds(nanos), frame)
+
+
+def sent_line(nanos: int, address: str, message: bytes) -> bytes:
+    """What was sent to it."""
+    return b"%s <- %s: %s" % (address.encode(), _seconds(nanos), message)
+
+
+def connected_line(nanos: int, address: str) -> bytes:
+    """The beginning of a connection."""
+    return b"%s <-> %s" % (address.encode(), _seconds(nanos))
+
+
+def disconnected_line(nanos: int, address: str, reason: str) -> bytes:
+    """Its end."""
+    return b"%s >-< %s %s" % (address.encode(), _seconds(nanos), reason.encode())
+
+
+def _seconds(nanos: int) -> bytes:
     return b"%d.%09d" % divmod(nanos, 1_000_000_000)
 
 

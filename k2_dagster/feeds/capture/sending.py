@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.capture.block import Block, Int64s, Refusal, Rows
+from k2_dagster.feeds.capture.formats import Format
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.refused import Refused
 from k2_dagster.schemas.topics import CONTROL_DATASET
 
@@ -46,6 +49,20 @@ class BlockSender:
 
     def _places(self, orders: Int64s) -> Callable[[int], str]:
         return lambda row: f"{self.kept_in}:{orders[row]}"
+
+
+def check_streams(profiles: Profiles, exchange: str, format_: Format, source: str) -> None:
+    """Raises ConfigurationError when the exchange is not in the profiles, or lacks a stream of the format; `source`
+    says what has it."""
+    profile = profiles.exchange(exchange)
+    for dataset, stream in format_.streams:
+        if profile.stream(dataset, stream) is None:
+            raise ConfigurationError(
+                f"exchange {exchange} declares no stream {stream!r} of {dataset}, which {source} ({format_.name}) has",
+                advice=f"add [exchanges.{exchange}.streams.{stream}] to its profile, or name another",
+                exchange=exchange,
+                stream=stream,
+            )
 
 
 def _interleaved(rows: Rows | None, refusals: Sequence[Refusal]) -> Iterator[Rows | Refusal]:
