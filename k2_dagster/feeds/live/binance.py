@@ -38,13 +38,13 @@ def reply(message: Any, topics: Sequence[Topic]) -> Reply | None:
     """See `Venue`. The answer has the number of its request."""
     number = message.get("id")
     parts = _parts(topics)
-    if not isinstance(number, int) or not 0 < number <= len(parts):
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= len(parts):
         return None
     part = tuple(parts[number - 1])
-    if message.get("result", "") is None:
-        return Reply(acknowledged=part)
+    if "result" in message:
+        return Reply(acknowledged=part) if message["result"] is None else None
     error = message.get("error", message)
-    return Reply(refused=part, failure=str(error.get("msg", error) if isinstance(error, dict) else error))
+    return Reply(refused=part, failure=str(error["msg"])) if "msg" in error else None
 
 
 def _parts(topics: Sequence[Topic]) -> list[Sequence[Topic]]:

@@ -14,7 +14,7 @@ from k2_dagster.feeds.capture.source import MAX_LINE_BYTES
 from k2_dagster.feeds.live.intake import Intake
 from k2_dagster.feeds.live.venue import Message
 
-# TCP, TLS and the upgrade. A venue that needs longer is away; a stop waits for it, too.
+# TCP, TLS and the upgrade. A venue that needs longer is away.
 CONNECT_SECONDS = 5.0
 # The closing handshake. A venue that does not answer it is cut off.
 CLOSE_SECONDS = 1.0
@@ -47,7 +47,8 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self._intake.close()
         self.end("the feed ended")
-        self._thread.join(CONNECT_SECONDS + CLOSE_SECONDS + END_MARGIN_SECONDS)
+        if self._socket is not None:
+            self._thread.join(CLOSE_SECONDS + END_MARGIN_SECONDS)
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send these as JSON; of a connection that has ended, nothing: its end is in the intake."""
@@ -64,7 +65,10 @@ class Connection:
             return
         self._why = reason
         self._ending.set()
-        if self._socket is not None:
+        if self._socket is None:
+            # Nobody waits for a venue that may never answer; the thread closes what it still gets
+            self._intake.put("ended", reason.encode())
+        else:
             self._socket.close()
 
     def _run(self) -> None:

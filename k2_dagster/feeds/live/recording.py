@@ -37,7 +37,8 @@ class Recording:
 
     def add(self, arrival: Arrival) -> tuple[int, bytes]:
         """Write one arrival; returns the number of its line from 1, and the line as it came (the file has spaces in the
-        place of line ends, which mean the same in JSON). Raises ConfigurationError when it cannot be written."""
+        place of line ends, which mean the same in JSON). Raises ConfigurationError when it cannot be written; leaving
+        the block may raise it too."""
         line = self._line(arrival)
         self._write(line)
         return self._number, line
@@ -46,7 +47,10 @@ class Recording:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closing.close()
+        try:
+            self._closing.close()
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def _line(self, arrival: Arrival) -> bytes:
         match arrival.kind:

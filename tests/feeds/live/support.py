@@ -55,14 +55,10 @@ class LocalVenue:
     heard: list[list[Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
 
-    def wait(self, condition: Callable[[], bool]) -> None:
-        """Until it holds; fails after WAIT_SECONDS."""
-        wait_for(condition)
 
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds; fails after WAIT_SECONDS."""
-    deadline = time.monotonic() + WAIT_SECONDS
+def wait_for(condition: Callable[[], bool], most_seconds: float = WAIT_SECONDS) -> None:
+    """Until it holds; fails after that long."""
+    deadline = time.monotonic() + most_seconds
     while not condition():
         assert time.monotonic() < deadline, "what the test waits for did not happen"
         time.sleep(0.01)

@@ -1,103 +1,30 @@
 """A live feed end to end: a venue on this machine, the real Kafka, what a reader of the topics finds."""
 
-import io
 import json
 import threading
-import uuid
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import fastavro
 import pytest
 
 from k2_dagster.errors import SubscriptionRefused, VenueUnavailable
-from k2_dagster.feeds.live.backoff import Backoff
-from k2_dagster.feeds.live.feed import feed
+from k2_dagster.feeds.live.intake import Intake
 from k2_dagster.feeds.live.report import FeedReport
-from k2_dagster.feeds.live.serving import FeedPlan
 from k2_dagster.feeds.live.venues import VENUES
-from k2_dagster.kafka.topics import ensure_topics
-from k2_dagster.schemas.avro import avro_schema
-from k2_dagster.schemas.datasets import dataset_named
-from k2_dagster.schemas.profiles import PACKAGED_PROFILES, Profiles, load_profiles
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
 from tests.feeds.conftest import Read
-from tests.feeds.live.support import LocalVenue, Peer, Script, greet, local_snapshots, local_venue, saying
+from tests.feeds.live.feeding import AT_ONCE, depth, plan_of, profiles_of, rows_of, run_until, trade
+from tests.feeds.live.support import WAIT_SECONDS, Peer, Script, greet, local_snapshots, local_venue, saying
 
 ReadTopic = Callable[[str], list[Read]]
-AT_ONCE = Backoff(0.01, 0.01)
-NOWHERE = "http://127.0.0.1:9/depth"
-
-
-def profiles_of(settings: Settings, tmp_path: Path, exchange: str) -> tuple[Profiles, str]:
-    """Profiles in which the exchange has a name of this test's own, its topics created."""
-    name = f"t_{uuid.uuid4().hex[:10]}"
-    path = tmp_path / f"{name}.toml"
-    text = PACKAGED_PROFILES.read_text()
-    path.write_text(
-        text.replace(f"exchanges.{exchange}.", f"exchanges.{name}.").replace(
-            f"exchanges.{exchange}]", f"exchanges.{name}]"
-        )
-    )
-    profiles = load_profiles(path)
-    ensure_topics(settings, profiles, [name])
-    return profiles, name
-
-
-def rows_of(messages: list[Read], dataset: str) -> list[dict[str, Any]]:
-    """Rows of a topic; refused input is left out."""
-    schema = avro_schema(dataset_named(dataset))
-    return [
-        fastavro.schemaless_reader(io.BytesIO(one.value[5:]), schema, None)  # type: ignore[misc]
-        for one in messages
-        if not one.headers
-    ]
-
-
-def trade(number: int, symbol: str = "BTCUSDT") -> dict[str, Any]:
-    """A trade of Binance spot."""
-    data = {"e": "trade", "s": symbol, "t": number, "p": "1.5", "q": "2", "T": 1_723_161_255_342, "m": True}
-    return {"stream": f"{symbol.lower()}@trade", "data": data}
-
-
-def depth(first: int, last: int, symbol: str = "BTCUSDT") -> dict[str, Any]:
-    """A book update of Binance spot."""
-    data = {
-        "e": "depthUpdate",
-        "E": 1_723_161_255_408,
-        "s": symbol,
-        "U": first,
-        "u": last,
-        "b": [["1.5", "2"]],
-        "a": [],
-    }
-    return {"stream": f"{symbol.lower()}@depth@100ms", "data": data}
 
 
 def snapshot(number: int) -> tuple[int, bytes]:
     """An answer with a book snapshot."""
     return 200, json.dumps({"lastUpdateId": number, "bids": [["1.5", "2"]], "asks": [["1.6", "1"]]}).encode()
-
-
-def run_until(settings: Settings, profiles: Profiles, plan: FeedPlan, done: Callable[[FeedReport], bool]) -> FeedReport:
-    """Feed until a report says that it is enough."""
-    stop = threading.Event()
-
-    def look(report: FeedReport) -> None:
-        if done(report):
-            stop.set()
-
-    # The time is a bound for a test that fails, not how long it runs
-    return feed(settings, profiles, replace(plan, seconds=60.0), stop=stop, on_progress=look, reconnect=AT_ONCE)
-
-
-def plan_of(name: str, symbols: str, exchange: str, local: LocalVenue, **changes: Any) -> FeedPlan:
-    """A plan against a local venue."""
-    plan = FeedPlan(VENUES[name], tuple(symbols.split(",")), exchange, local.url, NOWHERE)
-    return replace(plan, **changes)
 
 
 @pytest.mark.stack
@@ -158,31 +85,31 @@ def test_a_hole_in_the_updates_of_a_book_asks_for_a_snapshot(
     settings: Settings, tmp_path: Path, read_topic: ReadTopic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("k2_dagster.feeds.live.fetching.BETWEEN_SECONDS", 0.01)
-    second = threading.Event()
-
-    def answer(_symbol: str, place: int) -> tuple[int, bytes]:
-        # The first is too old, the second is an error, the third fits; the fourth comes behind the hole
-        answers = [snapshot(4), (503, b"busy"), snapshot(11)]
-        if place == 2:
-            second.set()
-        return answers[place] if place < 3 else snapshot(30)
+    monkeypatch.setattr("k2_dagster.feeds.live.asking.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("k2_dagster.feeds.live.asking.PACE", AT_ONCE)
+    whole = threading.Event()
+    # The first is too old, the second an error, the third fits; those after come behind the hole
+    answers = [snapshot(4), (503, b"busy"), snapshot(11)]
 
     def script(peer: Peer) -> None:
         greet(peer, 1)
         peer.say(depth(10, 11), depth(12, 13))
-        assert second.wait(20)
+        assert whole.wait(WAIT_SECONDS)
         peer.say(depth(20, 22), depth(23, 24))
         peer.stay()
 
-    monkeypatch.setattr("k2_dagster.feeds.live.asking.ANSWER_SECONDS", 0.1)
-    monkeypatch.setattr("k2_dagster.feeds.live.asking.PACE", AT_ONCE)
+    def done(report: FeedReport) -> bool:
+        if report.snapshots == 2 and not report.books_waiting:
+            whole.set()
+        return report.snapshots >= 3 and not report.books_waiting
+
     profiles, name = profiles_of(settings, tmp_path, "binance")
-    with local_venue(script) as venue, local_snapshots(answer) as snapshots:
-        plan = plan_of("binance", "BTCUSDT", name, venue, snapshot_url=snapshots)
-        report = run_until(
-            settings, profiles, plan, lambda one: one.books_lost == 1 and one.books_waiting == 0 and one.frames >= 8
-        )
-    assert report.snapshot_failures == 1
+    with (
+        local_venue(script) as venue,
+        local_snapshots(lambda _, place: answers[place] if place < 3 else snapshot(30)) as snapshots,
+    ):
+        report = run_until(settings, profiles, plan_of("binance", "BTCUSDT", name, venue, snapshot_url=snapshots), done)
+    assert (report.snapshot_failures, report.books_lost) == (1, 1)
     control = rows_of(read_topic(topic_name("control", name)), "control")
     told = [(row["dataset"], row["stream"], row["symbol"], row["state"]) for row in control if row["kind"] == "session"]
     assert told == [("book", "depth", "BTCUSDT", state) for state in ("started", "ended", "started")]
@@ -257,3 +184,79 @@ def test_a_symbol_that_the_venue_does_not_know_ends_the_feed_with_its_words(sett
         pytest.raises(SubscriptionRefused, match=r"matches FOO-BAR, .*FOO-BAR is not a valid product"),
     ):
         run_until(settings, profiles, plan_of("coinbase", "BTC-USD,FOO-BAR", name, venue), lambda _: False)
+
+
+@pytest.mark.stack
+def test_a_checksum_that_is_wrong_subscribes_the_book_anew(
+    settings: Settings, tmp_path: Path, read_topic: ReadTopic
+) -> None:
+    def level(price: str) -> list[str]:
+        return [price, "1.00000000", "1582905486.493008"]
+
+    def book(**payload: object) -> list[object]:
+        return [1, payload, "book-100", "XBT/USD"]
+
+    whole = book(**{"as": [level("2.0")], "bs": [level("1.0")]})
+
+    def script(peer: Peer) -> None:
+        greet(peer, 3)
+        peer.say(whole, book(a=[level("3.0")], c="1"))
+        greet(peer, 2)
+        peer.say(whole)
+        peer.stay()
+
+    profiles, name = profiles_of(settings, tmp_path, "kraken")
+    with local_venue(script) as venue:
+        plan = plan_of("kraken", "XBT/USD", name, venue)
+        report = run_until(settings, profiles, plan, lambda one: one.rows["book"] == 3 and not one.books_waiting)
+    assert report.connections == 1
+    asked = [(one["event"], one["pair"], one["subscription"]["name"]) for one in venue.heard[0][3:]]
+    assert asked == [("unsubscribe", ["XBT/USD"], "book"), ("subscribe", ["XBT/USD"], "book")]
+    control = rows_of(read_topic(topic_name("control", name)), "control")
+    told = [(row["symbol"], row["state"]) for row in control if row["kind"] == "session"]
+    assert told == [("XBT/USD", state) for state in ("started", "ended", "started")]
+
+
+@pytest.mark.stack
+def test_a_full_queue_holds_the_venue_back_and_loses_nothing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k2_dagster.feeds.live.feed.Intake", lambda: Intake(frames=50))
+    profiles, name = profiles_of(settings, tmp_path, "binance")
+    with local_venue(saying([trade(number) for number in range(2_000)])) as venue:
+        plan = plan_of("binance", "BTCUSDT", name, venue)
+        report = run_until(settings, profiles, plan, lambda one: one.rows["ticks"] == 2_000)
+    # Two are taken at a time, with what is put beside the queue: requests, and the beginning
+    assert report.most_queued <= 110
+    assert report.connections == 1
+
+
+@pytest.mark.stack
+def test_streams_with_nothing_to_say_tell_that_they_are_alive(
+    settings: Settings, tmp_path: Path, read_topic: ReadTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k2_dagster.feeds.live.serving.HEARTBEAT_SECONDS", 0.3)
+    profiles, name = profiles_of(settings, tmp_path, "binance")
+    with local_venue(saying([trade(1)])) as venue:
+        plan = plan_of("binance", "BTCUSDT", name, venue)
+        run_until(settings, profiles, plan, lambda one: one.rows["control"] >= 10)
+    control = rows_of(read_topic(topic_name("control", name)), "control")
+    alive = {row["stream"] for row in control if row["kind"] == "heartbeat"}
+    assert {"bookTicker", "depth", "trade"} <= alive
+
+
+@pytest.mark.stack
+def test_the_clocks_difference_is_told_of_each_connection(settings: Settings, tmp_path: Path) -> None:
+    profiles, name = profiles_of(settings, tmp_path, "binance")
+    # The venue's clock is an hour ahead
+    now = int(time.time() * 1000) + 3_600_000
+    frames = [trade(number) for number in range(10)]
+    for frame in frames:
+        frame["data"]["T"] = now
+    with local_venue(saying(frames)) as venue:
+        plan = plan_of("binance", "BTCUSDT", name, venue)
+        report = run_until(settings, profiles, plan, lambda one: one.rows["ticks"] == 10)
+    skew = report.last[0].skew
+    assert skew is not None
+    assert skew.rows == 10
+    assert -3_600_000 <= skew.least_milliseconds <= skew.median_milliseconds < -3_590_000
