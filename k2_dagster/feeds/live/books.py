@@ -85,18 +85,19 @@ class ChainedBooks:
 
 
 class NumberedBooks:
-    """Kraken Futures: snapshot and changes of a product share one dense `seq`."""
+    """Kraken Futures: snapshot and changes of a product share one dense `seq`, which is their identity. So a snapshot
+    behind a hole must have a higher number than any change that was seen, or ingest would take it for that change."""
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
 
     def look(self, stream: str, data: Any) -> Finding | None:  # noqa: ARG002  (one stream)
         """See `Books`. A change before any snapshot is older than the one that is on its way."""
         symbol, number = data["product_id"], int(data["seq"])
-        last = self._last.get(symbol)
         if "bids" in data:
-            self._last[symbol] = max(number, last or 0)
-            return None if last is not None else Finding(symbol, "synchronised", f"snapshot {number}")
+            return self._snapshot(symbol, number)
+        last, self._seen[symbol] = self._last.get(symbol), max(number, self._seen.get(symbol, -1))
         if last is None or number <= last:
             return None
         if number == last + 1:
@@ -104,6 +105,15 @@ class NumberedBooks:
             return None
         del self._last[symbol]
         return Finding(symbol, "lost", f"the change after {last} has number {number}")
+
+    def _snapshot(self, symbol: str, number: int) -> Finding | None:
+        if symbol in self._last:
+            self._last[symbol] = max(number, self._last[symbol])
+            return None
+        if number <= self._seen.get(symbol, -1):
+            return Finding(symbol, "wanted", f"snapshot {number} has the number of a change")
+        self._last[symbol] = number
+        return Finding(symbol, "synchronised", f"snapshot {number}")
 
 
 class SnapshotBooks:

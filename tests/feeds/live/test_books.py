@@ -78,14 +78,16 @@ def test_a_chain_is_lost_where_an_update_between_two_is_missing_and_nowhere_else
 def test_a_numbered_book_is_lost_at_the_first_missing_change_until_a_snapshot(
     kept: list[bool], again: set[int]
 ) -> None:
-    books, whole = NumberedBooks(), False
+    books, whole, seen = NumberedBooks(), False, -1
     for number, is_kept in enumerate(kept, 1):
         if number in again:
             finding = books.look("book", {"product_id": "X", "seq": number - 1, "bids": [], "asks": []})
-            assert (finding is not None) == (not whole)
-            whole, last = True, number - 1
+            fits = number - 1 > seen
+            assert (None if whole else "synchronised" if fits else "wanted") == (finding.state if finding else None)
+            whole, last = whole or fits, number - 1
         if not is_kept:
             continue
+        seen = number
         finding = books.look("book", {"product_id": "X", "seq": number, "side": "buy"})
         is_next = whole and number == last + 1
         assert (finding is not None and finding.state == "lost") == (whole and not is_next)
