@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -51,9 +52,17 @@ class Address(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Fails with an example."""
-        if not re.fullmatch(rf"({'|'.join(self._schemes)})://[!-~]+", value):
+        if not self._is_valid(value):
             self.fail(f"{value!r} is no address; valid: {self._schemes[0]}://host:port/path", param, ctx)
         return value
+
+    def _is_valid(self, value: str) -> bool:
+        try:
+            parts = urlsplit(value)
+            named = parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:
+            return False
+        return bool(named and parts.scheme in self._schemes and re.fullmatch("[!-~]+", value))
 
 
 @click.command(name="feed")
@@ -131,6 +140,8 @@ def progress_text(report: FeedReport) -> str:
         parts.append(f"not connected ({newest.ended})")
     if report.books_waiting:
         parts.append(f"{report.books_waiting} books wait for a snapshot")
+    if newest.silent:
+        parts.append(f"nothing yet of {', '.join(newest.silent)}")
     if newest.skew is not None:
         parts.append(skew_text(newest.skew))
     return f"{report.venue}: " + ", ".join(parts)
@@ -169,5 +180,6 @@ def _details(report: FeedReport) -> list[str]:
     lines = [text for condition, text in told if condition]
     for one in report.last:
         skew = f"; {skew_text(one.skew)}" if one.skew else ""
+        skew += f"; nothing came of {', '.join(one.silent)}" if one.silent else ""
         lines.append(f"{one.publisher_session}: {one.seconds:.1f} s, {one.ended or 'not ended'}{skew}")
     return lines

@@ -35,6 +35,9 @@ STOP_SECONDS = 10.0
         (("binance", "--symbols", "A,,B"), "BTCUSDT,ETHUSDT"),
         (("binance", "--symbols", "A B"), "'A B' is no symbol"),
         (("binance", "--symbols", "A", "--url", "127.0.0.1"), "wss://host:port/path"),
+        (("binance", "--symbols", "A", "--url", "ws://["), "wss://host:port/path"),
+        (("binance", "--symbols", "A", "--url", "ws://x:99999"), "wss://host:port/path"),
+        (("binance", "--symbols", "A", "--url", "ws://:80"), "wss://host:port/path"),
         (("binance", "--symbols", "A", "--snapshot-url", "ws://x"), "https://host:port/path"),
         (("binance", "--symbols", "A", "--seconds", "0"), "--seconds"),
         (("kraken", "--symbols", ",".join(f"S{number}" for number in range(101))), "takes 100 symbols"),
@@ -64,7 +67,9 @@ def test_progress_says_where_the_feed_is() -> None:
         "received +12.3 ms after the venue's time (least -1,250.0 ms)"
     )
     report.last[-1].ended = "the line broke"
+    report.last[-1].silent = ["trade"]
     assert "not connected (the line broke)" in progress_text(report)
+    assert "nothing yet of trade" in progress_text(report)
 
 
 @pytest.fixture
@@ -96,6 +101,7 @@ def test_a_feed_for_some_seconds_is_reported_and_recorded(
     assert (report["symbols"], report["rows"]["ticks"], report["refused"]) == (["BTCUSDT"], 2, 1)
     assert report["last"][0]["ended"] == "the feed was stopped"
     assert report["last"][0]["skew"]["rows"] == 2
+    assert report["last"][0]["silent"] == ["bookTicker", "depth", "depth_snapshot"]
     whole = read_whole(recorded)
     assert whole.tables["ticks"].num_rows == 2
     assert whole.skipped["reply to a request"] == 1

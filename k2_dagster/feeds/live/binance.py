@@ -63,21 +63,25 @@ def _future_previous(data: Any) -> int:
     return int(data["pu"])
 
 
-def _venue(name: str, host: str, snapshot_url: str, most_symbols: int, previous_of: Callable[[Any], int]) -> Venue:
+def _venue(name: str, url: str, snapshot_url: str, most_symbols: int, previous_of: Callable[[Any], int]) -> Venue:
     books: Callable[[], Books] = partial(ChainedBooks, previous_of)
     return Venue(
-        exchange=name, format=f"{name}_ws", url=f"wss://{host}/stream", channels=_CHANNELS, most_symbols=most_symbols,
+        exchange=name, format=f"{name}_ws", url=url, channels=_CHANNELS, most_symbols=most_symbols,
         silence_seconds=SILENCE_SECONDS, line=line, subscribe=subscribe, reply=reply, books=books,
         snapshot_url=snapshot_url, snapshot_query=_query, probe={"method": "LIST_SUBSCRIPTIONS", "id": _PROBE_ID},
     )  # fmt: skip
 
 
 SPOT = _venue(
-    "binance", "stream.binance.com:9443", "https://api.binance.com/api/v3/depth", _SPOT_SYMBOLS, _spot_previous
-)
+    "binance", "wss://stream.binance.com:9443/stream", "https://api.binance.com/api/v3/depth", _SPOT_SYMBOLS,
+    _spot_previous,
+)  # fmt: skip
+# Its streams are divided over several paths. All of ours are on this one; another acknowledges them and says nothing.
 USDM = _venue(
-    "binance_usdm", "fstream.binance.com", "https://fapi.binance.com/fapi/v1/depth", _SPOT_SYMBOLS, _future_previous
-)
+    "binance_usdm", "wss://fstream.binance.com/public/stream", "https://fapi.binance.com/fapi/v1/depth", _SPOT_SYMBOLS,
+    _future_previous,
+)  # fmt: skip
 COINM = _venue(
-    "binance_coinm", "dstream.binance.com", "https://dapi.binance.com/dapi/v1/depth", _COINM_SYMBOLS, _future_previous
-)
+    "binance_coinm", "wss://dstream.binance.com/stream", "https://dapi.binance.com/dapi/v1/depth", _COINM_SYMBOLS,
+    _future_previous,
+)  # fmt: skip

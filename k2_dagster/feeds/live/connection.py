@@ -72,8 +72,11 @@ class Connection:
             self._socket.close()
 
     def _run(self) -> None:
-        reason = self._received()
-        self._intake.put("ended", (self._why or reason)[:REASON_CHARACTERS].encode())
+        reason = "the receiving thread failed"
+        try:
+            reason = self._received()
+        finally:
+            self._intake.put("ended", (self._why or reason)[:REASON_CHARACTERS].encode())
 
     def _received(self) -> str:
         """Receive until the end; returns why it ended."""

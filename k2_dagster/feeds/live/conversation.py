@@ -79,6 +79,7 @@ class Conversation:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._venue = venue
+        self._symbols = frozenset(symbols)
         self._topics = venue.topics(symbols)
         self._pending = dict.fromkeys(self._topics)
         self._known = known
@@ -102,6 +103,11 @@ class Conversation:
         """Symbols whose book has no usable snapshot."""
         return self._asking.waiting
 
+    @property
+    def heard_at(self) -> float:
+        """When the newest frame came, or the connection began."""
+        return self._heard
+
     def greet(self) -> list[Action]:
         """The first messages of the connection."""
         return [Send(self._venue.subscribe(self._topics))]
@@ -116,8 +122,9 @@ class Conversation:
         if reply is None:
             return []
         for topic in reply.acknowledged:
-            self._pending.pop(topic, None)
-            self._known.add(topic)
+            if topic in self._topics:
+                self._pending.pop(topic, None)
+                self._known.add(topic)
         if not reply.failure:
             return []
         if not reply.refused:
@@ -128,7 +135,7 @@ class Conversation:
     def book(self, stream: str, data: Any, now: float) -> list[Action]:
         """A book message came. Raises one of `block.DAMAGE` when it is damaged."""
         finding = self._books.look(stream, data)
-        if finding is None:
+        if finding is None or finding.symbol not in self._symbols:
             return []
         if finding.state == "synchronised":
             self._asking.got(finding.symbol)

@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 RECONNECT = Backoff(0.5, 60.0)
 # A connection that held this long was a good one: the next failure is the first again.
 STEADY_SECONDS = 30.0
-# Attempts before anything was ever received. Then the address is wrong or closed to us rather than away for a moment.
+# Attempts before everything was acknowledged once. Then the address or a symbol is wrong rather than away for a moment.
 FIRST_TRIES = 5
 
 
@@ -103,16 +103,17 @@ class LiveFeed:
     def run(self) -> None:
         """Connect until it is over. Raises as `feed`."""
         known: set[Topic] = set()
+        wanted = self.plan.venue.topics(self.plan.symbols)
         failures = 0
         while not self._is_over():
             began = time.monotonic()
             reason = self._connect(known)
             steady = time.monotonic() - began >= STEADY_SECONDS
             failures = 1 if steady else failures + 1
-            if not known and failures >= FIRST_TRIES and not self._is_over():
+            if failures >= FIRST_TRIES and not known.issuperset(wanted) and not self._is_over():
                 raise VenueUnavailable(
-                    f"{self.plan.url} gave nothing in {failures} tries; the last: {reason}",
-                    advice="is the address reachable from here? `--url` names another",
+                    f"{self.plan.url} did not acknowledge everything in {failures} tries; the last: {reason}",
+                    advice="is the address reachable from here, and are the symbols as the venue writes them?",
                     url=self.plan.url,
                 )
             self._pause(failures)

@@ -14,11 +14,13 @@ CONNECTIONS_SHOWN = 10
 
 @dataclass
 class ConnectionReport:
-    """One connection: its publisher session, how long it was, why it ended, and the clocks' difference."""
+    """One connection: its publisher session, how long it was, why it ended, the streams of which nothing came, and the
+    clocks' difference."""
 
     publisher_session: str
     seconds: float = 0.0
     ended: str = ""
+    silent: list[str] = field(default_factory=list)
     skew: Skew | None = None
 
 

@@ -82,6 +82,7 @@ class Serving:
         self._skew = SkewMeter()
         self._began = time.monotonic()
         self._spoke = dict.fromkeys(self._streams, self._began)
+        self._silent = set(self._streams)
         self._connected = False
 
     def step(self) -> None:
@@ -184,13 +185,15 @@ class Serving:
         for dataset, rows in block.rows.items():
             for stream in rows.batch.column("stream").unique().to_pylist():
                 self._spoke[stream] = now
+                self._silent.discard(stream)
             if dataset != CONTROL_DATASET:
                 self._skew.add(rows.batch)
 
     def _heartbeats(self) -> None:
         now = time.monotonic()
         for stream in self._streams:
-            if now - self._spoke[stream] >= HEARTBEAT_SECONDS:
+            is_alive = self._talk.heard_at > self._spoke[stream]
+            if is_alive and now - self._spoke[stream] >= HEARTBEAT_SECONDS:
                 self._spoke[stream] = now
                 self._out.sender.handler.heartbeat(stream)
 
@@ -200,5 +203,6 @@ class Serving:
         report.refused = publisher.refused + report.too_large
         report.snapshot_failures = self._out.fetcher.failures
         report.books_waiting = self._talk.waiting_books
+        self._told.silent = sorted(self._silent)
         self._told.skew = self._skew.skew
         self._told.seconds = time.monotonic() - self._began

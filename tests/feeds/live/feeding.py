@@ -1,5 +1,6 @@
 """Feeds that tests run: a plan against a local venue, until a report says that it is enough."""
 
+import json
 import threading
 import uuid
 from collections.abc import Callable
@@ -89,3 +90,8 @@ def depth(first: int, last: int, symbol: str = "BTCUSDT") -> dict[str, Any]:
         "a": [],
     }
     return {"stream": f"{symbol.lower()}@depth@100ms", "data": data}
+
+
+def snapshot(number: int) -> tuple[int, bytes]:
+    """An answer with a book snapshot."""
+    return 200, json.dumps({"lastUpdateId": number, "bids": [["1.5", "2"]], "asks": [["1.6", "1"]]}).encode()

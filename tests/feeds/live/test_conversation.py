@@ -168,6 +168,14 @@ def test_a_book_is_fetched_where_snapshots_are_fetched() -> None:
     assert told.reason.endswith("; a snapshot is asked for")
 
 
+def test_a_symbol_that_nobody_asked_for_makes_no_requests() -> None:
+    talk = agreed("binance")
+    assert talk.book("depth", {"s": "OTHER", "U": 10, "u": 12}, 1.0) == []
+    assert talk.book("depth", {"s": "OTHER", "U": 20, "u": 22}, 1.0) == []
+    assert talk.tick(1.0) == []
+    assert talk.waiting_books == 0
+
+
 @pytest.mark.parametrize("venue", ["coinbase", "kraken", "kraken_futures"])
 def test_a_book_that_does_not_come_is_subscribed_to_anew(venue: str) -> None:
     talk = agreed(venue)

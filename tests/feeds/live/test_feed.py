@@ -11,20 +11,22 @@ import pytest
 
 from k2_dagster.errors import SubscriptionRefused, VenueUnavailable
 from k2_dagster.feeds.live.intake import Intake
-from k2_dagster.feeds.live.report import FeedReport
 from k2_dagster.feeds.live.venues import VENUES
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
 from tests.feeds.conftest import Read
-from tests.feeds.live.feeding import AT_ONCE, depth, plan_of, profiles_of, rows_of, run_until, trade
-from tests.feeds.live.support import WAIT_SECONDS, Peer, Script, greet, local_snapshots, local_venue, saying
+from tests.feeds.live.feeding import depth, plan_of, profiles_of, rows_of, run_until, snapshot, trade
+from tests.feeds.live.support import (
+    Peer,
+    Script,
+    acknowledged,
+    greet,
+    local_snapshots,
+    local_venue,
+    saying,
+)
 
 ReadTopic = Callable[[str], list[Read]]
-
-
-def snapshot(number: int) -> tuple[int, bytes]:
-    """An answer with a book snapshot."""
-    return 200, json.dumps({"lastUpdateId": number, "bids": [["1.5", "2"]], "asks": [["1.6", "1"]]}).encode()
 
 
 @pytest.mark.stack
@@ -81,51 +83,10 @@ def test_a_lost_connection_is_made_anew_in_another_session_and_on_record(
 
 
 @pytest.mark.stack
-def test_a_hole_in_the_updates_of_a_book_asks_for_a_snapshot(
-    settings: Settings, tmp_path: Path, read_topic: ReadTopic, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("k2_dagster.feeds.live.fetching.BETWEEN_SECONDS", 0.01)
-    monkeypatch.setattr("k2_dagster.feeds.live.asking.ANSWER_SECONDS", 0.1)
-    monkeypatch.setattr("k2_dagster.feeds.live.asking.PACE", AT_ONCE)
-    whole = threading.Event()
-    # The first is too old, the second an error, the third fits; those after come behind the hole
-    answers = [snapshot(4), (503, b"busy"), snapshot(11)]
-
-    def script(peer: Peer) -> None:
-        greet(peer, 1)
-        peer.say(depth(10, 11), depth(12, 13))
-        assert whole.wait(WAIT_SECONDS)
-        peer.say(depth(20, 22), depth(23, 24))
-        peer.stay()
-
-    def done(report: FeedReport) -> bool:
-        if report.snapshots == 2 and not report.books_waiting:
-            whole.set()
-        return report.snapshots >= 3 and not report.books_waiting
-
-    profiles, name = profiles_of(settings, tmp_path, "binance")
-    with (
-        local_venue(script) as venue,
-        local_snapshots(lambda _, place: answers[place] if place < 3 else snapshot(30)) as snapshots,
-    ):
-        report = run_until(settings, profiles, plan_of("binance", "BTCUSDT", name, venue, snapshot_url=snapshots), done)
-    assert (report.snapshot_failures, report.books_lost) == (1, 1)
-    control = rows_of(read_topic(topic_name("control", name)), "control")
-    told = [(row["dataset"], row["stream"], row["symbol"], row["state"]) for row in control if row["kind"] == "session"]
-    assert told == [("book", "depth", "BTCUSDT", state) for state in ("started", "ended", "started")]
-    reasons = [row["reason"] for row in control if row["kind"] == "session"]
-    assert reasons[1] == "the update after 13 says that it follows 19; a snapshot is asked for"
-
-
-def _silent(peer: Peer) -> None:
-    peer.stay()
-
-
-@pytest.mark.stack
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        (_silent, "no acknowledgement within 0.3 s of trade BTCUSDT"),
+        (Peer.stay, "no acknowledgement within 0.3 s of trade BTCUSDT"),
         (lambda peer: peer.connection.close(1008, "go away"), r"code 1008 \(go away\)"),
         (lambda peer: peer.say("[1,2", b"\x00"), "no acknowledgement|the venue closed it with code 1000"),
     ],
@@ -187,37 +148,6 @@ def test_a_symbol_that_the_venue_does_not_know_ends_the_feed_with_its_words(sett
 
 
 @pytest.mark.stack
-def test_a_checksum_that_is_wrong_subscribes_the_book_anew(
-    settings: Settings, tmp_path: Path, read_topic: ReadTopic
-) -> None:
-    def level(price: str) -> list[str]:
-        return [price, "1.00000000", "1582905486.493008"]
-
-    def book(**payload: object) -> list[object]:
-        return [1, payload, "book-100", "XBT/USD"]
-
-    whole = book(**{"as": [level("2.0")], "bs": [level("1.0")]})
-
-    def script(peer: Peer) -> None:
-        greet(peer, 3)
-        peer.say(whole, book(a=[level("3.0")], c="1"))
-        greet(peer, 2)
-        peer.say(whole)
-        peer.stay()
-
-    profiles, name = profiles_of(settings, tmp_path, "kraken")
-    with local_venue(script) as venue:
-        plan = plan_of("kraken", "XBT/USD", name, venue)
-        report = run_until(settings, profiles, plan, lambda one: one.rows["book"] == 3 and not one.books_waiting)
-    assert report.connections == 1
-    asked = [(one["event"], one["pair"], one["subscription"]["name"]) for one in venue.heard[0][3:]]
-    assert asked == [("unsubscribe", ["XBT/USD"], "book"), ("subscribe", ["XBT/USD"], "book")]
-    control = rows_of(read_topic(topic_name("control", name)), "control")
-    told = [(row["symbol"], row["state"]) for row in control if row["kind"] == "session"]
-    assert told == [("XBT/USD", state) for state in ("started", "ended", "started")]
-
-
-@pytest.mark.stack
 def test_a_full_queue_holds_the_venue_back_and_loses_nothing(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,12 +167,19 @@ def test_streams_with_nothing_to_say_tell_that_they_are_alive(
 ) -> None:
     monkeypatch.setattr("k2_dagster.feeds.live.serving.HEARTBEAT_SECONDS", 0.3)
     profiles, name = profiles_of(settings, tmp_path, "binance")
-    with local_venue(saying([trade(1)])) as venue:
+
+    def script(peer: Peer) -> None:
+        greet(peer, 1)
+        for number in range(100_000):
+            peer.say(trade(number))
+            time.sleep(0.05)
+
+    with local_venue(script) as venue:
         plan = plan_of("binance", "BTCUSDT", name, venue)
         run_until(settings, profiles, plan, lambda one: one.rows["control"] >= 10)
     control = rows_of(read_topic(topic_name("control", name)), "control")
     alive = {row["stream"] for row in control if row["kind"] == "heartbeat"}
-    assert {"bookTicker", "depth", "trade"} <= alive
+    assert alive == {"bookTicker", "depth", "depth_snapshot"}
 
 
 @pytest.mark.stack
@@ -260,3 +197,23 @@ def test_the_clocks_difference_is_told_of_each_connection(settings: Settings, tm
     assert skew is not None
     assert skew.rows == 10
     assert -3_600_000 <= skew.least_milliseconds <= skew.median_milliseconds < -3_590_000
+
+
+@pytest.mark.stack
+def test_a_symbol_that_the_venue_never_mentions_does_not_end_in_a_feed_without_it(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k2_dagster.feeds.live.conversation.ACKNOWLEDGE_SECONDS", 0.3)
+
+    def script(peer: Peer) -> None:
+        for _ in range(3):
+            request = peer.hear()
+            peer.say(*acknowledged(request | {"pair": [*request["pair"][:1], "XBT/EUR"]}))
+        peer.stay()
+
+    profiles, name = profiles_of(settings, tmp_path, "kraken")
+    with (
+        local_venue(script) as venue,
+        pytest.raises(VenueUnavailable, match=r"in 5 tries; the last: no acknowledgement .* of trade BTC/EUR, spread"),
+    ):
+        run_until(settings, profiles, plan_of("kraken", "XBT/USD,BTC/EUR", name, venue), lambda _: False)
