@@ -96,7 +96,8 @@ class Connection:
             return f"not connected: the venue answered HTTP {error.response.status_code}"
         except TimeoutError:
             return f"not connected within {CONNECT_SECONDS:g} s"
-        except (OSError, WebSocketException) as error:
+        except (OSError, ValueError, ImportError, WebSocketException) as error:
+            # A name that is none, or a proxy of the environment that needs another package, among them
             return f"not connected: {error}"
         return "the feed ended"
 

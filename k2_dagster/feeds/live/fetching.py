@@ -61,6 +61,8 @@ class SnapshotFetcher:
             while (item := self._wanted.get()) is not None and not self._ending.is_set():
                 symbol, intake = item
                 self._waiting.discard((symbol, id(intake)))
+                if intake.is_closed:
+                    continue
                 try:
                     intake.put("snapshot", named(self._answer(client.get, symbol), symbol))
                 except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:

@@ -54,6 +54,11 @@ class Intake:
             self._changed.notify_all()
             return taken
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody takes from it any more."""
+        return self._closed
+
     def close(self) -> None:
         """Nobody waits for room any more."""
         with self._changed:

@@ -94,6 +94,8 @@ def local_snapshots(answers: Callable[[str, int], tuple[int, bytes]]) -> Iterato
     asked: dict[str, int] = {}
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self) -> None:
             symbol = parse_qs(urlsplit(self.path).query)["symbol"][0]
             status, body = answers(symbol, asked.get(symbol, 0))

@@ -149,6 +149,8 @@ def test_a_connection_tells_everything_in_order_and_why_it_ended() -> None:
     [
         ("ws://127.0.0.1:9", b"not connected: "),
         ("http://127.0.0.1:9", b"not connected: http://127.0.0.1:9 isn't a valid URI"),
+        ("ws://[", b"not connected: "),
+        (f"ws://{'a' * 70}:9", b"not connected: "),
     ],
 )
 def test_a_connection_that_does_not_come_about_says_why(url: str, reason: bytes) -> None:
@@ -160,9 +162,40 @@ def test_a_connection_that_does_not_come_about_says_why(url: str, reason: bytes)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_mistake_in_the_receiving_thread_ends_the_connection_all_the_same() -> None:
+def test_a_mistake_in_the_receiving_thread_ends_the_connection_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("a defect of the library")
+
+    monkeypatch.setattr("k2_dagster.feeds.live.connection.connect", fails)
     intake = Intake()
-    with Connection("ws://[", intake) as connection:
+    with Connection("ws://127.0.0.1:9", intake) as connection:
         (arrival,) = everything(intake)
         connection._thread.join(20.0)
-    assert arrival.kind == "ended"
+    assert arrival.payload == b"the receiving thread failed"
+
+
+def test_a_server_that_speaks_no_websocket_is_told_by_its_answer() -> None:
+    intake = Intake()
+    with local_snapshots(lambda *_: (403, b"no")) as url, Connection(f"ws{url[4:]}?symbol=A", intake):
+        (arrival,) = everything(intake)
+    assert arrival.payload == b"not connected: the venue answered HTTP 403"
+
+
+def test_what_waits_for_a_connection_that_is_gone_is_not_fetched() -> None:
+    gate, asked = threading.Event(), []
+
+    def answer(symbol: str, _place: int) -> tuple[int, bytes]:
+        asked.append(symbol)
+        gate.wait(20.0)
+        return 200, b"{}"
+
+    gone, intake = Intake(), Intake()
+    with local_snapshots(answer) as url, SnapshotFetcher(VENUE, url) as fetcher:
+        for symbol in ("A", "B", "C"):
+            fetcher.fetch(symbol, gone)
+        wait_for(lambda: asked == ["A"])
+        gone.close()
+        fetcher.fetch("D", intake)
+        gate.set()
+        assert intake.take(20.0)
+    assert asked == ["A", "D"]
