@@ -56,7 +56,7 @@ def test_gaps_sessions_and_connections_reach_the_control_topic(
         ("gap", "*", "c1", "s1", 10, 14, None, 3),
         ("heartbeat", "*", None, None, None, None, None, 4),
         ("session", "S1", None, None, None, None, "ended", 1),
-        ("gap", "*", "c1", "s1", 60, 60, None, 2),
+        ("gap", "*", "c1", "s1", 60, 60, None, 1),
     ]
     assert [row["publisher_session"] for row in told] == [*["run-1"] * 4, *["run-2"] * 2]
     assert (told[4]["dataset"], told[4]["reason"]) == ("book", "a hole")

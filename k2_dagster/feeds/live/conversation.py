@@ -88,7 +88,7 @@ class Conversation:
         self._chance = chance
         self._deadline = now + ACKNOWLEDGE_SECONDS
         self._heard = now
-        self._probed = False
+        self._probed: float | None = None
         if venue.ask_again is not None:
             for symbol in symbols:
                 self._asking.expect(symbol, now)
@@ -114,7 +114,7 @@ class Conversation:
 
     def heard(self, now: float) -> None:
         """A frame came, whatever it was."""
-        self._heard, self._probed = now, False
+        self._heard, self._probed = now, None
 
     def replied(self, message: Any) -> list[Action]:
         """A message came that is no market event. Raises one of `block.DAMAGE` when it is not what the venue sends."""
@@ -149,14 +149,21 @@ class Conversation:
         """Time has passed."""
         if self._pending and now >= self._deadline:
             return [Drop(f"no acknowledgement within {ACKNOWLEDGE_SECONDS:g} s of {_names(self._pending)}")]
-        silent = now - self._heard
-        if silent >= 2 * self._venue.silence_seconds:
-            return [Drop(f"nothing came for {2 * self._venue.silence_seconds:g} s")]
+        if self._is_dead(now):
+            return [Drop(f"nothing came for {now - self._heard:.1f} s")]
         actions = [self._ask(symbol) for symbol in self._asking.due(now, self._chance())]
-        if silent >= self._venue.silence_seconds and self._venue.probe is not None and not self._probed:
-            self._probed = True
+        silent = now - self._heard >= self._venue.silence_seconds
+        if silent and self._venue.probe is not None and self._probed is None:
+            self._probed = now
             actions.append(Send([self._venue.probe]))
         return actions
+
+    def _is_dead(self, now: float) -> bool:
+        """A probe has its time to be answered, also when we ourselves were busy in the silence before it."""
+        silence = self._venue.silence_seconds
+        if self._venue.probe is None:
+            return now - self._heard >= 2 * silence
+        return self._probed is not None and now - self._probed >= silence
 
     def _ask(self, symbol: str) -> Action:
         ask_again = self._venue.ask_again

@@ -30,8 +30,8 @@ class Venue:
     answers nothing. `books` judges book messages of one connection. A new snapshot of a symbol is asked for by
     `ask_again` on the connection, or where that is None at `snapshot_url` with the query of `snapshot_query`.
 
-    After `silence_seconds` without any frame `probe` is sent if there is one, after twice as long the connection is
-    given up.
+    After `silence_seconds` without any frame `probe` is sent if there is one; as long again without any, and the
+    connection is given up.
     """
 
     exchange: str

@@ -109,8 +109,11 @@ def test_silence_is_probed_and_then_the_connection_is_given_up(settings: Setting
     with local_venue(saying([trade(1)])) as venue:
         plan = plan_of("binance", "BTCUSDT", name, venue, venue=venue_of)
         report = run_until(settings, profiles, plan, lambda one: one.connections == 2)
-    assert report.last[0].ended == "nothing came for 0.8 s"
-    assert [message["method"] for message in venue.heard[0]] == ["SUBSCRIBE", "LIST_SUBSCRIPTIONS"]
+    assert report.last[0].ended.startswith("nothing came for ")
+    methods = [message["method"] for message in venue.heard[0]]
+    # The first frame may be late on a busy machine: then it is asked twice
+    assert methods[0] == "SUBSCRIBE"
+    assert set(methods[1:]) == {"LIST_SUBSCRIPTIONS"}
 
 
 @pytest.mark.stack
@@ -119,16 +122,17 @@ def test_slow_frames_are_no_silence(settings: Settings, tmp_path: Path) -> None:
 
     def script(peer: Peer) -> None:
         greet(peer, 1)
-        for number in range(6):
-            pause.wait(0.2)
+        # Longer in all than silence may be
+        for number in range(10):
+            pause.wait(0.5)
             peer.connection.send([json.dumps(trade(number))[:20], json.dumps(trade(number))[20:]])
         peer.stay()
 
     profiles, name = profiles_of(settings, tmp_path, "binance")
-    venue_of = replace(VENUES["binance"], silence_seconds=0.5)
+    venue_of = replace(VENUES["binance"], silence_seconds=2.0)
     with local_venue(script) as venue:
         plan = plan_of("binance", "BTCUSDT", name, venue, venue=venue_of)
-        report = run_until(settings, profiles, plan, lambda one: one.rows["ticks"] == 6)
+        report = run_until(settings, profiles, plan, lambda one: one.rows["ticks"] == 10)
     assert report.connections == 1
 
 
