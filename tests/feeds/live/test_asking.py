@@ -1,6 +1,6 @@
 import itertools
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2_dagster.feeds.live.asking import ANSWER_SECONDS, CALM_SECONDS, PACE, Asking
@@ -9,6 +9,7 @@ from k2_dagster.feeds.live.backoff import Backoff
 CHANCE = st.floats(0, 1)
 
 
+@settings(deadline=None)
 @given(tries=st.integers(1, 10_000), chance=CHANCE)
 def test_delays_stay_within_their_bounds_and_grow(tries: int, chance: float) -> None:
     backoff = Backoff(0.5, 60.0)
@@ -36,6 +37,7 @@ def test_one_that_is_on_its_way_is_asked_for_only_when_it_does_not_come() -> Non
     assert asking.due(ANSWER_SECONDS) == ["X"]
 
 
+@settings(deadline=None)
 @given(waits=st.lists(st.floats(0, 20), min_size=1, max_size=200), chance=CHANCE)
 def test_a_book_that_is_lost_again_and_again_is_no_storm_of_requests(waits: list[float], chance: float) -> None:
     asking, now, asked = Asking(), 0.0, []

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2_dagster.feeds.live.binance import SPOT, USDM
@@ -53,6 +53,7 @@ def test_what_was_seen_before_is_no_hole() -> None:
     ]  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     steps=st.lists(st.integers(1, 5), min_size=2, max_size=30),
     kept=st.lists(st.booleans(), min_size=30, max_size=30),
@@ -74,6 +75,7 @@ def test_a_chain_is_lost_where_an_update_between_two_is_missing_and_nowhere_else
     assert lost == [now for before, now in itertools.pairwise(delivered) if now != before + 1]
 
 
+@settings(deadline=None)
 @given(kept=st.lists(st.booleans(), min_size=1, max_size=30), again=st.sets(st.integers(0, 29)))
 def test_a_numbered_book_is_lost_at_the_first_missing_change_until_a_snapshot(
     kept: list[bool], again: set[int]
@@ -142,6 +144,7 @@ CHANGES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(changes=CHANGES, depth=st.sampled_from([10, 12, 25]))
 def test_a_book_that_is_followed_in_full_has_the_venues_checksum(
     changes: Sequence[tuple[bool, int, int]], depth: int

@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2_dagster.feeds.capture.block import wire_batch
@@ -28,6 +28,7 @@ def test_before_any_row_nothing_is_told() -> None:
     assert meter.skew is None
 
 
+@settings(deadline=None)
 @given(
     differences=st.lists(st.integers(-(10**7), 10**7), min_size=1, max_size=50), cut=st.integers(0, 50),
 )  # fmt: skip
