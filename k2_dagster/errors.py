@@ -12,6 +12,7 @@
     │   ├── DeliveryTimedOut           Kafka did not take accepted messages in time, or they were given up
     │   ├── ReaderStalled              the broker has messages that the client does not deliver
     │   ├── AlertUndelivered           a service did not take an incident's message
+    │   ├── VenueUnavailable           a venue's feed could not be reached
     │   ├── LeaseHeld                  another process drives this exchange
     │   └── StopOverdue                the work did not end in time after it was asked to
     └── TerminalError                  retrying cannot help: halt and say what to do
@@ -31,6 +32,7 @@
         ├── LossUnseen                 a loss is not the one that was shown to whoever accepts it
         ├── FenceDisagrees             snapshot and table property name different positions
         ├── RulesDiffer                the stream is judged by newer rules, or by others of the same version
+        ├── SubscriptionRefused        a venue does not offer what was subscribed to
         ├── CaptureInvalid             a capture file is not in the format it claims
         ├── QueryRefused               the query cannot be answered as asked
         ├── StackFailed                a part of the development stack did not come up
@@ -98,6 +100,10 @@ class ReaderStalled(TransientError):
 
 class AlertUndelivered(TransientError):
     """A service did not take an incident's message."""
+
+
+class VenueUnavailable(TransientError):
+    """A venue's feed could not be reached."""
 
 
 class LeaseHeld(TransientError):
@@ -174,6 +180,10 @@ class FenceDisagrees(TerminalError):
 
 class RulesDiffer(TerminalError):
     """The stream is judged by newer rules, or by others of the same version."""
+
+
+class SubscriptionRefused(TerminalError):
+    """A venue does not offer what was subscribed to."""
 
 
 class CaptureInvalid(TerminalError):

@@ -72,6 +72,11 @@ class FeedHandler:
         """Say that the feed is alive though it has nothing to say."""
         return self._tell([{**_at(at_micros), "stream": stream, "kind": "heartbeat"}])
 
+    def book(self, stream: str, symbol: str, state: str, reason: str) -> int:
+        """Say that a symbol's book cannot go on (`ended`), or can (`started`: a snapshot came that fits)."""
+        told = {"stream": stream, "kind": "session", "symbol": symbol, "dataset": "book", "state": state}
+        return self._tell([{**_at(None), **told, "reason": reason}])
+
     def speak_apart(self, publisher_session: str) -> None:
         """Give what is said from now on a publisher session of its own: it is no part of a feed that may be published
         again, where the next message would take its numbers."""

@@ -174,6 +174,11 @@ class Publisher:
             self.accepted[dataset] += accepted
         return accepted
 
+    def begin_session(self, publisher_session: str) -> None:
+        """Give what is published from now on another publisher session, whose numbers begin at 1."""
+        self._session = publisher_session
+        self._numbering = {}
+
     def schema_id(self, dataset: str) -> int:
         """Registry id of the dataset's declared schema, registered if it was not."""
         return self._encoder(dataset, self._declared_text(dataset)).schema_id

@@ -41,6 +41,8 @@ def test_gaps_sessions_and_connections_reach_the_control_topic(
         assert handler.observe(quotes(exchange, [*range(1, 10), *range(15, 60)], "s1")) == 2
         assert handler.observe(quotes(exchange, [61, 62], "s1")) == 0
         assert handler.heartbeat("quotes_stream") == 1
+        publisher.begin_session("run-2")
+        assert handler.book("quotes_stream", "S1", "ended", "a hole") == 1
         assert handler.finish() == 1
         assert handler.finish() == 0
     told: list[dict[str, Any]] = []
@@ -53,7 +55,10 @@ def test_gaps_sessions_and_connections_reach_the_control_topic(
         ("session", "*", "c1", "s1", 1, None, "started", 2),
         ("gap", "*", "c1", "s1", 10, 14, None, 3),
         ("heartbeat", "*", None, None, None, None, None, 4),
-        ("gap", "*", "c1", "s1", 60, 60, None, 5),
+        ("session", "S1", None, None, None, None, "ended", 1),
+        ("gap", "*", "c1", "s1", 60, 60, None, 1),
     ]
+    assert [row["publisher_session"] for row in told] == [*["run-1"] * 4, *["run-2"] * 2]
+    assert (told[4]["dataset"], told[4]["reason"]) == ("book", "a hole")
     # The hole showed at number 15; the gap is told at the first message beyond its grace of twenty.
     assert round(told[2]["exchange_timestamp"].timestamp() * 1_000_000) == MICROS + 36

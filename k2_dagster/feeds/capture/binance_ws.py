@@ -29,11 +29,13 @@ from k2_dagster.feeds.capture.lines import (
     sides,
     texts,
 )
+from k2_dagster.feeds.capture.recorder import other_line
 from k2_dagster.feeds.capture.source import Source
 
 _LINE = re.compile(rb"(\d{19}) (?=\{)")
 _SYMBOL = re.compile(rb'"s":"([^"]{1,64})"')
 _AGGRESSOR = {True: "sell", False: "buy"}
+_REPLY_KEYS = ("result", "error", "code")
 
 
 def is_spot(source: Source) -> bool:
@@ -85,15 +87,15 @@ def _read(source: Source, exchange: str, streams: Mapping[str, Stream]) -> Itera
 def _take(streams: Mapping[str, Stream], symbol: str | None, collector: Collector, number: int, line: bytes) -> None:
     match = _LINE.match(line)
     if not match:
-        if line.strip():
-            collector.refuse(number, line, "expected `<nanoseconds> <json>`")
-        else:
-            collector.skip(number, "empty line")
+        other_line(collector, number, line, "expected `<nanoseconds> <json>`")
         return
     try:
         message = orjson.loads(line[match.end() :])
     except orjson.JSONDecodeError as error:
         collector.refuse(number, line, f"not JSON: {error}")
+        return
+    if "id" in message and not message.keys().isdisjoint(_REPLY_KEYS):
+        collector.skip(number, "reply to a request")
         return
     name, data = _named(message, symbol)
     if name is not None and name in streams:
@@ -209,3 +211,6 @@ SPOT = _streams(_trades, _spot_best, _spot_deltas, _spot_snapshots, lambda data:
 FUTURES = _streams(
     _future_trades, _future_best, _future_deltas, _future_snapshots, lambda data: (data["u"], data["pu"])
 )
+# For a feed: its snapshots name their symbol.
+take_spot = partial(_take, SPOT, None)
+take_futures = partial(_take, FUTURES, None)

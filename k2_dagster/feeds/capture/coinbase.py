@@ -41,10 +41,11 @@ def recognises(source: Source) -> bool:
 
 def read(source: Source, exchange: str) -> Iterator[Block]:
     """Blocks of a Coinbase capture."""
-    return read_lines(source, exchange, _take)
+    return read_lines(source, exchange, take)
 
 
-def _take(collector: Collector, number: int, line: bytes) -> None:
+def take(collector: Collector, number: int, line: bytes) -> None:
+    """Hand one line of a capture to the collector."""
     received = recorded_line(collector, number, line)
     if received is None:
         return

@@ -7,6 +7,8 @@ from pathlib import Path
 from k2_dagster.errors import CaptureInvalid
 from k2_dagster.feeds.capture import binance_csv, binance_ws, coinbase, iex, kraken, kraken_futures, us_equities
 from k2_dagster.feeds.capture.block import Block
+from k2_dagster.feeds.capture.lines import Take
+from k2_dagster.feeds.capture.recorder import recorded_format
 from k2_dagster.feeds.capture.source import Source, open_source
 
 # What is shown of a file that no format recognises.
@@ -18,7 +20,8 @@ Read = Callable[[Source, str], Iterator[Block]]
 @dataclass(frozen=True)
 class Format:
     """A venue format. `version` is part of the publisher session: raise it when the same bytes give other rows, or the
-    rows of the new meaning would be taken for duplicates of the old ones. `streams` are (dataset, stream) pairs."""
+    rows of the new meaning would be taken for duplicates of the old ones. `streams` are (dataset, stream) pairs. `take`
+    reads one line, where lines are messages that a feed may receive."""
 
     name: str
     exchange: str
@@ -27,22 +30,23 @@ class Format:
     recognises: Callable[[Source], bool]
     read: Read = field(repr=False)
     streams: tuple[tuple[str, str], ...] = ()
+    take: Take | None = field(default=None, repr=False)
 
 
 _BINANCE = (("ticks", "trade"), ("quotes", "bookTicker"), ("book", "depth"), ("book", "depth_snapshot"))
 
 FORMATS: tuple[Format, ...] = (
     Format(
-        "binance_ws", "binance", 2, "Binance websocket lines: `<nanoseconds> <json>`",
-        binance_ws.is_spot, binance_ws.read_spot, _BINANCE,
+        "binance_ws", "binance", 3, "Binance websocket lines: `<nanoseconds> <json>`",
+        binance_ws.is_spot, binance_ws.read_spot, _BINANCE, binance_ws.take_spot,
     ),
     Format(
-        "binance_usdm_ws", "binance_usdm", 1, "Binance USD-M websocket lines: `<nanoseconds> <json>`",
-        binance_ws.is_usdm, binance_ws.read_futures, _BINANCE,
+        "binance_usdm_ws", "binance_usdm", 2, "Binance USD-M websocket lines: `<nanoseconds> <json>`",
+        binance_ws.is_usdm, binance_ws.read_futures, _BINANCE, binance_ws.take_futures,
     ),
     Format(
-        "binance_coinm_ws", "binance_coinm", 2, "Binance COIN-M websocket lines: `<nanoseconds> <json>`",
-        binance_ws.is_coinm, binance_ws.read_futures, _BINANCE,
+        "binance_coinm_ws", "binance_coinm", 3, "Binance COIN-M websocket lines: `<nanoseconds> <json>`",
+        binance_ws.is_coinm, binance_ws.read_futures, _BINANCE, binance_ws.take_futures,
     ),
     Format(
         "binance_trade_csv", "binance", 2, "Binance trades with the header TimestampOfReceive,Stream,..",
@@ -55,16 +59,17 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "coinbase_ws", "coinbase", 2, "Coinbase websocket lines: `<seconds>: <json>` after the address",
         coinbase.recognises, coinbase.read,
-        (("ticks", "match"), ("quotes", "ticker"), ("book", "level2")),
+        (("ticks", "match"), ("quotes", "ticker"), ("book", "level2")), coinbase.take,
     ),
     Format(
         "kraken_ws", "kraken", 2, "Kraken websocket lines: `<seconds>: <json>` after the address",
         kraken.recognises, kraken.read, (("ticks", "trade"), ("quotes", "spread"), ("book", "book")),
+        kraken.take,
     ),
     Format(
         "kraken_futures_ws", "kraken_futures", 2, "Kraken Futures lines: `<seconds>: <json>` after the address",
         kraken_futures.recognises, kraken_futures.read,
-        (("ticks", "trade"), ("quotes", "ticker_lite"), ("book", "book")),
+        (("ticks", "trade"), ("quotes", "ticker_lite"), ("book", "book")), kraken_futures.take,
     ),
     Format(
         "iex_tops", "iex", 2, "IEX TOPS 1.6 in a pcap or pcapng file",
@@ -105,13 +110,15 @@ class Capture:
 
 
 def open_capture(path: Path, exchange: str | None = None) -> Capture:
-    """Recognise a file by its content (a zip by its member's name). `exchange` overrides where its rows go.
+    """Recognise a file by its content (a zip by its member's name; a recording of ours names its format). `exchange`
+    overrides where its rows go.
 
     Raises CaptureInvalid with what the file starts with and what would be recognised.
     """
     source = open_source(path)
+    recorded = recorded_format(source.head)
     for one in FORMATS:
-        if one.recognises(source):
+        if one.name == recorded if recorded else one.recognises(source):
             return Capture(source, one, exchange or one.exchange)
     start = source.head[:_SHOWN_BYTES].split(b"\n", 1)[0]
     raise CaptureInvalid(

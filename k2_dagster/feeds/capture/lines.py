@@ -80,6 +80,13 @@ class Collector:
         """A line that is not even a message of a known form."""
         self._refusals.append(Refusal(line, line, raw, reason))
 
+    def messages(self, dataset: str) -> list[tuple[Stream, Event]]:
+        """The messages of a dataset so far, in the order of their lines, whether they can be built or not."""
+        found = [
+            (stream, one) for stream, events in self._events.items() if stream.dataset == dataset for one in events
+        ]
+        return sorted(found, key=lambda item: item[1].line)
+
     def block(self, first: int, inputs: int) -> Block:
         """Everything collected, as rows in file order; bad messages become refusals."""
         parts: dict[str, list[Rows]] = {}
@@ -106,7 +113,11 @@ class Collector:
             yield Rows(batch, np.fromiter((event.line for event in events[start:stop]), np.int64, stop - start))
 
 
-def read_lines(source: Source, exchange: str, take: Callable[[Collector, int, bytes], None]) -> Iterator[Block]:
+# Hands a line (number, bytes) to the collector.
+Take = Callable[[Collector, int, bytes], None]
+
+
+def read_lines(source: Source, exchange: str, take: Take) -> Iterator[Block]:
     """Blocks of a capture; `take` hands each line (number, bytes) to the collector."""
     for first, lines in source.lines():
         collector = Collector(exchange)

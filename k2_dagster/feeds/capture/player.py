@@ -8,22 +8,19 @@ file. So a capture that is played twice gives the same pairs, hence only duplica
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from functools import cached_property
 
 from k2_dagster.errors import CaptureInvalid, ConfigurationError
-from k2_dagster.feeds.capture.block import Block, Int64s, Refusal, Rows
+from k2_dagster.feeds.capture.block import Block
 from k2_dagster.feeds.capture.formats import Capture
 from k2_dagster.feeds.capture.pacing import Pace
+from k2_dagster.feeds.capture.sending import BlockSender, check_streams
 from k2_dagster.feeds.delivery import Waiting
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
-from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.profiles import Profiles
-from k2_dagster.schemas.refused import Refused
-from k2_dagster.schemas.topics import CONTROL_DATASET
 from k2_dagster.settings import Settings
 
 # Refusals kept for the report; all are counted, and all are published.
@@ -90,7 +87,7 @@ def play(
     if speed is not None and not 0 < speed < float("inf"):
         raise ConfigurationError(f"speed was {speed}", advice="valid: a number above 0, or flat out", speed=speed)
     for capture in captures:
-        _check_streams(capture, profiles)
+        check_streams(profiles, capture.exchange, capture.format, str(capture.source.path))
     reports = [] if reports is None else reports
     for capture in captures:
         if stop.is_set():
@@ -124,6 +121,10 @@ class _Playing:
     stop: threading.Event
     connected: bool = False
 
+    @cached_property
+    def sender(self) -> BlockSender:
+        return BlockSender(self.publisher, self.handler, self.capture.source.name)
+
     def run(self, on_progress: Callable[[PlayReport], None]) -> None:
         self.report.rows = self.publisher.accepted
         started = time.monotonic()
@@ -146,29 +147,7 @@ class _Playing:
         if not self.connected:
             self._connection("connected", "the capture begins")
             self.connected = True
-        refusals = {dataset: [one for one in part.refusals if one.dataset == dataset] for dataset in WIRE_DATASETS}
-        if part.arrivals is None:
-            for rows in part.rows.values():
-                self.handler.observe(rows.batch)
-        else:
-            for piece in _interleaved(part.arrivals, refusals.pop(CONTROL_DATASET)):
-                if isinstance(piece, Refusal):
-                    self._refuse(piece)
-                else:
-                    self.handler.arrived(piece.batch)
-        for dataset, refused in refusals.items():
-            for piece in _interleaved(part.rows.get(dataset), refused):
-                if isinstance(piece, Refusal):
-                    self._refuse(piece)
-                else:
-                    self.publisher.publish(dataset, piece.batch, kept_in=self._places(piece.orders))
-
-    def _refuse(self, refusal: Refusal) -> None:
-        refused = Refused(refusal.reason, refusal.identity, source=f"{self.capture.source.name}:{refusal.place}")
-        self.publisher.refuse(refusal.dataset, refusal.symbol, refusal.raw, refused)
-
-    def _places(self, orders: Int64s) -> Callable[[int], str]:
-        return lambda row: f"{self.capture.source.name}:{orders[row]}"
+        self.sender.send(part)
 
     def _note(self, part: Block) -> None:
         report, meter = self.report, self.capture.source.meter
@@ -190,33 +169,3 @@ class _Playing:
         if self.connected:
             self.handler.speak_apart(f"{self.report.publisher_session}-stopped-{self.report.inputs}")
             self._connection("disconnected", reason)
-
-
-def _interleaved(rows: Rows | None, refusals: Sequence[Refusal]) -> Iterator[Rows | Refusal]:
-    """Rows and refusals of one dataset in the order of their inputs. A refusal that came late would leave a hole that
-    nobody can explain any more."""
-    if rows is None:
-        yield from refusals
-        return
-    start = 0
-    for refusal in refusals:
-        stop = int(np.searchsorted(rows.orders, refusal.order, side="right"))
-        if stop > start:
-            yield Rows(rows.batch.slice(start, stop - start), rows.orders[start:stop])
-        yield refusal
-        start = max(start, stop)
-    if start < rows.batch.num_rows:
-        yield Rows(rows.batch.slice(start), rows.orders[start:])
-
-
-def _check_streams(capture: Capture, profiles: Profiles) -> None:
-    profile = profiles.exchange(capture.exchange)
-    for dataset, stream in capture.format.streams:
-        if profile.stream(dataset, stream) is None:
-            raise ConfigurationError(
-                f"exchange {capture.exchange} declares no stream {stream!r} of {dataset}, which "
-                f"{capture.source.path} ({capture.format.name}) has",
-                advice=f"add [exchanges.{capture.exchange}.streams.{stream}] to its profile, or name another",
-                exchange=capture.exchange,
-                stream=stream,
-            )

@@ -1,6 +1,8 @@
-"""The line format of the recorder that the Coinbase and Kraken captures come from.
+"""The line format of the recorder that the Coinbase and Kraken captures come from, and of our own recordings.
 
-`<seconds>: <json>` came from the venue, `<address> <- <json>` was sent, `<address> <-> <seconds>` is a connection.
+`<seconds>: <json>` came from the venue, `<address> <- <seconds>: <json>` was sent, `<address> <-> <seconds>` is a
+connection. Ours begin with a line that names their format, and `<address> >-< <seconds> <why>` is the end of a
+connection; in those of Binance, what came from the venue has Binance's own form.
 """
 
 import re
@@ -16,6 +18,8 @@ from k2_dagster.schemas.topics import CONTROL_DATASET
 _RECEIVED = re.compile(rb"(\d{1,11})(?:\.(\d{1,9}))?: ")
 _SENT = re.compile(rb"wss?://\S+ <- ")
 _CONNECTED = re.compile(rb"(wss?://\S+) <-> (\d{1,11})(?:\.(\d{1,9}))?$")
+_DISCONNECTED = re.compile(rb"(wss?://\S+) >-< (\d{1,11})(?:\.(\d{1,9}))? (.*)$")
+_HEADER = re.compile(rb"# k2 feed ([a-z_]{1,40})(?:\n|\r|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +40,69 @@ def recorded_line(collector: Collector, number: int, line: bytes) -> Received | 
     match = _RECEIVED.match(line)
     if match:
         return Received(_nanos(match[1], match[2]), line[match.end() :], _is_finer(match[2]))
-    connected = _CONNECTED.match(line)
+    other_line(collector, number, line, "expected `<seconds>: <json>`")
+    return None
+
+
+def other_line(collector: Collector, number: int, line: bytes, expected: str) -> None:
+    """A line that did not come from the venue: a connection, what was sent, a header or nothing; else it is refused
+    with what was `expected`."""
+    connected, disconnected = _CONNECTED.match(line), _DISCONNECTED.match(line)
     if connected:
-        received = Received(_nanos(connected[2], connected[3]), b"", _is_finer(connected[3]))
-        address = connected[1].decode(errors="replace")
-        collector.add(CONNECTION, received.event(number, line, {"address": address}))
+        _connection(collector, number, line, connected, "connected", connected[1])
+    elif disconnected:
+        _connection(collector, number, line, disconnected, "disconnected", disconnected[4])
     elif _SENT.match(line):
         collector.skip(number, "sent by the client")
+    elif _HEADER.match(line):
+        collector.skip(number, "header")
     elif not line.strip():
         collector.skip(number, "empty line")
     else:
-        collector.refuse(number, line, "expected `<seconds>: <json>`")
-    return None
+        collector.refuse(number, line, expected)
+
+
+def recorded_format(head: bytes) -> str | None:
+    """The format that a recording of ours names in its first line; None for what is none."""
+    match = _HEADER.match(head)
+    return match[1].decode() if match else None
+
+
+def header_line(name: str) -> bytes:
+    """The first line of a recording in this format."""
+    return b"# k2 feed %s" % name.encode()
+
+
+def received_line(nanos: int, frame: bytes) -> bytes:
+    """What came from the venue, and when (Unix nanoseconds)."""
+    return b"%s: %s" % (_seconds(nanos), frame)
+
+
+def sent_line(nanos: int, address: str, message: bytes) -> bytes:
+    """What was sent to it."""
+    return b"%s <- %s: %s" % (address.encode(), _seconds(nanos), message)
+
+
+def connected_line(nanos: int, address: str) -> bytes:
+    """The beginning of a connection."""
+    return b"%s <-> %s" % (address.encode(), _seconds(nanos))
+
+
+def disconnected_line(nanos: int, address: str, reason: str) -> bytes:
+    """Its end."""
+    return b"%s >-< %s %s" % (address.encode(), _seconds(nanos), reason.encode())
+
+
+def _seconds(nanos: int) -> bytes:
+    return b"%d.%09d" % divmod(nanos, 1_000_000_000)
+
+
+def _connection(
+    collector: Collector, number: int, line: bytes, match: re.Match[bytes], state: str, reason: bytes
+) -> None:
+    received = Received(_nanos(match[2], match[3]), b"", _is_finer(match[3]))
+    told = {"state": state, "reason": reason.decode(errors="replace")}
+    collector.add(CONNECTION, received.event(number, line, told))
 
 
 def _nanos(seconds: bytes, fraction: bytes | None) -> int:
@@ -66,8 +121,8 @@ def no_symbol(_: object) -> str:
 def _connections(events: Sequence[Event]) -> Mapping[str, Any]:
     return {
         "symbol": NO_SYMBOL,
-        "state": "connected",
-        "reason": texts(events, "address"),
+        "state": texts(events, "state"),
+        "reason": texts(events, "reason"),
         **receiver_time(events),
     }
 

@@ -88,7 +88,7 @@ def test_the_session_follows_the_content_not_the_name_or_compression(tmp_path: P
     (tmp_path / "c").write_bytes(line * 2)
     first, second, third = (open_capture(tmp_path / name).publisher_session for name in ("a", "b.gz", "c"))
     assert first == second != third
-    assert first.startswith("binance_ws-2-")
+    assert first.startswith("binance_ws-3-")
 
 
 @pytest.mark.parametrize("content", [DEPTH_HEADER + b"\n", b"\xd4\xc3\xb2\xa1\2\0\4\0" + b"\0" * 12 + b"\1\0\0\0"])

@@ -1,0 +1,185 @@
+"""`k2 feed`: a venue's live market data into Kafka."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from k2_dagster.cli.common import Finite, json_option, settings, to_json
+from k2_dagster.cli.exits import INTERRUPTED
+from k2_dagster.cli.progress import ProgressLine, progress_line
+from k2_dagster.cli.stopping import Stop, say_given_up, stop_on_signals
+from k2_dagster.errors import DeliveryTimedOut, K2Error
+from k2_dagster.feeds.live.feed import feed
+from k2_dagster.feeds.live.report import FeedReport
+from k2_dagster.feeds.live.serving import FeedPlan
+from k2_dagster.feeds.live.skew import Skew
+from k2_dagster.feeds.live.venues import VENUES
+from k2_dagster.schemas.common import NAME_PATTERN
+from k2_dagster.schemas.profiles import load_profiles
+
+
+class Symbols(click.ParamType[tuple[str, ...]]):
+    """Names separated by commas, in capitals as all venues write them."""
+
+    name = "A,B,.."
+
+    def convert(
+        self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Fails with what would be valid."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(dict.fromkeys(name.strip().upper() for name in value.split(",")))
+        for name in names:
+            if not re.fullmatch(NAME_PATTERN, name):
+                self.fail(
+                    f"{name!r} is no symbol; valid: as the venue writes them, such as BTCUSDT,ETHUSDT", param, ctx
+                )
+        return names
+
+
+class Address(click.ParamType[str]):
+    """An address of one of these schemes."""
+
+    def __init__(self, *schemes: str) -> None:
+        self.name = f"{schemes[0]}://.."
+        self._schemes = schemes
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Fails with an example."""
+        if not self._is_valid(value):
+            self.fail(f"{value!r} is no address; valid: {self._schemes[0]}://host:port/path", param, ctx)
+        return value
+
+    def _is_valid(self, value: str) -> bool:
+        try:
+            parts = urlsplit(value)
+            named = parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:
+            return False
+        return bool(named and parts.scheme in self._schemes and re.fullmatch("[!-~]+", value))
+
+
+@click.command(name="feed")
+@click.argument("venue", type=click.Choice(list(VENUES)))
+@click.option("--symbols", type=Symbols(), required=True, help="Symbols as the venue writes them.")
+@click.option("--exchange", help="Publish into this exchange's topics instead of the venue's own.")
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Keep what came, for `k2 play`.")
+@click.option("--seconds", type=Finite(min=0, min_open=True), help="End after this long; without it, run on.")
+@click.option("--url", type=Address("wss", "ws"), help="Address of the feed instead of the venue's.")
+@click.option("--snapshot-url", type=Address("https", "http"), help="Address of book snapshots instead of Binance's.")
+@json_option
+def feed_command(
+    venue: str,
+    symbols: tuple[str, ...],
+    exchange: str | None,
+    record: Path | None,
+    seconds: float | None,
+    url: str | None,
+    snapshot_url: str | None,
+    as_json: bool,
+) -> None:
+    """Publish the live market data of VENUE: trades, best prices and books of the named symbols.
+
+    Runs until Ctrl-C, which delivers what was accepted and exits with status 130; a second one gives up what Kafka has
+    not taken yet. Lost connections are made anew; what happened to them is in the control topic.
+    """
+    chosen = VENUES[venue]
+    if len(symbols) > chosen.most_symbols:
+        raise click.UsageError(
+            f"{venue} takes {chosen.most_symbols} symbols on a connection, these are {len(symbols)}: run several feeds"
+        )
+    plan = FeedPlan(
+        chosen, symbols, exchange or chosen.exchange, url or chosen.url, snapshot_url or chosen.snapshot_url, record,
+        seconds,
+    )  # fmt: skip
+    report = FeedReport(venue, plan.exchange, list(symbols))
+    with stop_on_signals() as stop, progress_line(f"{venue}: connecting to {plan.url}") as line:
+        try:
+            _feed(plan, report, stop, line)
+        except K2Error as error:
+            # Who gives up knows that messages were not delivered
+            if not (isinstance(error, DeliveryTimedOut) and stop.given_up.is_set()):
+                if report.connections:
+                    _show(report, as_json)
+                raise
+    _show(report, as_json)
+    if stop.asked.is_set():
+        say_given_up(report.undelivered)
+        sys.exit(INTERRUPTED)
+
+
+def _feed(plan: FeedPlan, report: FeedReport, stop: Stop, line: ProgressLine) -> None:
+    own = settings()
+    profiles = load_profiles(own.profiles)
+    feed(
+        own, profiles, plan, stop=stop.asked, waiting=stop.waiting, report=report, on_progress=_shown(line)
+    )  # fmt: skip
+
+
+def _shown(line: ProgressLine) -> Callable[[FeedReport], None]:
+    def show(report: FeedReport) -> None:
+        if line.is_due:
+            line.show(progress_text(report))
+
+    return show
+
+
+def progress_text(report: FeedReport) -> str:
+    """`binance: 12,345 rows, 1 book waiting, clock +12.3 ms, connection 2`."""
+    if not report.last:
+        return f"{report.venue}: not connected, try {report.tries}"
+    newest = report.last[-1]
+    parts = [f"{report.rows.total():,} rows", f"connection {report.connections}"]
+    if newest.ended:
+        parts.append(f"not connected ({newest.ended})")
+    if report.books_waiting:
+        parts.append(f"{report.books_waiting} books wait for a snapshot")
+    if newest.silent:
+        parts.append(f"nothing yet of {', '.join(newest.silent)}")
+    if newest.skew is not None:
+        parts.append(skew_text(newest.skew))
+    return f"{report.venue}: " + ", ".join(parts)
+
+
+def skew_text(skew: Skew) -> str:
+    """`received +12.3 ms after the venue's time (least +8.1 ms)`."""
+    median, least = skew.median_milliseconds, skew.least_milliseconds
+    return f"received {median:+,.1f} ms after the venue's time (least {least:+,.1f} ms)"
+
+
+def _show(report: FeedReport, as_json: bool) -> None:
+    if as_json:
+        click.echo(to_json(report.as_document()))
+        return
+    rows = ", ".join(f"{count:,} {dataset}" for dataset, count in sorted(report.rows.items())) or "no rows"
+    click.echo(f"{report.venue} -> {report.exchange}: {rows} in {report.seconds:.1f} s")
+    for line in _details(report):
+        click.echo(f"  {line}")
+
+
+def _details(report: FeedReport) -> list[str]:
+    told: list[tuple[Any, str]] = [
+        (
+            report.skipped,
+            "no market event: " + ", ".join(f"{count:,} {what}" for what, count in report.skipped.items()),
+        ),
+        (
+            report.refused,
+            f"refused and published for quarantine: {report.refused:,}; first: {'; '.join(report.refusals)}",
+        ),
+        (report.books_lost, f"books lost and asked for anew: {report.books_lost:,}"),
+        (report.snapshot_failures, f"book snapshots that could not be fetched: {report.snapshot_failures:,}"),
+        (report.undelivered, f"not delivered: {report.undelivered:,} messages"),
+    ]
+    lines = [text for condition, text in told if condition]
+    for one in report.last:
+        skew = f"; {skew_text(one.skew)}" if one.skew else ""
+        skew += f"; nothing came of {', '.join(one.silent)}" if one.silent else ""
+        lines.append(f"{one.publisher_session}: {one.seconds:.1f} s, {one.ended or 'not ended'}{skew}")
+    return lines

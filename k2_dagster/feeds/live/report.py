@@ -1,0 +1,64 @@
+"""What became of a live feed so far, for the progress line and the summary at the end."""
+
+from collections import Counter, deque
+from dataclasses import asdict, dataclass, field
+
+from k2_dagster.feeds.capture.block import Block
+from k2_dagster.feeds.live.skew import Skew
+
+# Refusals kept for the report; all are counted, and all are published.
+REFUSALS_SHOWN = 5
+# Connections kept for the report; all are counted.
+CONNECTIONS_SHOWN = 10
+
+
+@dataclass
+class ConnectionReport:
+    """One connection: its publisher session, how long it was, why it ended, the streams of which nothing came, and the
+    clocks' difference."""
+
+    publisher_session: str
+    seconds: float = 0.0
+    ended: str = ""
+    silent: list[str] = field(default_factory=list)
+    skew: Skew | None = None
+
+
+@dataclass
+class FeedReport:
+    """`frames` came from the venue (`snapshots` of them were fetched); `rows` by dataset, with those of the feed
+    handler in control; `refused` are published for quarantine, `too_large` of them were rows. `tries` are attempts to
+    connect, `connections` those that became one. `undelivered` messages were accepted and then not taken by Kafka."""
+
+    venue: str
+    exchange: str
+    symbols: list[str]
+    tries: int = 0
+    connections: int = 0
+    frames: int = 0
+    snapshots: int = 0
+    snapshot_failures: int = 0
+    rows: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    too_large: int = 0
+    refusals: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    books_lost: int = 0
+    books_waiting: int = 0
+    most_queued: int = 0
+    undelivered: int = 0
+    seconds: float = 0.0
+    stopped: bool = False
+    last: deque[ConnectionReport] = field(default_factory=lambda: deque(maxlen=CONNECTIONS_SHOWN))
+
+    def as_document(self) -> dict[str, object]:
+        """The report as JSON has it."""
+        told = {"rows": dict(self.rows), "skipped": dict(self.skipped), "last": [asdict(one) for one in self.last]}
+        return {**vars(self), **told}
+
+    def count(self, block: Block) -> None:
+        """Add what a published block holds besides its rows."""
+        self.frames += block.inputs
+        self.skipped.update(one.what for one in block.skips)
+        room = REFUSALS_SHOWN - len(self.refusals)
+        self.refusals += [f"{one.place}: {one.reason}" for one in block.refusals[:room]]
