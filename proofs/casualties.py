@@ -16,7 +16,7 @@ from proofs.common import Lake, say
 from proofs.herd import Herd, Worker
 
 # A worker that did not reach its point by then is killed from outside.
-LIFE_SECONDS = 8.0
+LIFE_SECONDS = 15.0
 # Lives of workers that are killed at no point but at a time: from before their first connection to a few commits.
 OUTSIDE_SECONDS = (0.05, 2.5)
 REACHES = (1, 3)
@@ -41,6 +41,10 @@ class Tally:
         """Workers killed."""
         return self.by_point.total()
 
+    def spared_points(self) -> list[str]:
+        """Points at which nobody was killed yet."""
+        return [one for one in POINTS if not self.by_point[one]]
+
 
 class Ring:
     """Ingest of one exchange: one worker after another, sometimes two at once, each meant to die."""
@@ -52,16 +56,18 @@ class Ring:
         self._alive: dict[Worker, float] = {}
         self._not_before = 0.0
 
-    def begin(self) -> None:
-        """Start the next round unless one is on."""
+    def begin(self, *, only_spared: bool) -> None:
+        """Start the next round unless one is on. `only_spared`: all that is wanted are the points that had no turn."""
         if self._alive or time.monotonic() < self._not_before:
             return
         both = self._chance.random() < 0.2
         self._tally.overlaps += both
+        spared = self._tally.spared_points() if only_spared else []
         for _ in range(1 + both):
-            at_point = self._chance.random() < 0.75
+            at_point = bool(spared) or self._chance.random() < 0.75
             driver = "process" if self._chance.random() < 0.7 else "run"
-            fields = {"action": "kill", "point": next(self._points), "reach": self._chance.randint(*REACHES)}
+            point = self._chance.choice(spared) if spared else next(self._points)
+            fields = {"action": "kill", "point": point, "reach": 1 if spared else self._chance.randint(*REACHES)}
             worker = self._workers.start(
                 self.exchange, self._lake.environment, driver=driver, **(fields if at_point else {})
             )

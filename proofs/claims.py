@@ -7,6 +7,9 @@ from k2_dagster.schemas.profiles import Domain
 from proofs.common import Lake
 from proofs.oracle import Row
 
+# Of a numbering so many holes are remembered at least; each has a number before the one that is ahead of them all.
+REMEMBERED_HOLES = 256
+
 
 class Claims:
     """The numbers that landed rows claim, to judge a "duplicate" by: a row of a range claims every number in it."""
@@ -23,6 +26,16 @@ class Claims:
         """Whether a landed row claims this row's last number."""
         identity, _, last = self._claim(row)
         return any(low <= last <= high for low, high in self._claims.get(identity, []))
+
+    def is_overtaken(self, row: Row) -> bool:
+        """Whether a landed row of the same numbering is so far ahead that this one's number may be forgotten."""
+        identity, _, last = self._claim(row)
+        return any(high >= last + REMEMBERED_HOLES for _, high in self._claims.get(identity, []))
+
+    def identity(self, row: Row) -> tuple[Any, ...]:
+        """What tells the message from every other one."""
+        identity, _, last = self._claim(row)
+        return *identity, last
 
     def _claim(self, row: Row) -> tuple[tuple[Any, ...], int, int]:
         stream = self._profile.stream(self._dataset, str(row["stream"]))

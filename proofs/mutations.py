@@ -128,8 +128,6 @@ OF_ENVELOPE: dict[str, Mutation] = {
     ),
     "unchanged_twice": lambda _chance, message, _around: message,
 }
-# Of them, those that may send the value to another partition.
-KEY_WAYS = ("no_key", "noise_key", "key_of_another")
 
 _EXTREMES = (
     0,

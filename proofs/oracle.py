@@ -6,6 +6,7 @@ Shares no code with ingest but the declarations of the datasets.
 import io
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import fastavro
@@ -57,11 +58,19 @@ class Oracle:
             stream = io.BytesIO(body)
             record = fastavro.schemaless_reader(stream, self._avro[schema_id])
             return record if stream.tell() == len(body) else None
-        record = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        record = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_number)
+        # half of a surrogate pair, which JSON can write and no text has
+        json.dumps(record, ensure_ascii=False).encode()
         if not self._json[schema_id].is_valid(record):
             return None
         # what the named schema does not describe is no part of the message
         return {name: value for name, value in record.items() if name in self._json[schema_id].schema["properties"]}
+
+
+def _number(text: str) -> int | float:
+    """Exactly what is written, where it is an integer that a field may hold."""
+    exact = Decimal(text)
+    return int(exact) if exact.adjusted() < 19 and exact == int(exact) else float(text)
 
 
 def _refuse(constant: str) -> None:

@@ -23,7 +23,7 @@ BEYOND_LONG = 2**64
 SHOWN_CHARACTERS = 60
 
 _KINDS = {"integer": ("long", pa.int64()), "string": ("string", pa.string()), "boolean": ("boolean", pa.bool_())}
-_DECODE_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, pa.ArrowException)
+_DECODE_ERRORS = (ValueError, TypeError, ArithmeticError, RecursionError, pa.ArrowException)
 
 
 class JsonDecoder:

@@ -1,7 +1,8 @@
 """The identity of a message (DESIGN D4), as SQL over its wire columns.
 
     rule 1   (stream, kind, session, symbol, sequence), where the venue's numbers identify: the dataset's first kind on
-             streams of the domains dense, range and linked
+             streams of the domains dense, range and linked. On those of the domain range a message has every number
+             from `low` on: one whose last number came in another is its duplicate
     rule 2   (publisher session, symbol, publisher sequence), else
     none     no publisher pair: the Kafka offset identifies, and there is no duplicate; but a reprocessed message is
              known by where it was refused first, which only its header says (`Staging.add_first_refused`)
@@ -12,28 +13,35 @@ A message that a feed handler refused is no record: the pair in its headers iden
 """
 
 from k2_dagster.schemas.declaration import Dataset
-from k2_dagster.schemas.profiles import ExchangeProfile
+from k2_dagster.schemas.profiles import Domain, ExchangeProfile
 
 # Columns of a message that identities are made of.
-SOURCES = ("stream", "kind", "session", "symbol", "sequence", "publisher_session", "publisher_sequence")
+SOURCES = (
+    *("stream", "kind", "session", "symbol", "sequence", "previous_sequence"),
+    *("publisher_session", "publisher_sequence"),
+)
 # Columns that an identity is written in: rule, up to three texts, symbol and number.
 COLUMNS = ("rule", "first_text", "second_text", "third_text", "symbol", "number")
 DECLARATION = (
     "rule TINYINT, first_text VARCHAR, second_text VARCHAR, third_text VARCHAR, symbol VARCHAR, number BIGINT, "
-    "identity UBIGINT"
+    "low BIGINT, identity UBIGINT"
 )
 
 
-def venue_streams(dataset: Dataset, profile: ExchangeProfile | None) -> list[str]:
-    """Streams whose messages are identified by the venue's numbers."""
+def venue_streams(dataset: Dataset, profile: ExchangeProfile | None) -> dict[str, bool]:
+    """Streams whose messages are identified by the venue's numbers, and whether a message has a range of them."""
     streams = profile.streams if profile is not None else {}
-    return [name for name, one in streams.items() if one.dataset == dataset.name and one.domain.judged_by_ingest]
+    return {
+        name: one.domain is Domain.RANGE
+        for name, one in streams.items()
+        if one.dataset == dataset.name and one.domain.judged_by_ingest
+    }
 
 
 def identified(source: str, kept: str) -> str:
-    """A query over `source` giving the columns `kept`, `COLUMNS` and `identity`.
+    """A query over `source` giving the columns `kept`, `COLUMNS`, `low` and `identity`.
 
-    It reads the table `venue_streams (stream, kind)`: the pairs of rule 1.
+    It reads the table `venue_streams (stream, kind, has_ranges)`: the pairs of rule 1.
     """
     return f"""
         SELECT *, CASE WHEN rule IS NOT NULL THEN hash({", ".join(COLUMNS)}) END AS identity FROM (
@@ -42,7 +50,9 @@ def identified(source: str, kept: str) -> str:
                    CASE rule WHEN 1 THEN kind END AS second_text,
                    CASE rule WHEN 1 THEN session END AS third_text,
                    symbol,
-                   CASE rule WHEN 1 THEN sequence WHEN 2 THEN publisher_sequence END AS number
+                   CASE rule WHEN 1 THEN sequence WHEN 2 THEN publisher_sequence END AS number,
+                   CASE WHEN rule = 1 AND stream IN (SELECT stream FROM venue_streams WHERE has_ranges)
+                        THEN previous_sequence + 1 END AS low
             FROM (
                 SELECT *, CASE
                     WHEN sequence IS NOT NULL AND (stream, kind) IN (SELECT (stream, kind) FROM venue_streams) THEN 1

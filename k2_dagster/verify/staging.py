@@ -1,7 +1,7 @@
 """Rows of one stream, staged in a DuckDB file of their own: sorted, counted and joined there, within a memory limit."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from k2_dagster.verify.report import MAX_EXAMPLES
 _POSITION = "topic_epoch, kafka_partition, kafka_offset"
 _INTEGERS = "topic_epoch INTEGER, kafka_partition INTEGER, kafka_offset BIGINT"
 _SAME = " AND ".join(f"a.{name} IS NOT DISTINCT FROM b.{name}" for name in ("identity", *COLUMNS))
+_OF_KEY = " AND ".join(f"a.{name} IS NOT DISTINCT FROM b.{name}" for name in COLUMNS[:-1])
+_WITHIN = f"b.low < b.number AND a.number BETWEEN b.low AND b.number AND {_OF_KEY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Duplicates:
 class Staging:
     """The rows of one stream. Open it with `open_staging`."""
 
-    def __init__(self, connection: Any, dataset: Dataset, streams: Sequence[str]) -> None:
+    def __init__(self, connection: Any, dataset: Dataset, streams: Mapping[str, bool]) -> None:
         self._connection = connection
         self._run(f"CREATE TABLE data ({_INTEGERS}, digest UBIGINT, {DECLARATION})")
         self._run(
@@ -61,9 +63,9 @@ class Staging:
             "first_offset BIGINT)"
         )
         self._run(f"CREATE TABLE elsewhere ({DECLARATION})")
-        self._run("CREATE TABLE venue_streams (stream VARCHAR, kind VARCHAR)")
-        for stream in streams:
-            self._run("INSERT INTO venue_streams VALUES (?, ?)", [stream, dataset.kinds[0]])
+        self._run("CREATE TABLE venue_streams (stream VARCHAR, kind VARCHAR, has_ranges BOOLEAN)")
+        for stream, has_ranges in streams.items():
+            self._run("INSERT INTO venue_streams VALUES (?, ?, ?)", [stream, dataset.kinds[0], has_ranges])
         self._sampled: set[str] = set()
 
     def add_data(self, rows: pa.Table, digests: UInt64s) -> None:
@@ -112,8 +114,9 @@ class Staging:
 
     def add_elsewhere(self, rows: pa.Table) -> None:
         """Identities of data rows outside the staged window, as far as an unproven duplicate claims them."""
-        wanted = f"SELECT * EXCLUDE (zero) FROM ({identified('batch', '0 AS zero')})"
-        self._insert("elsewhere", rows, f"{wanted} WHERE identity IN (SELECT identity FROM claims)")
+        wanted = f"SELECT * EXCLUDE (zero) FROM ({identified('batch', '0 AS zero')}) b"
+        within = f"EXISTS (SELECT 1 FROM claims a WHERE {_WITHIN})"
+        self._insert("elsewhere", rows, f"{wanted} WHERE identity IN (SELECT identity FROM claims) OR {within}")
 
     def places(self, table: str) -> list[tuple[int, int]]:
         """Every (epoch, partition) that has rows in `data` or `quarantine`."""
@@ -217,10 +220,12 @@ class Staging:
             SELECT kafka_partition, kafka_offset FROM claims ANTI JOIN repeats USING (kafka_partition, kafka_offset)
             WHERE rule IS NULL
             UNION ALL
-            SELECT kafka_partition, kafka_offset FROM claims a WHERE rule IS NOT NULL AND (
-                NOT EXISTS (SELECT 1 FROM data b WHERE {_SAME})
+            SELECT kafka_partition, kafka_offset FROM (
+                SELECT * FROM claims a WHERE rule IS NOT NULL
+                AND NOT EXISTS (SELECT 1 FROM data b WHERE {_SAME})
                 AND NOT EXISTS (SELECT 1 FROM elsewhere b WHERE {_SAME})
-            )
+            ) a WHERE NOT EXISTS (SELECT 1 FROM data b WHERE {_WITHIN})
+                AND NOT EXISTS (SELECT 1 FROM elsewhere b WHERE {_WITHIN})
             UNION ALL
             SELECT kafka_partition, kafka_offset FROM refused a WHERE duplicate AND NOT EXISTS (
                 SELECT 1 FROM refused b WHERE NOT b.duplicate AND a.kafka_partition = b.kafka_partition
@@ -247,8 +252,9 @@ class Staging:
 
 
 @contextmanager
-def open_staging(settings: Settings, dataset: Dataset, streams: Sequence[str]) -> Iterator[Staging]:
-    """A staging file under the home folder, gone at the end. `streams` are identified by the venue's numbers."""
+def open_staging(settings: Settings, dataset: Dataset, streams: Mapping[str, bool]) -> Iterator[Staging]:
+    """A staging file under the home folder, gone at the end. `streams` are identified by the venue's numbers, of which
+    a message has a range where it says true."""
     with _temporary_folder(settings.home) as folder:
         config: dict[str, Any] = {
             "memory_limit": f"{settings.query_memory_megabytes}MB",

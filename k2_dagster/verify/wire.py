@@ -10,6 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -24,11 +25,13 @@ MICROSECONDS_PER_MILLISECOND = 1_000
 _SCALES = {FieldType.PRICE: PRICE_SCALE, FieldType.SIZE: SIZE_SCALE}
 _LISTS = (FieldType.STRINGS, FieldType.LEVELS)
 # What fastavro and json raise at damaged bytes
-_DECODE_ERRORS = (ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, StopIteration, MemoryError)
+_DECODE_ERRORS = (ValueError, TypeError, KeyError, IndexError, EOFError, ArithmeticError, StopIteration, MemoryError)
 
 # Levels of a field's value that are read. A dataset's own fields have three; others may have any number, and the parser
 # stops at a thousand.
 DEEPEST_LEVEL = 32
+# No field holds a number with more of them before its point; one of a billion is not even made.
+LONG_DIGITS = 19
 _JSON_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 Record = dict[str, Any]
@@ -171,9 +174,10 @@ def _shallow(payload: bytes) -> bytes:
 
 
 def _whole(digits: str) -> int | float:
-    """JSON Schema counts 1.0 as an integer."""
-    number = float(digits)
-    return int(number) if number.is_integer() else number
+    """JSON Schema counts 1.0 as an integer. Exactly what is written: beyond 2^53 a float is another number."""
+    number = Decimal(digits)
+    within = number.adjusted() < LONG_DIGITS
+    return int(number) if within and number == int(number) else float(digits)
 
 
 def _about_fields(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

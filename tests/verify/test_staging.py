@@ -18,7 +18,7 @@ from k2_dagster.verify.staging import Staging, open_staging, sampled_mask
 
 @pytest.fixture
 def staging(tmp_path: Path) -> Iterator[Staging]:
-    with open_staging(Settings(home=tmp_path), TICKS, ["prints"]) as opened:
+    with open_staging(Settings(home=tmp_path), TICKS, {"prints": False, "diffs": True}) as opened:
         yield opened
 
 
@@ -80,6 +80,23 @@ def test_a_claim_needs_a_row_with_its_identity(staging: Staging) -> None:
     assert staging.unproven_claims() == {0: [6, 7, 9]}
     staging.add_elsewhere(rows([message(0, sequence=99)]).select(SOURCES))
     assert staging.unproven_claims() == {0: [7, 9]}
+
+
+def test_a_range_has_each_of_its_numbers(staging: Staging) -> None:
+    add(
+        staging,
+        message(1, stream="diffs", sequence=20, previous_sequence=9),
+        message(2, sequence=20, previous_sequence=9),
+    )
+    spans = {5: 9, 6: 10, 7: 15, 8: 20, 9: 21}
+    claims = [message(at, stream="diffs", sequence=last, previous_sequence=last - 1) for at, last in spans.items()]
+    claims.append(message(10, sequence=15, previous_sequence=14))
+    claims.append(message(11, stream="diffs", sequence=15, previous_sequence=14, symbol="B"))
+    staging.add_claims(rows(claims, kafka_partition=0))
+    assert staging.unproven_claims() == {0: [5, 9, 10, 11]}
+    elsewhere = [message(0, stream="diffs", sequence=25, previous_sequence=20), message(0, stream="diffs", sequence=99)]
+    staging.add_elsewhere(rows(elsewhere).select(SOURCES))
+    assert staging.unproven_claims() == {0: [5, 10, 11]}
 
 
 def test_a_refused_message_is_a_duplicate_only_of_a_refused_one(staging: Staging) -> None:
