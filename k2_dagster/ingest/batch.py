@@ -115,6 +115,7 @@ class BatchJudge:
             symbol=self._symbols(raw, codes["symbol"], flag),
             sequence=_scatter(sequence, at, count),
             previous=_scatter(previous, at, count),
+            event_micros=_scatter(int64_values(decoded.wire.column("exchange_timestamp")), at, count),
             publisher_session=codes["publisher_session"],
             publisher_sequence=_scatter(int64_values(pair), at, count),
             has_publisher=_scatter(has_pair.astype(np.int64), at, count).astype(bool),

@@ -69,6 +69,8 @@ def _emit(events, row, kind, holes, hole, first, last):  # type: ignore[no-untyp
     events.last[at] = last
     events.origin[at] = holes.origin[hole]
     events.opened_offset[at] = holes.opened_offset[hole]
+    events.before_micros[at] = holes.before_micros[hole]
+    events.after_micros[at] = holes.after_micros[hole]
     events.used[0] = at + 1
 
 
@@ -129,6 +131,8 @@ def _made(rows, row, now, keys, holes, first, last, cause):  # type: ignore[no-u
     holes.reported[hole] = 0 if cause == UNKNOWN else 1
     holes.origin[hole] = first
     holes.unread[hole] = keys.unread[key]
+    holes.before_micros[hole] = keys.last_micros[key]
+    holes.after_micros[hole] = rows.event_micros[row]
     _link(keys, holes, hole)
     return hole
 
@@ -149,6 +153,8 @@ def _piece(keys, holes, hole, first, last):  # type: ignore[no-untyped-def]
     holes.reported[piece] = holes.reported[hole]
     holes.origin[piece] = holes.origin[hole]
     holes.unread[piece] = holes.unread[hole]
+    holes.before_micros[piece] = holes.before_micros[hole]
+    holes.after_micros[piece] = holes.after_micros[hole]
     _link(keys, holes, piece)
 
 
@@ -540,7 +546,10 @@ def _judge_row(rows, row, now, keys, holes, queue, events, bad):  # type: ignore
     last = keys.last[key]
     keys.messages[key] += 1
     if high <= last:
-        return _fill(events, row, keys, holes, key, low, high, bad)
+        verdict = _fill(events, row, keys, holes, key, low, high, bad)
+        keys.late[key] += int(verdict == LATE)
+        keys.duplicates[key] += int(verdict == DUPLICATE)
+        return verdict
     if low <= last:
         _fill(events, row, keys, holes, key, low, last, bad)
     _land(keys, holes, key, low, high)
@@ -549,6 +558,10 @@ def _judge_row(rows, row, now, keys, holes, queue, events, bad):  # type: ignore
     keys.last[key] = high
     _absorb(keys, holes, key)
     keys.unread[key] = _unread(keys, key, bad)
+    keys.last_micros[key] = rows.event_micros[row]
+    if keys.first[key] == NEVER:
+        keys.first[key] = low
+        keys.first_micros[key] = rows.event_micros[row]
     return IN_ORDER
 
 
@@ -595,6 +608,7 @@ def judge(  # type: ignore[no-untyped-def]
     # each of their arrays, which costs more than all the rest.
     row_key, row_flag, row_symbol, row_partition = rows.key, rows.flag, rows.symbol, rows.partition
     row_sequence, row_previous, row_time_ms = rows.sequence, rows.previous, rows.time_ms
+    row_micros, key_first, key_last_micros = rows.event_micros, keys.first, keys.last_micros
     key_last, key_messages, key_unread, key_waiting = keys.last, keys.messages, keys.unread, keys.waiting
     key_head, key_symbol, key_used, hole_first = keys.head, keys.symbol, keys.used, holes.first
     queue_head, queue_opened_ms = queue.head, queue.opened_ms
@@ -618,10 +632,11 @@ def judge(  # type: ignore[no-untyped-def]
                 _meet(symbols, partitions, partition, symbol)
             none_ahead = head == NONE or hole_first[head] <= last
             in_order = previous == last or (previous < last and head == NONE)
-            if flag == GOOD and sequence > last and in_order and none_ahead:
+            if flag == GOOD and sequence > last and in_order and none_ahead and key_first[key] != NEVER:
                 key_messages[key] += 1
                 key_last[key] = sequence
                 key_unread[key] = bad[symbol] - key_used[key]
+                key_last_micros[key] = row_micros[row]
             else:
                 verdicts[row] = _judge_row(rows, row, now, keys, holes, queue, events, bad)
             if key_waiting[key] > 0:

@@ -19,7 +19,10 @@ Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 Key = tuple[Any, ...]
 
-_KEY_COLUMNS = ("last", "messages", "floor", "unread", "used", "symbol", "sparse")
+_KEY_COLUMNS = (
+    *("last", "messages", "floor", "unread", "used", "symbol", "sparse"),
+    *("first", "first_micros", "last_micros", "late", "duplicates"),
+)
 _SYMBOL_COLUMNS = ("bad", "known", "partition")
 # Most events: each hole is reported, explained and filled once, and a row cuts into two. Of a row come at most four
 # holes (a gap, what stands behind a split, two cut ends), and a gap has a piece more for each stretch that was refused
@@ -33,7 +36,8 @@ _GROWTH_HOLES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of the judge, with its key's parts. `first`..`last` are the numbers concerned."""
+    """One event of the judge, with its key's parts. `first`..`last` are the numbers concerned, which lie between
+    messages of the venue's times `before_micros` and `after_micros`."""
 
     row: int
     kind: int
@@ -42,6 +46,8 @@ class Event:
     last: int
     origin: int
     opened_offset: int
+    before_micros: int
+    after_micros: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,8 @@ class Numbering:
         at = len(self.keys)
         self.keys.append(key)
         self._index[key] = at
-        made = {"last": start, "floor": kernel.NEVER, "symbol": self.symbol_index((key[0], key[-1])), "sparse": sparse}
+        made = dict.fromkeys(("floor", "first", "first_micros", "last_micros"), kernel.NEVER)
+        made |= {"last": start, "symbol": self.symbol_index((key[0], key[-1])), "sparse": sparse}
         put(self._columns, at, made)
         return at
 
@@ -215,10 +222,7 @@ class Numbering:
 
     def _read(self, events: kernel.Events) -> list[Event]:
         columns = [getattr(events, name)[: events.used[0]].tolist() for name in EVENT_COLUMNS]
-        return [
-            Event(row, kind, self.keys[key], first, last, origin, opened_offset)
-            for row, kind, key, first, last, origin, opened_offset in zip(*columns, strict=True)
-        ]
+        return [Event(row, kind, self.keys[key], *others) for row, kind, key, *others in zip(*columns, strict=True)]
 
     def dump(self) -> bytes:
         """The state as bytes (compressed Arrow)."""

@@ -52,6 +52,7 @@ class Input:
     symbol: Codes
     sequence: Int64s
     previous: Int64s
+    event_micros: Int64s
     publisher_session: Codes
     publisher_sequence: Int64s
     has_publisher: npt.NDArray[np.bool_]
@@ -165,7 +166,10 @@ class Tracker:
     ) -> tuple[Flags, list[Event]]:
         symbol = _symbols(numbering, symbols, len(flags))
         judged = numbering.judge(
-            kernel.Rows(key, sequence, previous, flags, symbol, rows.partition, rows.offset, rows.time_ms),
+            kernel.Rows(
+                *(key, sequence, previous, flags, symbol),
+                *(rows.partition, rows.offset, rows.time_ms, rows.event_micros),
+            ),
             grace_messages=self.terms.grace_messages,
             grace_ms=self.terms.grace_ms,
         )
