@@ -363,9 +363,11 @@ def _refuse_ahead(rows, row, now, keys, holes, first, last):  # type: ignore[no-
         elif into == NONE:
             holes.first[hole] = min(holes.first[hole], first)
             holes.last[hole] = max(holes.last[hole], last)
+            holes.after_micros[hole] = max(holes.after_micros[hole], rows.event_micros[row])
             into = before = hole
         else:
             holes.first[into] = min(holes.first[into], holes.first[hole])
+            _widen(holes, into, hole)
             _unlink(keys, holes, hole, before)
         hole = following
     if into != NONE:
@@ -374,6 +376,13 @@ def _refuse_ahead(rows, row, now, keys, holes, first, last):  # type: ignore[no-
         return False
     _made(rows, row, now, keys, holes, first, last, QUARANTINED)
     return True
+
+
+@numba.njit(cache=True)
+def _widen(holes, hole, other):  # type: ignore[no-untyped-def]
+    """The times around both holes."""
+    holes.before_micros[hole] = min(holes.before_micros[hole], holes.before_micros[other])
+    holes.after_micros[hole] = max(holes.after_micros[hole], holes.after_micros[other])
 
 
 @numba.njit(cache=True)
@@ -389,6 +398,7 @@ def _join(keys, holes, upper):  # type: ignore[no-untyped-def]
     both = (holes.origin[upper] == UNCLAIMED) == (holes.origin[lower] == UNCLAIMED)
     if same_gap or (holes.cause[upper] == QUARANTINED and both):
         holes.first[upper] = holes.first[lower]
+        _widen(holes, upper, lower)
         _unlink(keys, holes, lower, upper)
 
 

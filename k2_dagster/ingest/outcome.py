@@ -19,7 +19,7 @@ from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.schemas.common import ORIGIN_HEADER, ORIGINS
 from k2_dagster.schemas.digest import row_digests, total
 from k2_dagster.state.attempts import Range
-from k2_dagster.state.gaps import LedgerChange
+from k2_dagster.state.ledger import Change
 
 Int64s = npt.NDArray[np.int64]
 
@@ -55,7 +55,7 @@ class Outcome:
     quarantine_ranges: list[Range]
     counts: dict[str, Any]
     schema_ids: list[int]
-    ledger: list[LedgerChange]
+    ledger: list[Change]
     state: bytes
 
 

@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import func, select
-
 from k2_dagster.errors import K2Error, NotInitialized, TerminalError
 from k2_dagster.ingest.lost import Lost, find_lost, topic_is_gone
 from k2_dagster.kafka.ends import Place, TopicEnd, TopicEnds
@@ -20,10 +18,10 @@ from k2_dagster.schemas.topics import CONTROL_DATASET, topic_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.daemon import DEAD_SECONDS, silent_seconds
 from k2_dagster.state.database import Database
+from k2_dagster.state.gaps import count_missing
 from k2_dagster.state.leases import Lease, read_leases
 from k2_dagster.state.positions import known_topics
 from k2_dagster.state.stream_states import StreamState, read_states
-from k2_dagster.state.tables import gaps
 from k2_dagster.state.totals import Totals, read_totals
 
 State = Literal["ok", "not initialized", "waiting", "retrying", "halted", "unknown"]
@@ -140,7 +138,7 @@ def _gather(
         high=kafka.high_watermarks(places),
         incarnations=known_topics(database),
         totals=read_totals(database),
-        open_gaps=_open_gaps(database),
+        open_gaps=count_missing(database),
         leases=read_leases(database),
         states=read_states(database),
         silent_seconds=silent_seconds(settings),
@@ -269,16 +267,6 @@ def _problem(place: _Place, known: StreamState | None, held: int, lag_seconds: f
     if held and lag_seconds is not None and lag_seconds > HUNG_TRANSACTION_SECONDS:
         return f"a transaction that does not end holds back {held:,} messages for {lag_seconds:,.0f} s"
     return ""
-
-
-def _open_gaps(database: Database) -> dict[Stream, int]:
-    query = (
-        select(gaps.c.exchange, gaps.c.dataset, func.count())
-        .where(gaps.c.state == "open")
-        .group_by(gaps.c.exchange, gaps.c.dataset)
-    )
-    with database.begin() as connection:
-        return {(exchange, dataset): int(count) for exchange, dataset, count in connection.execute(query)}
 
 
 def is_in_use(status: StreamStatus) -> bool:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.columns import Codes
 from k2_dagster.ingest.sessions import MS_PER_DAY
-from k2_dagster.ingest.tracker import PUBLISHER, VENUE, Input, Terms, Tracker
+from k2_dagster.ingest.tracker import Input, Terms, Tracker
+from k2_dagster.state.tracked import PUBLISHER, VENUE
 from tests.ingest.judging import state_of
 from tests.ingest.oracle import Oracle, Row
 
