@@ -28,8 +28,6 @@ INTERVALS = pa.schema(
         ("messages", pa.int64()),
         ("out_of_order", pa.int64()),
         ("duplicates", pa.int64()),
-        # numbers up to this one are not remembered one by one any more; null when all are
-        ("forgotten_through", pa.int64()),
         ("is_open", pa.bool_()),
     ]
 )
@@ -45,7 +43,7 @@ HOLES = pa.schema(
     ]
 )
 WAITING, IN_QUARANTINE = "waiting", "quarantined"
-_KEYS = ("last", "messages", "floor", "first", "first_micros", "last_micros", "late", "duplicates")
+_KEYS = ("last", "messages", "first", "first_micros", "last_micros", "late", "duplicates")
 _HOLES = ("key", "first", "last", "cause", "reported", "before_micros", "after_micros")
 
 
@@ -80,7 +78,6 @@ def received(
         "messages": keys["messages"],
         "out_of_order": keys["late"],
         "duplicates": keys["duplicates"],
-        "forgotten_through": _known(keys["floor"]),
         "is_open": pa.array(np.full(len(keys), is_open)),
     }
     intervals = pa.table([every[name] for name in INTERVALS.names], schema=INTERVALS)

@@ -449,6 +449,13 @@ def _explain(events, row, keys, holes, key, low, high):  # type: ignore[no-untyp
 
 
 @numba.njit(cache=True)
+def _begin_anew(keys, key):  # type: ignore[no-untyped-def]
+    """Missing numbers are forgotten that no gap tells of: what was received is known from the last message on."""
+    keys.first[key] = keys.last[key]
+    keys.first_micros[key] = keys.last_micros[key]
+
+
+@numba.njit(cache=True)
 def _split(events, row, keys, holes, hole, low, high, bad):  # type: ignore[no-untyped-def]
     """Take low..high out of the middle of a hole: what is left below becomes a hole of its own."""
     key, first = holes.key[hole], holes.first[hole]
@@ -459,10 +466,13 @@ def _split(events, row, keys, holes, hole, low, high, bad):  # type: ignore[no-u
                 _emit(events, row, FILL, holes, hole, low, high)
         keys.floor[key] = max(keys.floor[key], low - 1)
         holes.first[hole] = high + 1
+        if holes.cause[hole] != UNKNOWN:
+            _begin_anew(keys, key)
         return
     holes.first[hole] = high + 1
     if holes.cause[hole] != UNKNOWN and keys.explained[key] >= MAX_EXPLAINED_PER_KEY:
         keys.floor[key] = max(keys.floor[key], low - 1)
+        _begin_anew(keys, key)
         return
     _piece(keys, holes, hole, first, low - 1)
 
