@@ -40,6 +40,8 @@ COMMANDS: dict[str, Entry] = {
     "ingest": Entry("k2_dagster.cli.ingest:ingest", "Land an exchange's messages in the tables, as a process"),
     "status": Entry("k2_dagster.cli.status:status", "Fence, lag, last commit and driver of every stream"),
     "query": Entry("k2_dagster.cli.query:query", "Ask the tables in SQL"),
+    "coverage": Entry("k2_dagster.cli.coverage:coverage", "A day symbol by symbol: what came, and what is missing"),
+    "gaps": Entry("k2_dagster.cli.gaps:gaps", "List and explain what is missing"),
     "quarantine": Entry("k2_dagster.cli.quarantine:quarantine", "List, show and reprocess refused messages"),
     "verify": Entry("k2_dagster.cli.verify:verify", "Prove that topics and tables agree, offset by offset"),
     "check": Entry("k2_dagster.cli.check:check", "Run the asset checks of a partition"),

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -10,7 +11,6 @@ from sqlalchemy import Connection, func, select
 from k2_dagster.coverage.calendar import closed_spans
 from k2_dagster.coverage.complete import Answer, Basis, Evidence, Extent, Held, Missing, judge
 from k2_dagster.coverage.reading import Wanted, one_look, read_received
-from k2_dagster.coverage.received import Received
 from k2_dagster.coverage.spans import Span
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile, Profiles, StreamProfile
@@ -80,25 +80,30 @@ def gather(
     since, until = (_EPOCH + timedelta(microseconds=one) for one in whole)
     wanted = Wanted(exchange, declared.dataset, symbol, since - LOOK_BACK, until)
     found = read_received(connection, wanted)
-    gaps = read_gaps(connection, GapFilter(exchange=exchange, dataset=declared.dataset, symbol=symbol))
+    of_symbol = GapFilter(exchange=exchange, dataset=declared.dataset, symbol=symbol, since=since, until=until)
+    gaps = read_gaps(connection, of_symbol)
     if declared.domain is Domain.CHANNEL:
-        gaps += _channel_gaps(connection, exchange)
-    return evidence_of(
-        found, gaps, read_holds(connection, exchange, declared.dataset), closed_spans(profile, whole), named, symbol
+        gaps += channel_gaps(connection, exchange, since, until)
+    rows = Rows(
+        found.intervals.to_pylist(), found.holes.to_pylist(), gaps, read_holds(connection, exchange, declared.dataset)
     )
+    return evidence_of(rows, closed_spans(profile, whole), named, symbol)
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
-def evidence_of(
-    found: Received,
-    gaps: Sequence[Mapping[str, Any]],
-    holds: Sequence[Mapping[str, Any]],
-    closed: Sequence[Span],
-    named: tuple[str, StreamProfile],
-    symbol: str,
-) -> Evidence:
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is on record: intervals and holes (see received.py), rows of `k2.gaps` and of `k2.holds`."""
+
+    intervals: Sequence[Mapping[str, Any]]
+    holes: Sequence[Mapping[str, Any]]
+    gaps: Sequence[Mapping[str, Any]]
+    holds: Sequence[Mapping[str, Any]] = ()
+
+
+def evidence_of(rows: Rows, closed: Sequence[Span], named: tuple[str, StreamProfile], symbol: str) -> Evidence:
     """Of rows that may be of other streams and symbols too, what is about one symbol of one stream."""
     stream, declared = named
     numbering = VENUE if declared.domain.judged_by_ingest else PUBLISHER
@@ -113,15 +118,15 @@ def evidence_of(
             and (numbering == PUBLISHER or row["stream"] == stream)
         )
 
-    extents = [_extent(row) for row in found.intervals.to_pylist() if is_meant(row)]
+    extents = [_extent(row) for row in rows.intervals if is_meant(row)]
     return Evidence(
         basis=_basis(declared.domain, has_numbers=bool(extents)),
         extents=extents,
         missing=[
-            *(_of_gap(row) for row in gaps if is_meant(row) and row["state"] != "filled"),
-            *(_of_hole(row) for row in found.holes.to_pylist() if is_meant(row)),
+            *(_of_gap(row) for row in rows.gaps if is_meant(row)),
+            *(_of_hole(row) for row in rows.holes if is_meant(row)),
         ],
-        held=[_of_hold(row) for row in holds],
+        held=[_of_hold(row) for row in rows.holds],
         closed=closed,
     )
 
@@ -134,9 +139,11 @@ def _basis(domain: Domain, *, has_numbers: bool) -> Basis | None:
     return "channel" if domain is Domain.CHANNEL else "publisher"
 
 
-def _channel_gaps(connection: Connection, exchange: str) -> list[dict[str, Any]]:
-    """With the time since when they can be missing: the channel's session began, or the feed connected."""
-    found = read_gaps(connection, GapFilter(exchange=exchange, dataset=CONTROL_DATASET))
+def channel_gaps(connection: Connection, exchange: str, since: datetime, until: datetime) -> list[dict[str, Any]]:
+    """Gaps of an exchange's channels that may touch a range from `since` to `until`. Each has the time since when its
+    numbers can be missing: the channel's session began, or the feed connected."""
+    wanted = GapFilter(exchange=exchange, dataset=CONTROL_DATASET, since=since, until=until)
+    found = read_gaps(connection, wanted)
     gaps = [one for one in found if one["numbering"] == CHANNEL]
     for one in gaps:
         if one["from_time"] is None:
@@ -183,7 +190,7 @@ def _of_gap(row: Mapping[str, Any]) -> Missing:
         channel=row["channel"],
         first=row["first_sequence"],
         last=row["last_sequence"],
-        count=max(1, row["missing"] - row["filled"]),
+        count=row["missing"] if row["state"] == "filled" else max(1, row["missing"] - row["filled"]),
         from_micros=to_micros(row["from_time"]),
         to_micros=to_micros(end),
         state=row["state"],

@@ -126,7 +126,7 @@ def judge(evidence: Evidence, whole: Span) -> Answer:
     found = missing_in(evidence, whole)
     if found:
         return Gaps(evidence.basis, tuple(found))
-    held = _held(evidence, whole)
+    held = held_in(evidence, whole)
     if held:
         first = held[0]
         spans = tuple((max(whole[0], one.from_micros), _end(one, whole)) for one in held)
@@ -139,11 +139,16 @@ def judge(evidence: Evidence, whole: Span) -> Answer:
 
 def missing_in(evidence: Evidence, whole: Span) -> list[Missing]:
     """What is missing, or may be, in a range: oldest first, with the times that can be told."""
-    bounded = (_bounded(one, evidence.extents) for one in evidence.missing if one.state != "filled")
+    open_ones = (_bounded(one, evidence.extents) for one in evidence.missing if one.state != "filled")
     return sorted(
-        (one for one in bounded if _touches(one, whole)),
+        (one for one in open_ones if _touches(one, whole)),
         key=lambda one: (one.from_micros is not None, one.from_micros or 0, one.session, one.first),
     )
+
+
+def bounded(evidence: Evidence) -> Evidence:
+    """The same evidence, with the times told that can be: asked again and again, it answers faster."""
+    return replace(evidence, missing=[_bounded(one, evidence.extents) for one in evidence.missing])
 
 
 def _touches(one: Missing, whole: Span) -> bool:
@@ -169,8 +174,8 @@ def _has(extent: Extent, one: Missing) -> bool:
     return extent.session == one.session and one.last <= extent.last
 
 
-def _held(evidence: Evidence, whole: Span) -> list[Held]:
-    """Those of the symbol's partitions; of any, where none is known. A halt tells more than a deferral."""
+def held_in(evidence: Evidence, whole: Span) -> list[Held]:
+    """Holds that touch a range, of the symbol's partitions (of any, where none is known); halts first."""
     partitions = {one.kafka_partition for one in evidence.extents}
     found = [
         one

@@ -44,17 +44,17 @@ def read_received(connection: Connection, wanted: Wanted = EVERYTHING) -> Receiv
 
 
 def _live(connection: Connection, wanted: Wanted) -> Iterable[Received]:
-    """Of a stream's attempts, those that have landed and that nothing was settled after: one each."""
+    """Of a stream's attempts, the one that was settled last: those before it are deleted as it is settled."""
     query = (
         select(attempts.c.exchange, attempts.c.dataset, attempts.c.state)
         .join(commits, commits.c.id == attempts.c.id)
         .where(attempts.c.state.is_not(None))
-        .distinct(attempts.c.table_name, attempts.c.exchange, attempts.c.dataset)
-        .order_by(attempts.c.table_name, attempts.c.exchange, attempts.c.dataset, commits.c.position.desc())
+        .order_by(commits.c.position)
     )
-    for row in connection.execute(_narrowed(query, attempts, wanted)):
-        for numbering, tables in numbering_tables(bytes(row.state)).items():
-            yield received(row.exchange, row.dataset, numbering, tables, is_open=True, symbol=wanted.symbol)
+    newest = {(row.exchange, row.dataset): row.state for row in connection.execute(_narrowed(query, attempts, wanted))}
+    for (exchange, dataset), state in newest.items():
+        for numbering, tables in numbering_tables(bytes(state)).items():
+            yield received(exchange, dataset, numbering, tables, is_open=True, symbol=wanted.symbol)
 
 
 def _over(connection: Connection, wanted: Wanted) -> Iterable[Received]:

@@ -4,6 +4,7 @@ Changes come with attempts (see ledger.py). Requests, expiry and acceptance are 
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import Connection, func, select, update
@@ -50,7 +51,8 @@ class LedgerChange:
 
 @dataclass(frozen=True, slots=True)
 class GapFilter:
-    """Which gaps; None is any. `day` is the UTC event day, YYYY-MM-DD."""
+    """Which gaps; None is any. `day` is the UTC event day, YYYY-MM-DD. Those that lie wholly before `since`, or after
+    `until`, by the venue's times, are left out."""
 
     exchange: str | None = None
     dataset: str | None = None
@@ -59,6 +61,8 @@ class GapFilter:
     state: str | None = None
     level: str | None = None
     day: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 def fold_gap(connection: Connection, attempt: Any, change: LedgerChange) -> None:
@@ -84,6 +88,12 @@ def read_gaps(connection: Connection, wanted: GapFilter, newest: int | None = No
             query = query.where(gaps.c[name] == value)
     if wanted.day is not None:
         query = query.where(gaps.c.event_day == wanted.day)
+    # a time that is not known may be any, and the venue's clock may go back between two messages
+    earliest, latest = func.least(gaps.c.from_time, gaps.c.to_time), func.greatest(gaps.c.from_time, gaps.c.to_time)
+    if wanted.since is not None:
+        query = query.where(gaps.c.to_time.is_(None) | (latest >= wanted.since))
+    if wanted.until is not None:
+        query = query.where(gaps.c.from_time.is_(None) | (earliest < wanted.until))
     query = query.order_by(gaps.c.id) if newest is None else query.order_by(gaps.c.id.desc()).limit(newest)
     found = [dict(row) for row in connection.execute(query).mappings()]
     return found if newest is None else found[::-1]

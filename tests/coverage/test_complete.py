@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2_dagster.coverage.asking import evidence_of
+from k2_dagster.coverage.asking import Rows, evidence_of
 from k2_dagster.coverage.complete import Complete, Evidence, Extent, Gaps, Held, Missing, Unknown, judge
 from k2_dagster.coverage.received import received
 from k2_dagster.coverage.spans import without
@@ -174,7 +174,8 @@ def test_a_range_in_which_something_is_missing_is_never_complete(world: list[tup
     _, events = judge_rows(numbering, arriving(messages), 3, 10_000_000)
     tables = dict(unframed(numbering.dump()))
     found = received("x", "ticks", VENUE, tables, is_open=True, symbol="A")
-    evidence = evidence_of(found, ledger(events), [], [], TRADE, "A")
+    rows = Rows(found.intervals.to_pylist(), found.holes.to_pylist(), ledger(events))
+    evidence = evidence_of(rows, [], TRADE, "A")
     start = data.draw(st.integers(-1, len(world)))
     whole = (1_000 * start - 7, 1_000 * data.draw(st.integers(start + 1, len(world) + 1)) - 7)
     inside = [fate for time, _, _, fate in messages if whole[0] <= time - 7 < whole[1]]
@@ -248,7 +249,7 @@ def test_the_domain_says_whose_numbers_are_asked() -> None:
 
     def answer(domain: Domain, symbol: str = "A") -> Any:
         named = ("quote", StreamProfile(dataset="ticks", domain=domain))
-        return judge(evidence_of(found, [channel_gap], [], [], named, symbol), (993, 2_994))
+        return judge(evidence_of(Rows(found.intervals.to_pylist(), [], [channel_gap]), [], named, symbol), (993, 2_994))
 
     assert answer(Domain.MONOTONE) == answer(Domain.NONE) == Complete("publisher")
     assert isinstance(answer(Domain.CHANNEL), Gaps)
