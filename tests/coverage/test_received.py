@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +10,7 @@ from k2_dagster.ingest import kernel
 from k2_dagster.ingest.numbering import Numbering
 from k2_dagster.state.frames import unframed
 from k2_dagster.state.tracked import NEVER, PUBLISHER, QUARANTINED
-from tests.ingest.judging import dense, judge
+from tests.ingest.judging import judge
 from tests.ingest.oracle import Row
 
 
@@ -114,16 +113,3 @@ def test_what_is_forgotten_and_what_is_kept_are_together_what_was_received(
         return sorted(map(repr, drop)), sorted(map(repr, found.holes.to_pylist()))
 
     assert plain(together(parts)) == plain(whole)
-
-
-def test_a_state_of_the_former_form_is_taken_over() -> None:
-    """It does not know what was received: that begins with the next message."""
-    numbering = judged(dense([1, 2, 5]))
-    tables = dict(unframed(numbering.dump()))
-    old = ("first", "first_micros", "last_micros", "late", "duplicates")
-    former = {"keys": tables["keys"].drop_columns(list(old)),
-              "holes": tables["holes"].drop_columns(["before_micros", "after_micros"])}  # fmt: skip
-    found = received("x", "ticks", PUBLISHER, former, is_open=True, symbol=None)
-    assert found.intervals.num_rows == 0
-    with pytest.raises(KeyError):
-        former["keys"]["first"]

@@ -70,8 +70,8 @@ def covered(exchange: Exchange) -> Any:
     """What the ledger says beside gaps: intervals, holes, sessions."""
     with one_look(exchange.database) as connection:
         found = read_received(connection)
-        names = ("kafka_partition", "kafka_offset", "numbering", "previous_session", "session")
-        began = [tuple(row[name] for name in names) for row in connection.execute(select(resets)).mappings()]
+        parts = ("kafka_partition", "kafka_offset", "numbering", "previous_session", "session")
+        began = [tuple(row[name] for name in parts) for row in connection.execute(select(resets)).mappings()]
     names = (
         "symbol",
         "session",
