@@ -15,10 +15,10 @@ from k2_dagster.coverage.spans import Span
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile, Profiles, StreamProfile
 from k2_dagster.schemas.topics import CONTROL_DATASET
+from k2_dagster.state.coverage_tables import connections, resets
 from k2_dagster.state.database import Database
 from k2_dagster.state.gaps import GapFilter, read_gaps
 from k2_dagster.state.holds import read_holds
-from k2_dagster.state.tables import connections, resets
 from k2_dagster.state.times import to_micros
 from k2_dagster.state.tracked import PUBLISHER, VENUE
 

@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, select, text
 
 from k2_dagster.coverage.received import Received, received, together
+from k2_dagster.state.coverage_tables import coverage
 from k2_dagster.state.database import Database
 from k2_dagster.state.frames import unframed
-from k2_dagster.state.tables import attempts, commits, coverage
+from k2_dagster.state.tables import attempts, commits
 from k2_dagster.state.tracked import numbering_tables
 
 

@@ -7,8 +7,9 @@ from sqlalchemy import BigInteger, Connection, DateTime, Integer, Select, String
 
 from k2_dagster.coverage.reading import one_look, read_received
 from k2_dagster.coverage.received import MICROS
+from k2_dagster.state.coverage_tables import connections, holds, resets
 from k2_dagster.state.database import Database
-from k2_dagster.state.tables import connections, gaps, holds, resets
+from k2_dagster.state.tables import gaps
 
 _TYPES: Mapping[type, pa.DataType] = {
     String: pa.string(),

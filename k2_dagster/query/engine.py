@@ -198,7 +198,10 @@ def _tables_of(sql: str, tree: Any) -> list[str]:
         raise QueryRefused(f"there is no table {table_name(unknown[0])}", advice=_advice(unknown[0]), table=unknown[0])
     if is_transparent(tree):
         return mentioned
-    return [name for name in NAMES if re.search(rf"\b{name}\b", sql, re.IGNORECASE)]
+    named = [name for name in TABLES if re.search(rf"\b{name}\b", sql, re.IGNORECASE)]
+    # their names are words that a statement may have for other things, and they cost a look at the control database
+    ledger = [name for name in RELATIONS if re.search(rf"\b{NAMESPACE}\W+{name}\b", sql, re.IGNORECASE)]
+    return [*named, *ledger]
 
 
 def _advice(name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
-from k2_dagster.state.tables import connections, resets
+from k2_dagster.state.coverage_tables import connections, resets
 from k2_dagster.state.times import from_micros
 
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from k2_dagster.state.coverage_tables import gap_events
 from k2_dagster.state.database import Database
 from k2_dagster.state.gap_states import MISSING_STATES, GapEvent, GapState, next_state
-from k2_dagster.state.tables import gap_events, gaps
+from k2_dagster.state.tables import gaps
 from k2_dagster.state.times import from_micros
 
 

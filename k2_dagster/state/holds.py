@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from k2_dagster.state.tables import holds
+from k2_dagster.state.coverage_tables import holds
 
 HoldKind = Literal["halted", "deferred"]
 

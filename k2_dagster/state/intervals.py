@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, insert
 
-from k2_dagster.state.tables import coverage
+from k2_dagster.state.coverage_tables import coverage
 from k2_dagster.state.times import from_micros
 
 

@@ -5,17 +5,14 @@
     attempts    what a commit was about to say: written before it, immutable, true once the table's head names it
     commits     attempts that landed, in lineage order; everything downstream reads this
     gaps        numbers that did not come within their grace, and how each ended
-    gap_events  what was tried to get them, and who goes on without them
-    coverage    what was received of sessions that are over: many intervals in a row (see intervals.py)
-    resets      sessions that began, with the one before
-    connections connections of feeds to their venue, made and lost
-    holds       intervals in which a partition was halted or symbols deferred
     losses      ranges that Kafka lost before they landed, accepted by a person
     refused_schemas  schema ids that the registry does not know and an operator has refused
     leases      who drives an exchange as a process
     stream_states    streams that cannot go on: what they met, since when
     totals      sums over `commits` of each stream, kept as commits are settled
     cursors     how far readers of `commits` have come, by table
+
+The rest of the coverage ledger is in `coverage_tables.py`.
 
 `attempts.state` is the sequence tracker after the batch. Of a stream's landed attempts only the newest is kept.
 """
@@ -147,91 +144,6 @@ gaps = Table(
         "dataset", "exchange", "topic_epoch", "kafka_partition", "numbering", "opened_offset", "first_sequence"
     ),
     Index("gaps_by_day", "dataset", "exchange", "event_day"),
-)
-
-gap_events = Table(
-    "gap_events",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("gap_id", BigInteger, nullable=False),
-    Column("event", String, nullable=False),
-    Column("by", String, nullable=False),
-    Column("note", String, nullable=False),
-    Column("at", _Time, nullable=False, server_default=_NOW),
-    Index("gap_events_by_gap", "gap_id"),
-)
-
-coverage = Table(
-    "coverage",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("dataset", String, nullable=False),
-    Column("exchange", String, nullable=False),
-    Column("numbering", String, nullable=False),
-    Column("intervals", Integer, nullable=False),
-    Column("from_time", _Time, nullable=False),
-    Column("to_time", _Time, nullable=False),
-    Column("frame", LargeBinary, nullable=False),
-    Column("commit_id", String, nullable=False),
-    Index("coverage_by_stream", "exchange", "dataset", "to_time"),
-)
-
-resets = Table(
-    "resets",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("dataset", String, nullable=False),
-    Column("exchange", String, nullable=False),
-    Column("numbering", String, nullable=False),
-    Column("stream", String, nullable=False),
-    Column("channel", String, nullable=False),
-    # null: the first that a feed handler named, no reset
-    Column("previous_session", String),
-    Column("session", String, nullable=False),
-    Column("first_sequence", BigInteger),
-    Column("topic_epoch", Integer, nullable=False),
-    Column("kafka_partition", Integer, nullable=False),
-    Column("kafka_offset", BigInteger, nullable=False),
-    Column("at", _Time, nullable=False),
-    Column("commit_id", String, nullable=False),
-    UniqueConstraint("dataset", "exchange", "topic_epoch", "kafka_partition", "kafka_offset", "numbering"),
-    Index("resets_by_stream", "exchange", "dataset", "numbering", "stream", "channel", "id"),
-)
-
-connections = Table(
-    "connections",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("exchange", String, nullable=False),
-    Column("stream", String, nullable=False),
-    Column("state", String, nullable=False),
-    Column("reason", String, nullable=False),
-    Column("topic_epoch", Integer, nullable=False),
-    Column("kafka_partition", Integer, nullable=False),
-    Column("kafka_offset", BigInteger, nullable=False),
-    Column("at", _Time, nullable=False),
-    Column("commit_id", String, nullable=False),
-    UniqueConstraint("exchange", "topic_epoch", "kafka_partition", "kafka_offset"),
-)
-
-holds = Table(
-    "holds",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("exchange", String, nullable=False),
-    Column("dataset", String, nullable=False),
-    Column("topic_epoch", Integer, nullable=False),
-    Column("kafka_partition", Integer, nullable=False),
-    Column("kind", String, nullable=False),
-    Column("from_offset", BigInteger, nullable=False),
-    Column("from_time", _Time, nullable=False),
-    # null while it lasts
-    Column("to_offset", BigInteger),
-    Column("to_time", _Time),
-    Column("reason", String, nullable=False),
-    Column("commit_id", String, nullable=False),
-    Column("recorded_at", _Time, nullable=False, server_default=_NOW),
-    UniqueConstraint("exchange", "dataset", "topic_epoch", "kafka_partition", "kind", "from_offset"),
 )
 
 losses = Table(

@@ -25,8 +25,9 @@ from k2_dagster.lake.catalog import load_table
 from k2_dagster.lake.fence import position_key, read_fence
 from k2_dagster.observability.points import POINTS
 from k2_dagster.settings import as_environment
+from k2_dagster.state.coverage_tables import resets
 from k2_dagster.state.gaps import open_gaps
-from k2_dagster.state.tables import attempts, commits, resets
+from k2_dagster.state.tables import attempts, commits
 from tests.ingest.conftest import Exchange
 from tests.ingest.helpers import framed
 

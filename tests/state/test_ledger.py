@@ -12,11 +12,12 @@ from k2_dagster.ingest import kernel
 from k2_dagster.ingest.ledger import _cover
 from k2_dagster.ingest.tracker import Terms, Tracker
 from k2_dagster.state.attempts import insert_attempt
+from k2_dagster.state.coverage_tables import connections, coverage, resets
 from k2_dagster.state.database import Database
 from k2_dagster.state.feed_events import ConnectionChanged, SessionBegan
 from k2_dagster.state.gap_states import GAP_STATES, GapEvent, GapState, next_state
 from k2_dagster.state.gaps import GapFilter, count_missing, open_gaps, read_gap, read_gaps, record_event
-from k2_dagster.state.tables import SCHEMA, attempts, connections, coverage, resets
+from k2_dagster.state.tables import SCHEMA, attempts
 from k2_dagster.state.times import from_micros
 from k2_dagster.state.tracked import PUBLISHER, VENUE
 from tests.state.test_state import GAP, attempt, filled, land
