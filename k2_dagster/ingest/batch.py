@@ -4,7 +4,7 @@ Pure but for the schema lookup: the same messages from the same state give the s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2_dagster.ingest import kernel
+from k2_dagster.ingest.breaking import critical_gaps, cut, opening
 from k2_dagster.ingest.columns import Codes
 from k2_dagster.ingest.control_changes import control_changes
 from k2_dagster.ingest.decode import DecodedBatch, Decoder, distinct_ids
@@ -38,6 +39,7 @@ from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.schemas.common import REFUSED_FIRST_HEADER
 from k2_dagster.schemas.control import CONTROL
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
+from k2_dagster.state.breakers import NO_BREAKERS, Breakers
 from k2_dagster.state.ledger import Change
 
 _REFUSING_VERDICTS = (
@@ -59,13 +61,32 @@ class BatchJudge:
     topic: Topic
     rules_version: int
     held: Held
+    breakers: Breakers = NO_BREAKERS
 
     def __post_init__(self) -> None:
         self.dataset = self.decoder.dataset
         self.validator = Validator(self.dataset, self.exchange, self.profile)
+        self._halts = self.profile.on_critical_gap == "halt" and self.dataset is not CONTROL
+        self._before: bytes | None = self.tracker.dump() if self._halts else None
 
     def judge(self, raw: RawBatch, starts: Mapping[int, int]) -> Outcome:
-        """`starts` are the positions before the batch. Raises only registry errors, before any state moves."""
+        """`starts` are the positions before the batch. Raises only registry errors, before any state moves.
+
+        An outcome that halts partitions ends there; nothing may be judged behind it.
+        """
+        outcome = self._judged(raw, starts)
+        gaps = critical_gaps(outcome.ledger, self.breakers) if self._halts else {}
+        if gaps:
+            assert self._before is not None
+            self.tracker = Tracker.load(self._before, self.tracker.terms)
+            ends = {partition: gap.reported_offset + 1 for partition, gap in gaps.items()}
+            outcome = self._judged(cut(raw, ends), starts)
+            halts = [opening(gaps[partition]) for partition in sorted(gaps)]
+            outcome = replace(outcome, ledger=[*outcome.ledger, *halts], halted=frozenset(gaps))
+        self._before = outcome.state
+        return outcome
+
+    def _judged(self, raw: RawBatch, starts: Mapping[int, int]) -> Outcome:
         decoded = self.decoder.decode(raw)
         checked = self.validator.check(decoded.wire, decoded.rows, raw.timestamp_ms[decoded.rows])
         held = self._held_rows(raw)

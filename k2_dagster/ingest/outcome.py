@@ -47,7 +47,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a batch becomes. `days` maps YYYY-MM-DD to the rows of that day, in file order."""
+    """What a batch becomes. `days` maps YYYY-MM-DD to the rows of that day, in file order; `halted` are the partitions
+    that end here because a gap is critical."""
 
     days: Mapping[str, pa.Table]
     quarantine: pa.Table
@@ -57,6 +58,7 @@ class Outcome:
     schema_ids: list[int]
     ledger: list[Change]
     state: bytes
+    halted: frozenset[int] = frozenset()
 
 
 def stamps(

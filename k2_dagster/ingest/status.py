@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from k2_dagster.errors import K2Error, NotInitialized, TerminalError
+from k2_dagster.ingest.halted import breaker_words, halted_problem
 from k2_dagster.ingest.lost import Lost, find_lost, topic_is_gone
 from k2_dagster.kafka.ends import Place, TopicEnd, TopicEnds
 from k2_dagster.kafka.first_times import first_times
@@ -16,6 +17,7 @@ from k2_dagster.schemas.datasets import table_name
 from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
 from k2_dagster.schemas.topics import CONTROL_DATASET, topic_name
 from k2_dagster.settings import Settings
+from k2_dagster.state.breakers import list_breakers
 from k2_dagster.state.daemon import DEAD_SECONDS, silent_seconds
 from k2_dagster.state.database import Database
 from k2_dagster.state.gaps import count_missing
@@ -32,8 +34,6 @@ Stream = tuple[str, str]
 HUNG_TRANSACTION_SECONDS = 900.0
 # Lost ranges that a problem names; `k2 ingest accept-loss` shows them all.
 LOST_NAMED = 3
-# A breaker opens at a critical gap where the profile says so. No version of K2 has one yet, so nobody may rely on it.
-BREAKERS = {"halt": "halt: not enforced", "mark_stale": "none (mark_stale)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ class _Facts:
     leases: Mapping[str, Lease]
     states: Mapping[Stream, StreamState]
     silent_seconds: float | None
+    breakers: Mapping[Stream, Sequence[Mapping[str, Any]]]
     first_times: Mapping[Place, int] = field(default_factory=dict)
 
 
@@ -142,6 +143,7 @@ def _gather(
         leases=read_leases(database),
         states=read_states(database),
         silent_seconds=silent_seconds(settings),
+        breakers=_open_breakers(database),
     )
 
 
@@ -186,6 +188,7 @@ def _behind(places: Mapping[Stream, _Place]) -> dict[Place, int]:
 
 def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Stream, place: _Place) -> StreamStatus:
     exchange, dataset = stream
+    halts = facts.breakers.get(stream, ())
     lease, known = facts.leases.get(exchange), facts.states.get(stream)
     leased = lease is not None and lease.age_seconds < settings.lease_stale_seconds
     driver = f"process {lease.holder}" if leased and lease is not None else _unleased_driver(facts.silent_seconds)
@@ -198,7 +201,7 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         exchange=exchange,
         dataset=dataset,
         driver=driver,
-        state=_state(place, known),
+        state="halted" if halts else _state(place, known),
         fence=sum(place.fences.values()),
         lag_messages=sum(lag.values()) if told else None,
         lag_seconds=seconds if told else None,
@@ -207,9 +210,11 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         quarantined=totals.quarantined if totals is not None else 0,
         open_gaps=facts.open_gaps.get(stream, 0),
         last_commit=totals.last_stamp if totals is not None else None,
-        breaker=BREAKERS[profiles.exchange(exchange).on_critical_gap],
+        breaker=breaker_words(profiles.exchange(exchange).on_critical_gap, halts),
         since=known.since if known is not None else None,
-        problem=_problem(place, known, held, seconds) or _undriven(driver, seconds, settings),
+        problem=_problem(place, known, held, seconds)
+        or halted_problem(halts, settings.kafka_retention_hours, datetime.now(UTC))
+        or _undriven(driver, seconds, settings),
         fences=dict(place.fences),
         ends=dict(place.ends),
         **_units(profiles.exchange(exchange), dataset),
@@ -267,6 +272,13 @@ def _problem(place: _Place, known: StreamState | None, held: int, lag_seconds: f
     if held and lag_seconds is not None and lag_seconds > HUNG_TRANSACTION_SECONDS:
         return f"a transaction that does not end holds back {held:,} messages for {lag_seconds:,.0f} s"
     return ""
+
+
+def _open_breakers(database: Database) -> dict[Stream, list[dict[str, Any]]]:
+    out: dict[Stream, list[dict[str, Any]]] = {}
+    for row in list_breakers(database, only_open=True):
+        out.setdefault((row["exchange"], row["dataset"]), []).append(row)
+    return out
 
 
 def is_in_use(status: StreamStatus) -> bool:

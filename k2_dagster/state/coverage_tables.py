@@ -5,6 +5,7 @@ coverage    what was received of sessions that are over: many intervals in a row
 resets      sessions that began, with the one before
 connections connections of feeds to their venue, made and lost
 holds       intervals in which a partition was halted or symbols deferred
+breakers    partitions that are not read on since a critical gap, and who let them go on
 """
 
 from sqlalchemy import (
@@ -24,7 +25,7 @@ from sqlalchemy import (
 from k2_dagster.state.tables import metadata
 
 # `metadata` is given on: whoever takes it from here has every table in it.
-__all__ = ["connections", "coverage", "gap_events", "holds", "metadata", "resets"]
+__all__ = ["breakers", "connections", "coverage", "gap_events", "holds", "metadata", "resets"]
 
 _NOW = func.now()
 _Time = DateTime(timezone=True)
@@ -112,4 +113,33 @@ holds = Table(
     Column("commit_id", String, nullable=False),
     Column("recorded_at", _Time, nullable=False, server_default=_NOW),
     UniqueConstraint("exchange", "dataset", "topic_epoch", "kafka_partition", "kind", "from_offset"),
+)
+
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("exchange", String, nullable=False),
+    Column("dataset", String, nullable=False),
+    Column("topic_epoch", Integer, nullable=False),
+    Column("kafka_partition", Integer, nullable=False),
+    # of the message that showed the gap: the last one that was taken
+    Column("kafka_offset", BigInteger, nullable=False),
+    Column("numbering", String, nullable=False),
+    Column("stream", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("session", String, nullable=False),
+    Column("symbol", String, nullable=False),
+    Column("first_sequence", BigInteger, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("missing", BigInteger, nullable=False),
+    Column("event_time", _Time, nullable=False),
+    Column("commit_id", String, nullable=False),
+    Column("opened_at", _Time, nullable=False, server_default=_NOW),
+    # null while the partition is halted
+    Column("acknowledged_at", _Time),
+    Column("acknowledged_by", String),
+    Column("acknowledged_reason", String),
+    Column("through_offset", BigInteger),
+    UniqueConstraint("exchange", "dataset", "topic_epoch", "kafka_partition", "kafka_offset"),
 )

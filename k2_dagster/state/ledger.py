@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from k2_dagster.state.breakers import BreakerOpens, fold_breaker
 from k2_dagster.state.feed_events import ConnectionChanged, SessionBegan, fold_connection, fold_session
 from k2_dagster.state.gaps import LedgerChange, fold_gap
 from k2_dagster.state.intervals import Cover, fold_cover
 
-Change = LedgerChange | Cover | SessionBegan | ConnectionChanged
+Change = LedgerChange | Cover | SessionBegan | ConnectionChanged | BreakerOpens
 
 _CLASSES: Mapping[str, type[Change]] = {
     "report": LedgerChange,
@@ -22,12 +23,14 @@ _CLASSES: Mapping[str, type[Change]] = {
     "cover": Cover,
     "session": SessionBegan,
     "connection": ConnectionChanged,
+    "halt": BreakerOpens,
 }
 _FOLDS: Mapping[type[Change], Callable[[Connection, Any, Any], None]] = {
     LedgerChange: fold_gap,
     Cover: fold_cover,
     SessionBegan: fold_session,
     ConnectionChanged: fold_connection,
+    BreakerOpens: fold_breaker,
 }
 
 
