@@ -92,7 +92,7 @@ def test_what_was_acknowledged_passes(sent: list[Sent]) -> None:
         known = {key: (*passed.acknowledged.get(key, ()), (at, at)) for key, at in run.halted.items()}
         passed = replace(passed, acknowledged={**passed.acknowledged, **known})
     assert (run.rows, run.quarantine, run.ledger) == (stale.rows, stale.quarantine, stale.ledger)
-    everything = Breakers(frozenset(), dict.fromkeys((0, 1), ((0, 10 ** 9),)))
+    everything = Breakers(frozenset(), dict.fromkeys((0, 1), ((0, 10**9),)))
     assert not land(sent, set(), breakers=everything).halted
 
 
