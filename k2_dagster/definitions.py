@@ -5,7 +5,7 @@ import dagster as dg
 from k2_dagster.assets.checks import table_checks
 from k2_dagster.assets.tables import table_assets
 from k2_dagster.assets.topics import topic_specs
-from k2_dagster.jobs import check_job, drain_job, materialize_job, prune_job, prune_schedule
+from k2_dagster.jobs import acknowledge_job, check_job, drain_job, materialize_job, prune_job, prune_schedule
 from k2_dagster.resources.lake import duckdb_resource
 from k2_dagster.resources.platform import Platform
 from k2_dagster.sensors.commits import commits_sensor
@@ -17,7 +17,7 @@ def build_definitions(platform: Platform) -> dg.Definitions:
     return dg.Definitions(
         assets=[*topic_specs(platform.profiles), *table_assets(platform.profiles)],
         asset_checks=table_checks(platform.profiles, platform.settings.documentation_url),
-        jobs=[drain_job, check_job, materialize_job, prune_job],
+        jobs=[drain_job, check_job, acknowledge_job, materialize_job, prune_job],
         sensors=[lag_sensor, commits_sensor],
         schedules=[prune_schedule],
         # Dagster's own events are in its storage; written out at DEBUG they are 2 KB a run in the code server's log

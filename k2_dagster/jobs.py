@@ -1,4 +1,4 @@
-"""Jobs: drain an exchange, check partitions, prune Dagster's storage; and the schedule of the last.
+"""Jobs: drain an exchange, check partitions, let a halted partition go on, prune Dagster's storage on a schedule.
 
 Each run carries `k2/lane`, whose limits in dagster.yaml keep one kind of work from starving another. A drain also
 carries `k2/stream`, of which one run at a time is allowed per exchange.
@@ -30,6 +30,7 @@ from k2_dagster.resources.platform import Platform
 from k2_dagster.resources.pruning import prune, set_aside_logs
 from k2_dagster.resources.tags import CHECKS_LANE, INGEST_LANE, LANE_TAG, MAX_RUNTIME_TAG, UPKEEP_LANE
 from k2_dagster.schemas.datasets import TABLES, dataset_named
+from k2_dagster.state.breakers import acknowledge_breaker
 
 # Keys of the run configuration
 DRAIN_OP, CHECK_OP = "drain_exchange", "check_partitions"
@@ -60,6 +61,14 @@ class CheckConfig(dg.Config):
 
     partitions: list[PartitionConfig]
     mirrored: bool = False
+
+
+class AcknowledgeConfig(dg.Config):
+    """Which breaker (an id of `k2 breaker list`), who lets its partition go on, and why."""
+
+    breaker_id: int
+    acknowledged_by: str
+    reason: str
 
 
 @dg.op(name=DRAIN_OP)
@@ -102,6 +111,26 @@ def _told(one: Checked) -> str:
 def check_job() -> None:
     """Check any partitions, named in the configuration."""
     check_op()
+
+
+@dg.op(name="acknowledge_breaker")
+def acknowledge_op(context: dg.OpExecutionContext, config: AcknowledgeConfig, k2: dg.ResourceParam[Platform]) -> None:
+    """Let a halted partition go on; the next drain reads it."""
+    with as_failures():
+        done = acknowledge_breaker(
+            k2.database, config.breaker_id, acknowledged_by=config.acknowledged_by, reason=config.reason
+        )
+        context.log.info(
+            "%s/%s partition %d goes on behind offset %d: %s",
+            *(done["exchange"], done["dataset"], done["kafka_partition"], done["kafka_offset"]),
+            f"{done['acknowledged_reason']} ({done['acknowledged_by']})",
+        )
+
+
+@dg.job(name="acknowledge", tags={LANE_TAG: UPKEEP_LANE}, executor_def=dg.in_process_executor)
+def acknowledge_job() -> None:
+    """Let a partition that a critical gap halted go on, with a name and a reason on record."""
+    acknowledge_op()
 
 
 # For the UI: the job by which a person materializes, and by which the tables name the sensor that reports them

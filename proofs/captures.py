@@ -221,19 +221,13 @@ def _committed_days(lake: Lake, exchange: str) -> list[str]:
 
 
 def _gaps(lake: Lake, exchange: str) -> list[tuple[Any, ...]]:
-    """Gaps of the ledger, and channel gaps that the feed handler told."""
+    """Gaps of the ledger, those among them that the feed handler told of channels."""
     names = ("dataset", "symbol", "numbering", "first_sequence", "last_sequence")
     database = Database(lake.settings)
     with database.begin() as connection:
         ledger = connection.execute(select(*(gaps.c[name] for name in names)).where(gaps.c.exchange == exchange)).all()
     database.close()
-    control = table_rows(lake, "control", exchange, ("kind", "channel", "first_sequence", "last_sequence")).to_pylist()
-    told = [
-        ("control", one["channel"], "channel", one["first_sequence"], one["last_sequence"])
-        for one in control
-        if one["kind"] == "gap"
-    ]
-    return [tuple(row) for row in ledger] + told
+    return [tuple(row) for row in ledger]
 
 
 def _reasons(lake: Lake, exchange: str) -> dict[str, int]:

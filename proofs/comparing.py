@@ -1,13 +1,13 @@
-"""Two lakes filled from the same topics: the same rows, the same refusals, the same gap ledger."""
+"""Two lakes filled from the same topics: the same rows, the same refusals, the same coverage ledger."""
 
 from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import select
 
+from k2_dagster.coverage.reading import Wanted, one_look, read_received
+from k2_dagster.coverage.relations import RELATIONS
 from k2_dagster.state.database import Database
-from k2_dagster.state.tables import gaps
 from proofs.accounting import table_rows
 from proofs.common import Lake
 
@@ -16,8 +16,10 @@ _ORDER = [("kafka_partition", "ascending"), ("kafka_offset", "ascending")]
 # batch, and the bytes are left out only then.
 _OF_THE_RUN = ("ingest_timestamp",)
 _OF_THE_BATCH = ("ingest_timestamp", "first_offset", "value", "headers")
-# Row numbers and commits differ from run to run.
-_OF_THE_LEDGER = ("id", "commit_id", "changed_at")
+# Row numbers and commits differ from run to run, and so does which batch found that a session is over.
+_OF_THE_LEDGER = ("id", "commit_id", "changed_at", "is_open")
+# Halts and deferrals are of the run.
+_LEDGER = ("gaps", "resets", "connections")
 SHOWN = 3
 
 
@@ -28,21 +30,29 @@ def compare_lakes(one: Lake, other: Lake, exchanges: Sequence[str]) -> list[str]
         for dataset in (*one.profiles.exchange(exchange).datasets, "quarantine"):
             left, right = (_sorted(lake, dataset, exchange) for lake in (one, other))
             out += _differences(f"{exchange}/{dataset}", left, right)
-        left_gaps, right_gaps = (ledger(lake, exchange) for lake in (one, other))
-        for place, name in ((left_gaps - right_gaps, "first"), (right_gaps - left_gaps, "second")):
-            out += [f"{exchange}: only in the {name} ledger: {gap}" for gap in sorted(place)[:SHOWN]]
+        left_ledger, right_ledger = (ledger(lake, exchange) for lake in (one, other))
+        for place, name in ((left_ledger - right_ledger, "first"), (right_ledger - left_ledger, "second")):
+            out += [f"{exchange}: only in the {name} ledger: {row}" for row in sorted(place)[:SHOWN]]
     return out
 
 
 def ledger(lake: Lake, exchange: str) -> set[tuple[str, ...]]:
-    """The gap ledger of an exchange, as texts, without what differs from run to run."""
+    """The coverage ledger of an exchange (intervals, holes, gaps, sessions, connections), as texts, without what
+    differs from run to run."""
     database = Database(lake.settings)
     try:
-        with database.begin() as connection:
-            rows = connection.execute(select(gaps).where(gaps.c.exchange == exchange)).mappings().all()
+        with one_look(database) as connection:
+            received = read_received(connection, Wanted(exchange=exchange))
+            tables = {name: RELATIONS[name](connection) for name in _LEDGER}
     finally:
         database.close()
-    return {tuple(f"{key}={value}" for key, value in row.items() if key not in _OF_THE_LEDGER) for row in rows}
+    tables |= {"coverage": received.intervals, "holes": received.holes}
+    return {
+        (name, *(f"{key}={value}" for key, value in row.items() if key not in _OF_THE_LEDGER))
+        for name, table in tables.items()
+        for row in table.to_pylist()
+        if row["exchange"] == exchange
+    }
 
 
 def _sorted(lake: Lake, dataset: str, exchange: str) -> pa.Table:

@@ -127,8 +127,10 @@ def _compare(
     late: Counter[str],
     proof: Proof,
 ) -> None:
+    in_ledger, of_channels = _reported_gaps(lake, exchange)
+    proof.expect(f"seed {seed} {exchange}: channel gaps in the ledger", of_channels, wanted.channel_gaps)
     found = Reported(
-        gaps=_reported_gaps(lake, exchange),
+        gaps=in_ledger,
         late=+late,
         quarantined=reported_quarantine(lake, exchange, truth),
         **reported_sessions(lake, exchange),
@@ -143,13 +145,17 @@ def _compare(
         proof.counts[key] = proof.counts.get(key, 0) + there.total()
 
 
-def _reported_gaps(lake: Lake, exchange: str) -> Counter[tuple[Any, ...]]:
+def _reported_gaps(lake: Lake, exchange: str) -> tuple[Counter[tuple[Any, ...]], Counter[tuple[Any, ...]]]:
+    """Gaps of symbols, and those of channels (by channel, session, first and last number)."""
     names = ("dataset", "numbering", "session", "symbol", "first_sequence", "last_sequence", "level", "state")
+    of_channel = select(gaps.c.channel, gaps.c.session, gaps.c.first_sequence, gaps.c.last_sequence)
     database = Database(lake.settings)
     with database.begin() as connection:
-        rows = connection.execute(select(*(gaps.c[name] for name in names)).where(gaps.c.exchange == exchange)).all()
+        mine, is_channel = gaps.c.exchange == exchange, gaps.c.numbering == "channel"
+        rows = connection.execute(select(*(gaps.c[name] for name in names)).where(mine, ~is_channel)).all()
+        told = connection.execute(of_channel.where(mine, is_channel)).all()
     database.close()
-    return Counter(tuple(row) for row in rows)
+    return Counter(tuple(row) for row in rows), Counter(tuple(row) for row in told)
 
 
 @click.command()

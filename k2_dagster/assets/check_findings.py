@@ -8,6 +8,7 @@ from typing import Any
 from k2_dagster.assets.check_facts import PartitionFacts, Repeats
 from k2_dagster.schemas.datasets import TABLES
 from k2_dagster.schemas.quarantine import QUARANTINE, REASONS
+from k2_dagster.state.gap_states import MISSING_STATES
 
 # Beyond the freshness target, a drain run needs its start (2 s) and its first commit; twice the target is late, ten
 # times is an outage.
@@ -51,14 +52,16 @@ def judge(facts: PartitionFacts, freshness_target_seconds: float) -> list[Findin
 
 
 def _sequence_gaps(facts: PartitionFacts, _: float) -> Finding:
-    unexplained = [one for one in facts.gaps if one["state"] != "filled" and one["cause"] != "quarantined"]
+    # those of channels are told by the rows of control themselves
+    of_ledger = [one for one in facts.gaps if one["numbering"] != "channel"]
+    unexplained = [one for one in of_ledger if one["state"] in MISSING_STATES and one["cause"] != "quarantined"]
     messages = sum(max(0, int(one["missing"]) - int(one["filled"]) - int(one["quarantined"])) for one in unexplained)
     levels = {level: sum(one["level"] == level for one in unexplained) for level in ("warn", "page", "halt")}
     metadata: dict[str, Any] = {
         "gaps": len(unexplained),
         "messages_missing": messages,
         **{f"gaps_{level}": count for level, count in levels.items()},
-        "gaps_filled": sum(one["state"] == "filled" for one in facts.gaps),
+        "gaps_filled": sum(one["state"] == "filled" for one in of_ledger),
         "channel_gaps": len(facts.control_gaps),
     }
     shown = [{name: one[name] for name in _GAP_COLUMNS} for one in unexplained[:GAPS_SHOWN]]

@@ -15,6 +15,7 @@ from k2_dagster.resources.lake import partition_files
 from k2_dagster.resources.platform import Platform
 from k2_dagster.schemas.datasets import table_name
 from k2_dagster.state.database import Database
+from k2_dagster.state.gap_states import MISSING_STATES
 from k2_dagster.state.tables import commits, gaps
 
 # Dagster's own name for the size of a table; the UI shows it in the asset's overview.
@@ -153,10 +154,9 @@ def _is_run(run_id: str) -> bool:
 
 
 def _gaps(database: Database, partition: Partition) -> int:
-    """Open gaps of the day."""
+    """Gaps of the day whose numbers are missing."""
     dataset, exchange, day = partition
-    query = select(func.count()).where(
-        gaps.c.dataset == dataset, gaps.c.exchange == exchange, gaps.c.event_day == day, gaps.c.state == "open"
-    )
+    of_day = (gaps.c.dataset == dataset) & (gaps.c.exchange == exchange) & (gaps.c.event_day == day)
+    query = select(func.count()).where(of_day, gaps.c.state.in_(MISSING_STATES))
     with database.begin() as connection:
         return int(connection.execute(query).scalar_one())

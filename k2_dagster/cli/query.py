@@ -35,7 +35,8 @@ def query(sql: str, form: str, output: Path | None, explain: bool) -> None:
     """Ask the tables in SQL; `-` reads the statement from standard input.
 
     Tables: market_data.ticks, quotes, book, control and quarantine, with every column, and `timestamp` and `date` (UTC)
-    beside them; on ticks also `volume`. The history is asked, up to each table's last commit. The SQL is trusted: it
+    beside them; on ticks also `volume`. The coverage ledger: market_data.coverage, gaps, resets, connections and holds.
+    The history is asked, up to each table's last commit. The SQL is trusted: it
     runs with your rights on this machine.
     """
     statement = sys.stdin.read() if sql == "-" else sql

@@ -4,7 +4,7 @@ Pure but for the schema lookup: the same messages from the same state give the s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,10 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2_dagster.ingest import kernel
+from k2_dagster.ingest.breaking import critical_gaps, cut, opening
 from k2_dagster.ingest.columns import Codes
+from k2_dagster.ingest.control_changes import control_changes
 from k2_dagster.ingest.decode import DecodedBatch, Decoder, distinct_ids
 from k2_dagster.ingest.duplicates import first_seen
-from k2_dagster.ingest.ledger import ledger_changes
+from k2_dagster.ingest.ledger import Told, ledger_changes
 from k2_dagster.ingest.outcome import (
     Held,
     Int64s,
@@ -31,11 +33,14 @@ from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.ingest.refused import with_refused
 from k2_dagster.ingest.returned import originals
 from k2_dagster.ingest.rows import Accepted, by_day
-from k2_dagster.ingest.rules import Validated, Validator
+from k2_dagster.ingest.rules import FIRST_DAY_NUMBER, MICROS_PER_DAY, MS_PER_DAY, Validated, Validator
 from k2_dagster.ingest.tracker import Input, Tracker, Verdicts
 from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.schemas.common import REFUSED_FIRST_HEADER
+from k2_dagster.schemas.control import CONTROL
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
+from k2_dagster.state.breakers import NO_BREAKERS, Breakers
+from k2_dagster.state.ledger import Change
 
 _REFUSING_VERDICTS = (
     (kernel.DUPLICATE, "duplicate", "the identity has landed before"),
@@ -56,13 +61,32 @@ class BatchJudge:
     topic: Topic
     rules_version: int
     held: Held
+    breakers: Breakers = NO_BREAKERS
 
     def __post_init__(self) -> None:
         self.dataset = self.decoder.dataset
         self.validator = Validator(self.dataset, self.exchange, self.profile)
+        self._halts = self.profile.on_critical_gap == "halt" and self.dataset is not CONTROL
+        self._before: bytes | None = self.tracker.dump() if self._halts else None
 
     def judge(self, raw: RawBatch, starts: Mapping[int, int]) -> Outcome:
-        """`starts` are the positions before the batch. Raises only registry errors, before any state moves."""
+        """`starts` are the positions before the batch. Raises only registry errors, before any state moves.
+
+        An outcome that halts partitions ends there; nothing may be judged behind it.
+        """
+        outcome = self._judged(raw, starts)
+        gaps = critical_gaps(outcome.ledger, self.breakers) if self._halts else {}
+        if gaps:
+            assert self._before is not None
+            self.tracker = Tracker.load(self._before, self.tracker.terms)
+            ends = {partition: gap.reported_offset + 1 for partition, gap in gaps.items()}
+            outcome = self._judged(cut(raw, ends), starts)
+            halts = [opening(gaps[partition]) for partition in sorted(gaps)]
+            outcome = replace(outcome, ledger=[*outcome.ledger, *halts], halted=frozenset(gaps))
+        self._before = outcome.state
+        return outcome
+
+    def _judged(self, raw: RawBatch, starts: Mapping[int, int]) -> Outcome:
         decoded = self.decoder.decode(raw)
         checked = self.validator.check(decoded.wire, decoded.rows, raw.timestamp_ms[decoded.rows])
         held = self._held_rows(raw)
@@ -115,6 +139,7 @@ class BatchJudge:
             symbol=self._symbols(raw, codes["symbol"], flag),
             sequence=_scatter(sequence, at, count),
             previous=_scatter(previous, at, count),
+            event_micros=_event_micros(raw, decoded, flag),
             publisher_session=codes["publisher_session"],
             publisher_sequence=_scatter(int64_values(pair), at, count),
             has_publisher=_scatter(has_pair.astype(np.int64), at, count).astype(bool),
@@ -200,12 +225,29 @@ class BatchJudge:
             quarantine_ranges=committed_ranges(self.topic, raw, decoded, np.zeros(len(raw), dtype=bool), fresh, starts),
             counts=outcome_counts(raw, at, refusals, held, verdicts, rows, checked),
             schema_ids=distinct_ids(decoded.schema_ids),
-            ledger=ledger_changes(verdicts.events, raw, decoded, checked, self.profile, self.topic.epoch),
+            ledger=self._ledger(Told(raw, decoded, checked, self.profile, self.topic.epoch), verdicts, places),
             state=self.tracker.dump(),
         )
 
+    def _ledger(self, told: Told, verdicts: Verdicts, landed: Int64s) -> list[Change]:
+        """`landed` are places in the wire batch."""
+        others = control_changes(told, landed) if self.dataset is CONTROL else []
+        return ledger_changes(told, verdicts, others)
+
 
 _CODED = ("stream", "kind", "session", "symbol", "publisher_session")
+
+
+def _event_micros(raw: RawBatch, decoded: DecodedBatch, flag: npt.NDArray[np.int8]) -> Int64s:
+    """The venue's time of each message. A refused message may say anything: what no table would take is none."""
+    out = _scatter(int64_values(decoded.wire.column("exchange_timestamp")), decoded.rows, len(raw))
+    doubted = np.flatnonzero(flag != kernel.GOOD)
+    if len(doubted):
+        out = out.copy()
+        latest = (raw.timestamp_ms[doubted] // MS_PER_DAY + 2) * MICROS_PER_DAY
+        credible = (out[doubted] >= FIRST_DAY_NUMBER * MICROS_PER_DAY) & (out[doubted] < latest)
+        out[doubted[~credible]] = kernel.NEVER
+    return out
 
 
 def _marked(rows: Mapping[int, str], count: int) -> npt.NDArray[np.bool_]:

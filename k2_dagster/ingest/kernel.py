@@ -69,6 +69,8 @@ def _emit(events, row, kind, holes, hole, first, last):  # type: ignore[no-untyp
     events.last[at] = last
     events.origin[at] = holes.origin[hole]
     events.opened_offset[at] = holes.opened_offset[hole]
+    events.before_micros[at] = holes.before_micros[hole]
+    events.after_micros[at] = holes.after_micros[hole]
     events.used[0] = at + 1
 
 
@@ -129,6 +131,8 @@ def _made(rows, row, now, keys, holes, first, last, cause):  # type: ignore[no-u
     holes.reported[hole] = 0 if cause == UNKNOWN else 1
     holes.origin[hole] = first
     holes.unread[hole] = keys.unread[key]
+    holes.before_micros[hole] = keys.last_micros[key]
+    holes.after_micros[hole] = rows.event_micros[row]
     _link(keys, holes, hole)
     return hole
 
@@ -149,6 +153,8 @@ def _piece(keys, holes, hole, first, last):  # type: ignore[no-untyped-def]
     holes.reported[piece] = holes.reported[hole]
     holes.origin[piece] = holes.origin[hole]
     holes.unread[piece] = holes.unread[hole]
+    holes.before_micros[piece] = holes.before_micros[hole]
+    holes.after_micros[piece] = holes.after_micros[hole]
     _link(keys, holes, piece)
 
 
@@ -357,9 +363,11 @@ def _refuse_ahead(rows, row, now, keys, holes, first, last):  # type: ignore[no-
         elif into == NONE:
             holes.first[hole] = min(holes.first[hole], first)
             holes.last[hole] = max(holes.last[hole], last)
+            holes.after_micros[hole] = max(holes.after_micros[hole], rows.event_micros[row])
             into = before = hole
         else:
             holes.first[into] = min(holes.first[into], holes.first[hole])
+            _widen(holes, into, hole)
             _unlink(keys, holes, hole, before)
         hole = following
     if into != NONE:
@@ -368,6 +376,13 @@ def _refuse_ahead(rows, row, now, keys, holes, first, last):  # type: ignore[no-
         return False
     _made(rows, row, now, keys, holes, first, last, QUARANTINED)
     return True
+
+
+@numba.njit(cache=True)
+def _widen(holes, hole, other):  # type: ignore[no-untyped-def]
+    """The times around both holes."""
+    holes.before_micros[hole] = min(holes.before_micros[hole], holes.before_micros[other])
+    holes.after_micros[hole] = max(holes.after_micros[hole], holes.after_micros[other])
 
 
 @numba.njit(cache=True)
@@ -383,6 +398,7 @@ def _join(keys, holes, upper):  # type: ignore[no-untyped-def]
     both = (holes.origin[upper] == UNCLAIMED) == (holes.origin[lower] == UNCLAIMED)
     if same_gap or (holes.cause[upper] == QUARANTINED and both):
         holes.first[upper] = holes.first[lower]
+        _widen(holes, upper, lower)
         _unlink(keys, holes, lower, upper)
 
 
@@ -433,6 +449,13 @@ def _explain(events, row, keys, holes, key, low, high):  # type: ignore[no-untyp
 
 
 @numba.njit(cache=True)
+def _begin_anew(keys, key):  # type: ignore[no-untyped-def]
+    """Missing numbers are forgotten that no gap tells of: what was received is known from the last message on."""
+    keys.first[key] = keys.last[key]
+    keys.first_micros[key] = keys.last_micros[key]
+
+
+@numba.njit(cache=True)
 def _split(events, row, keys, holes, hole, low, high, bad):  # type: ignore[no-untyped-def]
     """Take low..high out of the middle of a hole: what is left below becomes a hole of its own."""
     key, first = holes.key[hole], holes.first[hole]
@@ -443,10 +466,13 @@ def _split(events, row, keys, holes, hole, low, high, bad):  # type: ignore[no-u
                 _emit(events, row, FILL, holes, hole, low, high)
         keys.floor[key] = max(keys.floor[key], low - 1)
         holes.first[hole] = high + 1
+        if holes.cause[hole] != UNKNOWN:
+            _begin_anew(keys, key)
         return
     holes.first[hole] = high + 1
     if holes.cause[hole] != UNKNOWN and keys.explained[key] >= MAX_EXPLAINED_PER_KEY:
         keys.floor[key] = max(keys.floor[key], low - 1)
+        _begin_anew(keys, key)
         return
     _piece(keys, holes, hole, first, low - 1)
 
@@ -540,7 +566,10 @@ def _judge_row(rows, row, now, keys, holes, queue, events, bad):  # type: ignore
     last = keys.last[key]
     keys.messages[key] += 1
     if high <= last:
-        return _fill(events, row, keys, holes, key, low, high, bad)
+        verdict = _fill(events, row, keys, holes, key, low, high, bad)
+        keys.late[key] += int(verdict == LATE)
+        keys.duplicates[key] += int(verdict == DUPLICATE)
+        return verdict
     if low <= last:
         _fill(events, row, keys, holes, key, low, last, bad)
     _land(keys, holes, key, low, high)
@@ -549,6 +578,10 @@ def _judge_row(rows, row, now, keys, holes, queue, events, bad):  # type: ignore
     keys.last[key] = high
     _absorb(keys, holes, key)
     keys.unread[key] = _unread(keys, key, bad)
+    keys.last_micros[key] = rows.event_micros[row]
+    if keys.first[key] == NEVER:
+        keys.first[key] = low
+        keys.first_micros[key] = rows.event_micros[row]
     return IN_ORDER
 
 
@@ -595,6 +628,7 @@ def judge(  # type: ignore[no-untyped-def]
     # each of their arrays, which costs more than all the rest.
     row_key, row_flag, row_symbol, row_partition = rows.key, rows.flag, rows.symbol, rows.partition
     row_sequence, row_previous, row_time_ms = rows.sequence, rows.previous, rows.time_ms
+    row_micros, key_first, key_last_micros = rows.event_micros, keys.first, keys.last_micros
     key_last, key_messages, key_unread, key_waiting = keys.last, keys.messages, keys.unread, keys.waiting
     key_head, key_symbol, key_used, hole_first = keys.head, keys.symbol, keys.used, holes.first
     queue_head, queue_opened_ms = queue.head, queue.opened_ms
@@ -618,10 +652,11 @@ def judge(  # type: ignore[no-untyped-def]
                 _meet(symbols, partitions, partition, symbol)
             none_ahead = head == NONE or hole_first[head] <= last
             in_order = previous == last or (previous < last and head == NONE)
-            if flag == GOOD and sequence > last and in_order and none_ahead:
+            if flag == GOOD and sequence > last and in_order and none_ahead and key_first[key] != NEVER:
                 key_messages[key] += 1
                 key_last[key] = sequence
                 key_unread[key] = bad[symbol] - key_used[key]
+                key_last_micros[key] = row_micros[row]
             else:
                 verdicts[row] = _judge_row(rows, row, now, keys, holes, queue, events, bad)
             if key_waiting[key] > 0:

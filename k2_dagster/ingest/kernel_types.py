@@ -21,6 +21,7 @@ class Rows(NamedTuple):
     partition: Int32s
     offset: Int64s
     time_ms: Int64s
+    event_micros: Int64s
 
 
 class Keys(NamedTuple):
@@ -29,6 +30,9 @@ class Keys(NamedTuple):
     `holes` counts the unexplained ones, of which `waiting` wait for their grace, `explained` the others. Of the
     unreadable messages of the symbol, `used` explain holes of this key, and `unread` of the others were there at its
     last good row: those explain nothing that is missing after it.
+
+    What was received: numbers `first` to `last` in `messages`, from `first_micros` to `last_micros` by the venue's
+    time of the good rows in order, of which `late` came late and `duplicates` again.
     """
 
     last: Int64s
@@ -38,6 +42,11 @@ class Keys(NamedTuple):
     used: Int64s
     symbol: Int64s
     sparse: Int64s
+    first: Int64s
+    first_micros: Int64s
+    last_micros: Int64s
+    late: Int64s
+    duplicates: Int64s
     head: Int64s
     holes: Int64s
     explained: Int64s
@@ -47,7 +56,8 @@ class Keys(NamedTuple):
 class Holes(NamedTuple):
     """Missing numbers first..last of a key; `free` is a stack of unused entries, free[0] its height.
 
-    `unread` is that of its key when it opened.
+    `unread` is that of its key when it opened; it lies between messages of the venue's times `before_micros` and
+    `after_micros`.
     """
 
     key: Int64s
@@ -61,6 +71,8 @@ class Holes(NamedTuple):
     reported: Int64s
     origin: Int64s
     unread: Int64s
+    before_micros: Int64s
+    after_micros: Int64s
     next: Int64s
     free: Int64s
 
@@ -87,6 +99,8 @@ class Events(NamedTuple):
     last: Int64s
     origin: Int64s
     opened_offset: Int64s
+    before_micros: Int64s
+    after_micros: Int64s
     used: Int64s
 
 

@@ -1,6 +1,6 @@
 """How far tables are behind their topics: Kafka's ends beside the fences, for many streams in one look."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,6 +16,7 @@ from k2_dagster.schemas.datasets import table_name
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
+from k2_dagster.state.breakers import halted_partitions
 from k2_dagster.state.database import Database
 from k2_dagster.state.positions import PendingLosses, behind_losses, pending_losses
 
@@ -30,7 +31,8 @@ class StreamLag:
     """One dataset of one exchange. `fence` is where its table will be read on from (of a partition without a fence:
     the earliest retained offset), `ends` is the offset after the last message; both per partition.
 
-    `lag_messages` counts offsets; where a topic has transactions, their markers are among them.
+    `lag_messages` counts offsets; where a topic has transactions, their markers are among them. Those of partitions
+    that are halted at a critical gap are `halted_messages`: nobody may take them yet.
     """
 
     exchange: str
@@ -39,6 +41,7 @@ class StreamLag:
     lag_messages: int
     fence: Mapping[int, int]
     ends: Mapping[int, int]
+    halted_messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,10 @@ class LagReader:
             else:
                 known.append((exchange, dataset, end, _fence(dataset, end, vector, accepted)))
         self._fill_in_earliest([(end, fence) for _, _, end, fence in known], report)
+        halted = halted_partitions(self._database)
         for exchange, dataset, end, fence in known:
             if end.topic not in report.errors:
-                _judge(exchange, dataset, end, fence, report)
+                _judge(exchange, dataset, end, fence, halted.get((end.topic, end.topic_id), frozenset()), report)
         return report
 
     def _with_declared_count(self, exchange: str, dataset: str, end: TopicEnd | K2Error) -> TopicEnd | K2Error:
@@ -150,7 +154,9 @@ def _fence(dataset: str, end: TopicEnd, vector: Vector, accepted: PendingLosses)
     return fence
 
 
-def _judge(exchange: str, dataset: str, end: TopicEnd, fence: Mapping[int, int], report: LagReport) -> None:
+def _judge(
+    exchange: str, dataset: str, end: TopicEnd, fence: Mapping[int, int], halted: Set[int], report: LagReport
+) -> None:
     for partition, last in end.ends.items():
         if fence[partition] > last:
             report.errors[end.topic] = LogShrunk(
@@ -161,5 +167,6 @@ def _judge(exchange: str, dataset: str, end: TopicEnd, fence: Mapping[int, int],
                 partition=partition,
             )
             return
-    lag = sum(last - fence[partition] for partition, last in end.ends.items())
-    report.lags.append(StreamLag(exchange, dataset, end.topic, lag, fence, end.ends))
+    lags = {partition: last - fence[partition] for partition, last in end.ends.items()}
+    held = sum(lag for partition, lag in lags.items() if partition in halted)
+    report.lags.append(StreamLag(exchange, dataset, end.topic, sum(lags.values()) - held, fence, end.ends, held))

@@ -12,14 +12,18 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from k2_dagster.ingest import kernel
-from k2_dagster.ingest.frames import framed, unframed
 from k2_dagster.ingest.room import EVENT_COLUMNS, HOLE_COLUMNS, events_with, put, with_room
+from k2_dagster.state.frames import framed, unframed
+from k2_dagster.state.tracked import with_columns
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 Key = tuple[Any, ...]
 
-_KEY_COLUMNS = ("last", "messages", "floor", "unread", "used", "symbol", "sparse")
+_KEY_COLUMNS = (
+    *("last", "messages", "floor", "unread", "used", "symbol", "sparse"),
+    *("first", "first_micros", "last_micros", "late", "duplicates"),
+)
 _SYMBOL_COLUMNS = ("bad", "known", "partition")
 # Most events: each hole is reported, explained and filled once, and a row cuts into two. Of a row come at most four
 # holes (a gap, what stands behind a split, two cut ends), and a gap has a piece more for each stretch that was refused
@@ -33,7 +37,8 @@ _GROWTH_HOLES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of the judge, with its key's parts. `first`..`last` are the numbers concerned."""
+    """One event of the judge, with its key's parts. `first`..`last` are the numbers concerned, which lie between
+    messages of the venue's times `before_micros` and `after_micros`."""
 
     row: int
     kind: int
@@ -42,6 +47,8 @@ class Event:
     last: int
     origin: int
     opened_offset: int
+    before_micros: int
+    after_micros: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,8 @@ class Numbering:
         at = len(self.keys)
         self.keys.append(key)
         self._index[key] = at
-        made = {"last": start, "floor": kernel.NEVER, "symbol": self.symbol_index((key[0], key[-1])), "sparse": sparse}
+        made = dict.fromkeys(("floor", "first", "first_micros", "last_micros"), kernel.NEVER)
+        made |= {"last": start, "symbol": self.symbol_index((key[0], key[-1])), "sparse": sparse}
         put(self._columns, at, made)
         return at
 
@@ -108,10 +116,12 @@ class Numbering:
         self._forget_strangers()
         return Judged(verdicts, self._read(events))
 
-    def forget(self, doomed: set[int]) -> None:
-        """Drop keys (by index) with their holes: their session is beyond the horizon."""
+    def forget(self, doomed: set[int]) -> bytes:
+        """Drop keys (by index) with their holes: their session is beyond the horizon. Returns what they held, in the
+        form of `dump`; nothing of keys that have received nothing."""
         if not doomed:
-            return
+            return b""
+        told = self._told(np.array(sorted(doomed), dtype=np.int64))
         kept = [at for at in range(len(self.keys)) if at not in doomed]
         moved = np.full(len(self.keys), kernel.NONE, dtype=np.int64)
         moved[kept] = np.arange(len(kept))
@@ -121,6 +131,17 @@ class Numbering:
         alive = moved[self._holes["key"]] != kernel.NONE
         self._holes = {name: column[alive] for name, column in self._holes.items()}
         self._holes["key"] = moved[self._holes["key"]]
+        return told
+
+    def _told(self, places: Int64s) -> bytes:
+        places = places[self._columns["first"][places] != kernel.NEVER]
+        if not len(places):
+            return b""
+        holes = np.isin(self._holes["key"], places)
+        columns = {name: column[holes] for name, column in self._holes.items()}
+        columns["key"] = np.searchsorted(places, columns["key"])
+        keys = self._keys_table().take(pa.array(places))
+        return framed("keys", keys) + framed("holes", pa.table(columns))
 
     def record_ms(self, partition: int) -> int:
         """The newest record time seen in a partition; kernel.NEVER before its first message."""
@@ -215,21 +236,12 @@ class Numbering:
 
     def _read(self, events: kernel.Events) -> list[Event]:
         columns = [getattr(events, name)[: events.used[0]].tolist() for name in EVENT_COLUMNS]
-        return [
-            Event(row, kind, self.keys[key], first, last, origin, opened_offset)
-            for row, kind, key, first, last, origin, opened_offset in zip(*columns, strict=True)
-        ]
+        return [Event(row, kind, self.keys[key], *others) for row, kind, key, *others in zip(*columns, strict=True)]
 
     def dump(self) -> bytes:
         """The state as bytes (compressed Arrow)."""
-        count = len(self.keys)
         parts = {
-            "keys": pa.table(
-                {
-                    **{f"part_{place}": [key[place] for key in self.keys] for place in range(_width(self.keys))},
-                    **{name: column[:count] for name, column in self._columns.items()},
-                }
-            ),
+            "keys": self._keys_table(),
             "holes": pa.table(self._holes),
             "symbols": pa.table(
                 {
@@ -241,18 +253,27 @@ class Numbering:
         }
         return b"".join(framed(name, table) for name, table in parts.items())
 
+    def _keys_table(self) -> pa.Table:
+        count = len(self.keys)
+        return pa.table(
+            {
+                **{f"part_{place}": [key[place] for key in self.keys] for place in range(_width(self.keys))},
+                **{name: column[:count] for name, column in self._columns.items()},
+            }
+        )
+
     @classmethod
     def load(cls, data: bytes) -> "Numbering":
-        """The state that `dump` wrote."""
+        """The state that `dump` wrote, of this version or a former one."""
         parts = dict(unframed(data))
         out = cls()
-        keys = parts["keys"]
+        keys, holes = with_columns(parts["keys"], _KEY_COLUMNS), with_columns(parts["holes"], HOLE_COLUMNS)
         width = sum(name.startswith("part_") for name in keys.column_names)
         columns = [keys[f"part_{place}"].to_pylist() for place in range(width)]
         out.keys = list(zip(*columns, strict=True))
         out._index = {key: at for at, key in enumerate(out.keys)}
         out._columns = {name: keys[name].to_numpy().copy() for name in _KEY_COLUMNS}
-        out._holes = {name: parts["holes"][name].to_numpy().copy() for name in HOLE_COLUMNS}
+        out._holes = {name: holes[name].to_numpy().copy() for name in HOLE_COLUMNS}
         symbols = parts["symbols"]
         out.symbols = list(zip(symbols["partition"].to_pylist(), symbols["symbol"].to_pylist(), strict=True))
         out._symbol_index = {one: at for at, one in enumerate(out.symbols)}

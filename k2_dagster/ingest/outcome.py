@@ -19,7 +19,7 @@ from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.schemas.common import ORIGIN_HEADER, ORIGINS
 from k2_dagster.schemas.digest import row_digests, total
 from k2_dagster.state.attempts import Range
-from k2_dagster.state.gaps import LedgerChange
+from k2_dagster.state.ledger import Change
 
 Int64s = npt.NDArray[np.int64]
 
@@ -47,7 +47,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a batch becomes. `days` maps YYYY-MM-DD to the rows of that day, in file order."""
+    """What a batch becomes. `days` maps YYYY-MM-DD to the rows of that day, in file order; `halted` are the partitions
+    that end here because a gap is critical."""
 
     days: Mapping[str, pa.Table]
     quarantine: pa.Table
@@ -55,8 +56,9 @@ class Outcome:
     quarantine_ranges: list[Range]
     counts: dict[str, Any]
     schema_ids: list[int]
-    ledger: list[LedgerChange]
+    ledger: list[Change]
     state: bytes
+    halted: frozenset[int] = frozenset()
 
 
 def stamps(

@@ -50,7 +50,8 @@ class Pipeline:
 
     The reader decides when to end (caught up, deadline). What it has read by then still goes through the other stages,
     so that reader, tracker and fence agree when the call returns. A stop ends all stages where they are, but for the
-    commit in hand: then they do not agree, and the caller has to resume from the fence.
+    commit in hand: then they do not agree, and the caller has to resume from the fence. So it is when a
+    partition halts: that outcome is the last one to be committed.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class Pipeline:
         self.outcomes: queue.Queue[Outcome | None] = queue.Queue(QUEUED_BATCHES)
         self.errors: list[BaseException] = []
         self.abandoned = False
+        self.halted = threading.Event()
 
     def run(self) -> None:
         """Raises the first error of any stage. After a stop, `abandoned` says that one did not end: it may still use
-        the reader."""
+        the reader. When a partition halted, `halted` is set and what was read behind that is thrown away."""
         with _collections_between_commits():
             self._run()
 
@@ -126,6 +128,9 @@ class Pipeline:
             outcome = self.stages.judge(batch, starts)
             starts.update(batch.positions)
             self._put(self.outcomes, outcome)
+            if outcome.halted:
+                self.halted.set()
+                break
         self._put(self.outcomes, None)
 
     def _commit(self) -> None:
@@ -137,13 +142,13 @@ class Pipeline:
 
     def _asked_to_end(self) -> bool:
         late = self.deadline is not None and time.monotonic() > self.deadline
-        return late or self._over()
+        return late or self._over() or self.halted.is_set()
 
     def _over(self) -> bool:
         return self.failed.is_set() or self.stop.is_set()
 
     def _put(self, target: "queue.Queue[Item | None]", item: Item | None) -> None:
-        while not self._over():
+        while not self._over() and not (target is self.raw and self.halted.is_set()):
             try:
                 target.put(item, timeout=STAGE_POLL_SECONDS)
             except queue.Full:

@@ -8,7 +8,7 @@
 6. hold       what quarantine already holds beyond the data table's fence
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from pyiceberg.catalog import Catalog
@@ -28,6 +28,7 @@ from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.attempts import attempt_state
+from k2_dagster.state.breakers import NO_BREAKERS, Breakers, read_breakers
 from k2_dagster.state.database import Database
 from k2_dagster.state.positions import (
     behind_losses,
@@ -48,8 +49,9 @@ STOP_ADVICE = "`k2 ingest accept-loss` puts on record who accepts the loss and g
 class Position:
     """Where one stream (dataset of an exchange) is, and everything the loop needs to go on from there.
 
-    `starts` is where to read on; `expected` is what the data table's fence shows (None: nothing yet), which differs
-    from the start after an accepted loss. `quarantine_expected` is the same for the quarantine table.
+    `starts` is where to read on, and `ends` up to where, of the partitions that are not halted; `expected` is what the
+    data table's fence shows (None: nothing yet) of all, which differs from the start after an accepted loss.
+    `quarantine_expected` is the same for the quarantine table.
     """
 
     exchange: str
@@ -65,6 +67,12 @@ class Position:
     refused_schemas: frozenset[int]
     tracker: Tracker
     held: Held = field(default_factory=Held)
+    breakers: Breakers = NO_BREAKERS
+
+    @property
+    def partitions(self) -> Set[int]:
+        """Every partition of the topic, halted or not."""
+        return self.starts.keys() | self.breakers.halted
 
     @property
     def stream(self) -> str:
@@ -112,13 +120,15 @@ def resume(
     starts = _starts(database, fence, table_name(dataset), topic, state.topic_id, marks)
     baselines = read_baselines(database, table_name(dataset), state.topic_id)
     strict = frozenset(partition for partition, offset in baselines.items() if offset == 0)
+    breakers = read_breakers(database, exchange, dataset, epoch)
     keys = {partition: position_key(state.topic_id, partition) for partition in starts}
+    starts = {partition: at for partition, at in starts.items() if partition not in breakers.halted}
     return Position(
         exchange=exchange,
         dataset=dataset,
         topic=Topic(topic, state.topic_id, epoch, strict),
         starts=starts,
-        ends={partition: end for partition, (_, end) in marks.items()},
+        ends={partition: marks[partition][1] for partition in starts},
         expected={key: fence.vector.get(key) for key in keys.values()},
         quarantine_expected={key: quarantine_fence.vector.get(key) for key in keys.values()},
         previous_id=fence.heads.get(stream),
@@ -127,6 +137,7 @@ def resume(
         refused_schemas=refused,
         tracker=_tracker(catalog, database, stream, dataset, fence.heads.get(stream), profile),  # Step 5
         held=_held(quarantine, quarantine_fence, topic, epoch, keys, starts),  # Step 6
+        breakers=breakers,
     )
 
 
@@ -224,13 +235,13 @@ def _held(
     quarantine: Table, fence: Fence, topic: str, epoch: int, keys: Mapping[int, str], starts: Mapping[int, int]
 ) -> Held:
     reasons: dict[int, dict[int, str]] = {}
-    for partition, key in keys.items():
-        if fence.vector.get(key, 0) <= starts[partition]:
+    for partition, start in starts.items():
+        if fence.vector.get(keys[partition], 0) <= start:
             continue
         with translated_errors():
             found = quarantine.scan(
                 row_filter=f"topic = '{topic}' and topic_epoch = {epoch} and kafka_partition = {partition} "
-                f"and kafka_offset >= {starts[partition]}",
+                f"and kafka_offset >= {start}",
                 selected_fields=("kafka_offset", "reason"),
             ).to_arrow()
         offsets, named = found["kafka_offset"].to_pylist(), found["reason"].to_pylist()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from k2_dagster.ingest import kernel
-from k2_dagster.ingest.frames import framed, unframed
+from k2_dagster.state.frames import framed, unframed
 
 # Stretches of neighbouring offsets remembered per partition and incarnation of the topic, 32 bytes each. Beyond it the
 # lowest is forgotten, and what was refused at or below it is beyond the horizon.

@@ -21,8 +21,13 @@ HOLE_COLUMNS = (
     "reported",
     "origin",
     "unread",
+    "before_micros",
+    "after_micros",
 )
-EVENT_COLUMNS = ("row", "kind", "key", "first", "last", "origin", "opened_offset")
+EVENT_COLUMNS = (
+    *("row", "kind", "key", "first", "last", "origin", "opened_offset"),
+    *("before_micros", "after_micros"),
+)
 # Rows that the arrays of keys and symbols grow by; each key is about 80 bytes.
 _GROWTH = 1_024
 

@@ -5,6 +5,7 @@ last heard of, and what comes later is beyond the horizon. All by record time of
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +25,29 @@ MAX_OLD_SESSIONS = 10_000
 Session = tuple[int, str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A session that began after another one of its stream, with the row of the batch that showed it."""
+
+    row: int
+    partition: int
+    stream: str
+    previous_session: str
+    session: str
+
+
 class Sessions:
-    """The sessions of one numbering: last record time of each, and when the newest of each stream was first seen."""
+    """The sessions of one numbering: last record time of each, and when the newest of each stream was first seen.
+
+    `resets` gathers sessions that began after another until `take_resets` takes them.
+    """
 
     def __init__(self, horizon_days: int) -> None:
         self.horizon_ms = horizon_days * MS_PER_DAY
         self.last_ms: dict[Session, int] = {}
         self.newest_ms: dict[tuple[int, str], int] = {}
+        self.newest: dict[tuple[int, str], str] = {}
+        self.resets: list[Reset] = []
         self._told: set[Session] = set()
 
     def old(self, columns: list[Codes], wanted: Flags, record_ms: Int64s) -> Flags:
@@ -45,12 +62,17 @@ class Sessions:
             return out
         all_wanted = bool(wanted.all())
         if all_wanted and int(record_ms.min()) // self.horizon_ms == int(record_ms.max()) // self.horizon_ms:
-            return self._old_of_stretch(columns, record_ms)
+            return self._old_of_stretch(columns, record_ms, np.arange(len(wanted)))
         stretches = record_ms // self.horizon_ms
         for stretch in np.unique(stretches[wanted]):
             at = np.flatnonzero(wanted & (stretches == stretch))
-            out[at] = self._old_of_stretch([column.take(at) for column in columns], record_ms[at])
+            out[at] = self._old_of_stretch([column.take(at) for column in columns], record_ms[at], at)
         return out
+
+    def take_resets(self) -> list[Reset]:
+        """Those since the last call, in the order of their rows."""
+        out, self.resets = self.resets, []
+        return sorted(out, key=lambda reset: reset.row)
 
     def over(self, record_ms: Callable[[int], int]) -> set[Session]:
         """Sessions whose numbers nobody needs any more, each told once. `record_ms` gives a partition's newest time."""
@@ -76,22 +98,26 @@ class Sessions:
         return {
             "last_ms": [[*session, ms] for session, ms in sorted(self.last_ms.items())],
             "newest_ms": [[*stream, ms] for stream, ms in sorted(self.newest_ms.items())],
+            "newest": [[*stream, session] for stream, session in sorted(self.newest.items())],
         }
 
     def restore(self, stored: Mapping[str, list[list[object]]]) -> None:
-        """What `dump` gave."""
-        for partition, stream, session, ms in stored["last_ms"]:
+        """What `dump` gave, in this version or a former one, which did not name the newest sessions."""
+        for partition, stream, session, ms in sorted(stored["last_ms"], key=lambda one: _whole(one[-1])):
             self.last_ms[_whole(partition), str(stream), str(session)] = _whole(ms)
+            self.newest[_whole(partition), str(stream)] = str(session)
         for partition, stream, ms in stored["newest_ms"]:
             self.newest_ms[_whole(partition), str(stream)] = _whole(ms)
+        for partition, stream, session in stored.get("newest", ()):
+            self.newest[_whole(partition), str(stream)] = str(session)
 
-    def _old_of_stretch(self, columns: list[Codes], record_ms: Int64s) -> Flags:
+    def _old_of_stretch(self, columns: list[Codes], record_ms: Int64s, rows: Int64s) -> Flags:
         places, parts = combine(columns)
         old = np.zeros(len(parts), dtype=bool)
-        old[list(self._note(places, parts, record_ms))] = True
+        old[list(self._note(places, parts, record_ms, rows))] = True
         return old[places] if old.any() else np.zeros(len(places), dtype=bool)
 
-    def _note(self, places: Int64s, parts: list[tuple[str | None, ...]], times: Int64s) -> set[int]:
+    def _note(self, places: Int64s, parts: list[tuple[str | None, ...]], times: Int64s, rows: Int64s) -> set[int]:
         firsts = np.empty(len(parts), dtype=np.int64)
         # of a place that occurs more than once the last assignment stays, which is its first row
         firsts[places[::-1]] = np.arange(len(places) - 1, -1, -1)
@@ -106,11 +132,20 @@ class Sessions:
             newest = self.newest_ms.get(session[:2], NEVER)
             if before is None:
                 self.newest_ms[session[:2]] = max(newest, first)
+                self._begin(session, int(rows[firsts[at]]))
             elif first - before > self.horizon_ms and newest > before:
                 old.add(at)
                 continue
             self.last_ms[session] = max(int(lasts[at]), before if before is not None else NEVER)
         return old
+
+    def _begin(self, session: Session, row: int) -> None:
+        """Of a session that was not known."""
+        partition, stream, name = session
+        previous = self.newest.get((partition, stream))
+        self.newest[partition, stream] = name
+        if previous is not None:
+            self.resets.append(Reset(row, partition, stream, previous, name))
 
 
 def _whole(value: object) -> int:

@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import func, select
-
 from k2_dagster.errors import K2Error, NotInitialized, TerminalError
+from k2_dagster.ingest.halted import breaker_words, halted_problem
 from k2_dagster.ingest.lost import Lost, find_lost, topic_is_gone
 from k2_dagster.kafka.ends import Place, TopicEnd, TopicEnds
 from k2_dagster.kafka.first_times import first_times
@@ -18,12 +17,13 @@ from k2_dagster.schemas.datasets import table_name
 from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
 from k2_dagster.schemas.topics import CONTROL_DATASET, topic_name
 from k2_dagster.settings import Settings
+from k2_dagster.state.breakers import list_breakers
 from k2_dagster.state.daemon import DEAD_SECONDS, silent_seconds
 from k2_dagster.state.database import Database
+from k2_dagster.state.gaps import count_missing
 from k2_dagster.state.leases import Lease, read_leases
 from k2_dagster.state.positions import known_topics
 from k2_dagster.state.stream_states import StreamState, read_states
-from k2_dagster.state.tables import gaps
 from k2_dagster.state.totals import Totals, read_totals
 
 State = Literal["ok", "not initialized", "waiting", "retrying", "halted", "unknown"]
@@ -34,8 +34,6 @@ Stream = tuple[str, str]
 HUNG_TRANSACTION_SECONDS = 900.0
 # Lost ranges that a problem names; `k2 ingest accept-loss` shows them all.
 LOST_NAMED = 3
-# A breaker opens at a critical gap where the profile says so. No version of K2 has one yet, so nobody may rely on it.
-BREAKERS = {"halt": "halt: not enforced", "mark_stale": "none (mark_stale)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +83,7 @@ class _Facts:
     leases: Mapping[str, Lease]
     states: Mapping[Stream, StreamState]
     silent_seconds: float | None
+    breakers: Mapping[Stream, Sequence[Mapping[str, Any]]]
     first_times: Mapping[Place, int] = field(default_factory=dict)
 
 
@@ -140,10 +139,11 @@ def _gather(
         high=kafka.high_watermarks(places),
         incarnations=known_topics(database),
         totals=read_totals(database),
-        open_gaps=_open_gaps(database),
+        open_gaps=count_missing(database),
         leases=read_leases(database),
         states=read_states(database),
         silent_seconds=silent_seconds(settings),
+        breakers=_open_breakers(database),
     )
 
 
@@ -188,6 +188,7 @@ def _behind(places: Mapping[Stream, _Place]) -> dict[Place, int]:
 
 def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Stream, place: _Place) -> StreamStatus:
     exchange, dataset = stream
+    halts = facts.breakers.get(stream, ())
     lease, known = facts.leases.get(exchange), facts.states.get(stream)
     leased = lease is not None and lease.age_seconds < settings.lease_stale_seconds
     driver = f"process {lease.holder}" if leased and lease is not None else _unleased_driver(facts.silent_seconds)
@@ -200,7 +201,7 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         exchange=exchange,
         dataset=dataset,
         driver=driver,
-        state=_state(place, known),
+        state="halted" if halts else _state(place, known),
         fence=sum(place.fences.values()),
         lag_messages=sum(lag.values()) if told else None,
         lag_seconds=seconds if told else None,
@@ -209,9 +210,11 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         quarantined=totals.quarantined if totals is not None else 0,
         open_gaps=facts.open_gaps.get(stream, 0),
         last_commit=totals.last_stamp if totals is not None else None,
-        breaker=BREAKERS[profiles.exchange(exchange).on_critical_gap],
+        breaker=breaker_words(profiles.exchange(exchange).on_critical_gap, halts),
         since=known.since if known is not None else None,
-        problem=_problem(place, known, held, seconds) or _undriven(driver, seconds, settings),
+        problem=_problem(place, known, held, seconds)
+        or halted_problem(halts, settings.kafka_retention_hours, datetime.now(UTC))
+        or _undriven(driver, seconds, settings),
         fences=dict(place.fences),
         ends=dict(place.ends),
         **_units(profiles.exchange(exchange), dataset),
@@ -271,14 +274,11 @@ def _problem(place: _Place, known: StreamState | None, held: int, lag_seconds: f
     return ""
 
 
-def _open_gaps(database: Database) -> dict[Stream, int]:
-    query = (
-        select(gaps.c.exchange, gaps.c.dataset, func.count())
-        .where(gaps.c.state == "open")
-        .group_by(gaps.c.exchange, gaps.c.dataset)
-    )
-    with database.begin() as connection:
-        return {(exchange, dataset): int(count) for exchange, dataset, count in connection.execute(query)}
+def _open_breakers(database: Database) -> dict[Stream, list[dict[str, Any]]]:
+    out: dict[Stream, list[dict[str, Any]]] = {}
+    for row in list_breakers(database, only_open=True):
+        out.setdefault((row["exchange"], row["dataset"]), []).append(row)
+    return out
 
 
 def is_in_use(status: StreamStatus) -> bool:

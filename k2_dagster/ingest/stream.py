@@ -5,6 +5,7 @@ Any error throws the position away; the next call finds it again from the fence.
 
 import logging
 import threading
+import time
 
 from k2_dagster.errors import FenceMoved, NotInitialized
 from k2_dagster.ingest.batch import BatchJudge
@@ -19,11 +20,14 @@ from k2_dagster.kafka.ends import TopicEnd
 from k2_dagster.kafka.reader import open_reader
 from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.topics import topic_name
+from k2_dagster.state.breakers import read_breakers
 
 logger = logging.getLogger(__name__)
 
 # Another writer may win this often in a row before we stop competing with it.
 MAX_FENCE_MOVES = 5
+# How soon an acknowledgement reaches a stream with a halted partition.
+ACKNOWLEDGED_SECONDS = 5.0
 
 
 class StreamDrain:
@@ -36,6 +40,7 @@ class StreamDrain:
         self.run_id = run_id
         self.position: Position | None = None
         self._reader: Reader | None = None
+        self._asked_at = 0.0
         self._judge: BatchJudge | None = None
         self._committer: Committer | None = None
 
@@ -70,9 +75,10 @@ class StreamDrain:
 
     def waiting(self, end: TopicEnd) -> int | None:
         """Messages between the position and this end; None when that cannot be told without a look at the fence."""
-        if self.position is None or not self._same_topic(self.position, end):
+        position = self.position
+        if position is None or not self._same_topic(position, end) or self._acknowledged(position):
             return None
-        return sum(max(0, at - self.position.starts[partition]) for partition, at in end.ends.items())
+        return sum(max(0, end.ends[partition] - at) for partition, at in position.starts.items())
 
     def close(self) -> None:
         """Forget the position and give the reader's connections back."""
@@ -92,13 +98,17 @@ class StreamDrain:
         finally:
             if pipeline.abandoned:
                 self._reader = None  # in use by a stage that does not end; the process does
-        if stop.is_set():
+        halted = pipeline.halted.is_set()
+        if halted:
+            logger.error("a critical gap halts partitions: `k2 breaker list`", extra={"stream": self.name})
+        if halted or stop.is_set():
             self.close()
-        return _caught_up(position)
+        return not halted and _caught_up(position)
 
     def _open(self) -> Position:
         found = self.connections
-        if self.position is not None and found.refused_schemas.are(self.position.refused_schemas):
+        known = self.position is not None and found.refused_schemas.are(self.position.refused_schemas)
+        if self.position is not None and known and not self._acknowledged(self.position):
             return self.position
         # what is refused belongs to the rules that a stream is judged by: others are taken over from the fence
         self.close()
@@ -107,7 +117,8 @@ class StreamDrain:
         decoder = Decoder(WIRE_DATASETS[self.dataset], found.registry.schema, position.refused_schemas)
         rules_version = position.rules.version
         self._judge = BatchJudge(
-            self.exchange, profile, decoder, position.tracker, position.topic, rules_version, position.held
+            *(self.exchange, profile, decoder, position.tracker, position.topic),
+            *(rules_version, position.held, position.breakers),
         )
         keep = found.settings.snapshots_kept
         self._committer = Committer(found.catalog, found.database, position, rules_version, self.run_id, keep)
@@ -116,9 +127,18 @@ class StreamDrain:
         self.position = position
         return position
 
+    def _acknowledged(self, position: Position) -> bool:
+        """Whether somebody let a halted partition go on. Asked now and then, and only while one is halted."""
+        if not position.breakers.halted or time.monotonic() < self._asked_at + ACKNOWLEDGED_SECONDS:
+            return False
+        self._asked_at = time.monotonic()
+        now = read_breakers(self.connections.database, self.exchange, self.dataset, position.topic.epoch)
+        return now != position.breakers
+
     def _refresh(self, position: Position) -> None:
         """New end offsets, of the same topic: one that is another now is for `resume` to judge."""
-        position.ends = dict(self._end(position).ends)
+        ends = self._end(position).ends
+        position.ends = {partition: ends[partition] for partition in position.starts}
 
     def _end(self, position: Position) -> TopicEnd:
         end = self.connections.ends.read([position.topic.name])[position.topic.name]
@@ -129,7 +149,7 @@ class StreamDrain:
         raise end
 
     def _same_topic(self, position: Position, end: TopicEnd) -> bool:
-        return end.topic_id == position.topic.topic_id and end.ends.keys() == position.starts.keys()
+        return end.topic_id == position.topic.topic_id and end.ends.keys() == position.partitions
 
     def read(self) -> RawBatch:
         """Stage 1: the next messages, up to the ends seen."""

@@ -19,12 +19,11 @@ from k2_dagster.ingest import kernel
 from k2_dagster.ingest.columns import Codes, combine
 from k2_dagster.ingest.numbering import Event, Key, Numbering
 from k2_dagster.ingest.returned import Original, Returned
-from k2_dagster.ingest.sessions import Session, Sessions
+from k2_dagster.ingest.sessions import Reset, Session, Sessions
+from k2_dagster.state.tracked import PUBLISHER, VENUE, joined, parted
 
 Int64s = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.int8]
-
-VENUE, PUBLISHER = "venue", "publisher"
 
 # What `combine` gives: a place per row, and the distinct combinations.
 Combinations = tuple[Int64s, list[tuple[str | None, ...]]]
@@ -52,6 +51,7 @@ class Input:
     symbol: Codes
     sequence: Int64s
     previous: Int64s
+    event_micros: Int64s
     publisher_session: Codes
     publisher_sequence: Int64s
     has_publisher: npt.NDArray[np.bool_]
@@ -61,10 +61,16 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Per raw message, the verdict of the numbering that identifies it; and the events of both numberings."""
+    """Per raw message, the verdict of the numbering that identifies it; and the events of both numberings.
+
+    `resets` are sessions that began after others; `forgotten` is what the sessions had received that are over now (see
+    `Numbering.forget`). Both by numbering.
+    """
 
     verdict: Flags
     events: dict[str, list[Event]]
+    resets: dict[str, list[Reset]]
+    forgotten: dict[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +116,12 @@ class Tracker:
         for row, original in sorted(rows.originals.items()):
             if rows.flag[row] == kernel.GOOD and not rows.by_venue[row] and not rows.has_publisher[row]:
                 verdict[row] = self.returned.claim(int(rows.partition[row]), original)
-        self._forget_old()
-        return Verdicts(verdict.astype(np.int8), {VENUE: venue[1], PUBLISHER: publisher[1]})
+        return Verdicts(
+            verdict.astype(np.int8),
+            events={VENUE: venue[1], PUBLISHER: publisher[1]},
+            resets={name: sessions.take_resets() for name, sessions in self.sessions.items()},
+            forgotten=self._forget_old(),
+        )
 
     def _judge_venue(
         self, rows: Input, partition: Codes, symbols: Combinations | None, flags: Flags
@@ -165,7 +175,10 @@ class Tracker:
     ) -> tuple[Flags, list[Event]]:
         symbol = _symbols(numbering, symbols, len(flags))
         judged = numbering.judge(
-            kernel.Rows(key, sequence, previous, flags, symbol, rows.partition, rows.offset, rows.time_ms),
+            kernel.Rows(
+                *(key, sequence, previous, flags, symbol),
+                *(rows.partition, rows.offset, rows.time_ms, rows.event_micros),
+            ),
             grace_messages=self.terms.grace_messages,
             grace_ms=self.terms.grace_ms,
         )
@@ -180,11 +193,13 @@ class Tracker:
             out[at] = np.maximum.accumulate(np.maximum(out[at], before))
         return out
 
-    def _forget_old(self) -> None:
+    def _forget_old(self) -> dict[str, bytes]:
+        told = {}
         for name, numbering in self.numberings.items():
             over = self.sessions[name].over(numbering.record_ms)
             if over:
-                numbering.forget(self._keys_of(name, over))
+                told[name] = numbering.forget(self._keys_of(name, over))
+        return {name: forgotten for name, forgotten in told.items() if forgotten}
 
     def _keys_of(self, name: str, over: set[Session]) -> set[int]:
         """Indices of the keys of sessions that are over. A publisher's numbers go over all of its streams."""
@@ -198,23 +213,16 @@ class Tracker:
         """The whole state as bytes."""
         head = {name: sessions.dump() for name, sessions in self.sessions.items()}
         numberings = [numbering.dump() for numbering in self.numberings.values()]
-        parts = [json.dumps(head).encode(), *numberings, self.returned.dump()]
-        return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+        return joined([json.dumps(head).encode(), *numberings, self.returned.dump()])
 
     @classmethod
     def load(cls, data: bytes, terms: Terms) -> "Tracker":
-        """The state that `dump` wrote, under today's profile."""
-        out = cls(terms)
-        parts = []
-        at = 0
-        while at < len(data):
-            end = at + 8 + int.from_bytes(data[at : at + 8], "big")
-            parts.append(data[at + 8 : end])
-            at = end
-        head: Mapping[str, Mapping[str, list[list[object]]]] = json.loads(parts[0])
-        out.returned = Returned.load(parts[-1])
-        for name, body in zip(out.numberings, parts[1:-1], strict=True):
-            out.numberings[name] = Numbering.load(body)
+        """The state that `dump` wrote, in this version or a former one, under today's profile."""
+        out, pieces = cls(terms), parted(data)
+        head: Mapping[str, Mapping[str, list[list[object]]]] = json.loads(pieces["head"])
+        out.returned = Returned.load(pieces["returned"])
+        for name in out.numberings:
+            out.numberings[name] = Numbering.load(pieces[name])
             out.sessions[name].restore(head[name])
         return out
 

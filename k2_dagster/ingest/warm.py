@@ -38,6 +38,7 @@ def _judge(numbering: Numbering) -> None:
             np.zeros(2, dtype=np.int32),
             sequence,
             sequence,
+            sequence,
         ),
         grace_messages=20,
         grace_ms=5_000,

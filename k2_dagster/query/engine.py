@@ -4,7 +4,7 @@
 2. parse     DuckDB's syntax tree names the tables and the conditions on them
 3. plan      the current snapshot of each table is pinned; files that no row can come from are left out
 4. fetch     from object storage, files go through a local cache
-5. view      a view per table over exactly those files
+5. view      a view per table over exactly those files; of the ledger's tables, over their rows as they are now
 6. run       DuckDB runs the statement as written, and the answer streams
 """
 
@@ -22,6 +22,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.table import Table
 
+from k2_dagster.coverage.relations import RELATIONS, read_relations
 from k2_dagster.errors import ConfigurationError, QueryRefused
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.query.answer import Answer, Interruption, translated_errors
@@ -32,6 +33,7 @@ from k2_dagster.query.plan import TablePlan, plan_table
 from k2_dagster.query.views import view_columns, view_sql
 from k2_dagster.schemas.datasets import NAMESPACE, TABLES, table_name
 from k2_dagster.settings import Settings
+from k2_dagster.state.database import Database
 
 # Rows of one batch of a streamed answer: some megabytes, whatever the columns.
 BATCH_ROWS = 65_536
@@ -39,10 +41,13 @@ BYTES_PER_MEGABYTE = 1_000_000
 CACHE_FOLDER = "cache/data-files"
 SPILL_FOLDER = "cache/query-spill"
 NO_PARAMETERS: Mapping[str, Any] = {}
+# Everything in `market_data`: Iceberg's tables, and those of the coverage ledger.
+NAMES = (*TABLES, *RELATIONS)
 
 
 class QueryEngine:
-    """Answers SQL over `market_data.ticks`, `quotes`, `book`, `control` and `quarantine`. May be shared by threads.
+    """Answers SQL over `market_data.ticks`, `quotes`, `book`, `control` and `quarantine`, and over the coverage ledger:
+    `coverage`, `gaps`, `resets`, `connections` and `holds`. May be shared by threads.
 
     The SQL is trusted: it may read and write files of this machine. Statements name parameters as `$name`.
 
@@ -83,7 +88,9 @@ class QueryEngine:
             interruption = interruption or Interruption()
             connection = self._begin(stack)  # Step 1
             interruption.attach(connection)
-            tables, plans = self._plan(connection, sql, parameters)  # Steps 2 and 3
+            tree, names = _parsed(connection, sql)  # Step 2
+            tables, plans = self._plan(connection, tree, names, parameters)  # Step 3
+            self._view_ledger(connection, names)
             for table, plan in zip(tables, plans, strict=True):
                 paths = self._local_paths(table, plan, stack)  # Step 4
                 connection.execute(view_sql(_short(plan.table), table.schema(), paths))  # Step 5
@@ -93,9 +100,10 @@ class QueryEngine:
             return Answer(connection, reader, plans, stack.pop_all().close)
 
     def explain(self, sql: str, parameters: Mapping[str, Any] = NO_PARAMETERS) -> tuple[TablePlan, ...]:
-        """What the query would read, table by table. Reads no data file."""
+        """What the query would read, table by table; those of the ledger are not among them. Reads no data file."""
         with ExitStack() as stack, translated_errors():
-            _, plans = self._plan(self._begin(stack), sql, parameters)
+            connection = self._begin(stack)
+            _, plans = self._plan(connection, *_parsed(connection, sql), parameters)
             return plans
 
     def close(self) -> None:
@@ -139,15 +147,26 @@ class QueryEngine:
         return connection
 
     def _plan(
-        self, connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any]
+        self, connection: duckdb.DuckDBPyConnection, tree: Any, mentioned: list[str], parameters: Mapping[str, Any]
     ) -> tuple[list[Table], tuple[TablePlan, ...]]:
-        _require_one_statement(connection, sql)
-        tree = syntax_tree(connection, sql)
-        names = _tables_of(sql, tree)
+        names = [name for name in mentioned if name in TABLES]
         tables = [load_table(self._catalog, table_name(name)) for name in names]
         filters = _filters(connection, tree, dict(zip(names, tables, strict=True)), parameters)
         plans = (plan_table(table, filters.get(name, AlwaysTrue())) for name, table in zip(names, tables, strict=True))
         return tables, tuple(plans)
+
+    def _view_ledger(self, connection: duckdb.DuckDBPyConnection, mentioned: list[str]) -> None:
+        names = [name for name in mentioned if name in RELATIONS]
+        if not names:
+            return
+        database = Database(self._settings)
+        try:
+            found = read_relations(database, names)
+        finally:
+            database.close()
+        for name, rows in found.items():
+            connection.register(f"ledger_{name}", rows)
+            connection.execute(f"CREATE VIEW {NAMESPACE}.{name} AS SELECT * FROM ledger_{name}")
 
     def _local_paths(self, table: Table, plan: TablePlan, stack: ExitStack) -> list[str]:
         locations = [urlparse(one.path) for one in plan.files]
@@ -156,6 +175,13 @@ class QueryEngine:
         pin = self._cache.pin(table.io, plan.files)
         stack.callback(pin.close)
         return pin.paths
+
+
+def _parsed(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, list[str]]:
+    """The syntax tree, and the names of `market_data` to put before the statement."""
+    _require_one_statement(connection, sql)
+    tree = syntax_tree(connection, sql)
+    return tree, _tables_of(sql, tree)
 
 
 def _require_one_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -167,17 +193,20 @@ def _require_one_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> N
 def _tables_of(sql: str, tree: Any) -> list[str]:
     """Tables to put before the statement. Where the tree does not tell all, any that the text names."""
     mentioned = mentioned_tables(tree)
-    unknown = [name for name in mentioned if name not in TABLES]
+    unknown = [name for name in mentioned if name not in NAMES]
     if unknown:
         raise QueryRefused(f"there is no table {table_name(unknown[0])}", advice=_advice(unknown[0]), table=unknown[0])
     if is_transparent(tree):
         return mentioned
-    return [name for name in TABLES if re.search(rf"\b{name}\b", sql, re.IGNORECASE)]
+    named = [name for name in TABLES if re.search(rf"\b{name}\b", sql, re.IGNORECASE)]
+    # their names are words that a statement may have for other things, and they cost a look at the control database
+    ledger = [name for name in RELATIONS if re.search(rf"\b{NAMESPACE}\W+{name}\b", sql, re.IGNORECASE)]
+    return [*named, *ledger]
 
 
 def _advice(name: str) -> str:
-    nearest = difflib.get_close_matches(name, TABLES, n=1)
-    tables = ", ".join(table_name(one) for one in TABLES)
+    nearest = difflib.get_close_matches(name, NAMES, n=1)
+    tables = ", ".join(table_name(one) for one in NAMES)
     return f"did you mean {table_name(nearest[0])}? tables: {tables}" if nearest else f"tables: {tables}"
 
 

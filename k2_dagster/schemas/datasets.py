@@ -13,8 +13,9 @@ WIRE_DATASETS: dict[str, Dataset] = {one.name: one for one in (TICKS, QUOTES, BO
 TABLES: dict[str, Dataset] = {**WIRE_DATASETS, QUARANTINE.name: QUARANTINE}
 NAMESPACE = "market_data"
 
-# Part of every row's `rules_version`. Raise it when a rule, a verdict or a default changes meaning.
-RULES_VERSION = 3
+# Part of every row's `rules_version`. Raise it when a rule, a verdict or a default changes meaning, or the form of the
+# tracker's state: an older writer cannot go on from a newer state.
+RULES_VERSION = 4
 
 
 def dataset_named(name: str) -> Dataset:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, text
 
 from k2_dagster.errors import TerminalError
 from k2_dagster.state.database import Database
-from k2_dagster.state.gaps import LedgerChange, fold_changes
+from k2_dagster.state.ledger import Change, as_records, fold_changes
 from k2_dagster.state.locks import take_lock
 from k2_dagster.state.positions import mark_applied
 from k2_dagster.state.tables import attempts, commits
@@ -56,7 +56,7 @@ class Attempt:
     rules_version: int
     run_id: str
     code_version: str
-    ledger: Sequence[LedgerChange] = field(default_factory=tuple)
+    ledger: Sequence[Change] = field(default_factory=tuple)
     state: bytes | None = None
 
 
@@ -76,7 +76,7 @@ def insert_attempt(database: Database, attempt: Attempt) -> None:
         **{name: getattr(attempt, name) for name in _COPIED if name != "ranges"},
         "ranges": [asdict(one) for one in attempt.ranges],
         "previous_id": attempt.previous_id,
-        "ledger": [asdict(one) for one in attempt.ledger],
+        "ledger": as_records(attempt.ledger),
         "state": attempt.state,
     }
     with database.begin() as connection:
@@ -178,7 +178,7 @@ def _settle_one(connection: Connection, landed: LandedCommit) -> None:
         mark_applied(connection, attempt.table_name, landed.commit_id, moved)
     stream = (attempt.table_name, attempt.exchange, attempt.dataset)
     add_to_totals(connection, stream, attempt.counts, landed.stamp)
-    fold_changes(connection, attempt, [LedgerChange(**change) for change in attempt.ledger])
+    fold_changes(connection, attempt)
     if attempt.previous_id is not None:
         # settled before this one, and nothing resumes from it any more: `commits` has what is worth keeping
         connection.execute(delete(attempts).where(attempts.c.id == attempt.previous_id))

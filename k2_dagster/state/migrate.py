@@ -10,8 +10,9 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, inspect, text
 
 from k2_dagster.errors import DatabaseMismatch, NotInitialized
+from k2_dagster.state.coverage_tables import metadata
 from k2_dagster.state.database import Database
-from k2_dagster.state.tables import SCHEMA, metadata
+from k2_dagster.state.tables import SCHEMA
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Any constant will do: two `k2 init` at once take turns.

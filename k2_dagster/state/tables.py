@@ -15,6 +15,8 @@
     incident_transitions  what was to be told of an incident, in order, as it was written
     incident_deliveries   to whom each of these has been, or is still to be, delivered
 
+The rest of the coverage ledger is in `coverage_tables.py`.
+
 `attempts.state` is the sequence tracker after the batch. Of a stream's landed attempts only the newest is kept.
 """
 
@@ -135,6 +137,11 @@ gaps = Table(
     Column("opened_offset", BigInteger, nullable=False),
     Column("reported_offset", BigInteger, nullable=False),
     Column("event_day", String, nullable=False),
+    # venue's times around the hole, and Kafka's of the message that reported it; null where not known
+    Column("channel", String, nullable=False, server_default=""),
+    Column("from_time", _Time),
+    Column("to_time", _Time),
+    Column("seen_at", _Time),
     Column("commit_id", String, nullable=False),
     Column("changed_at", _Time, nullable=False, server_default=_NOW),
     UniqueConstraint(

@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
 from pyiceberg.catalog import Catalog
 
 from k2_dagster.devstack.process import wait_until
@@ -61,8 +67,9 @@ class Exchange:
         *,
         transaction: str = "",
         key: bytes | None = b"key",
+        timestamp_ms: int = 0,
     ) -> None:
-        """Write messages; `transaction` is "", "commit" or "abort"."""
+        """Write messages; `transaction` is "", "commit" or "abort"; a time of 0 is now."""
         config = producer_config(self.settings)
         if transaction:
             config["transactional.id"] = uuid.uuid4().hex
@@ -71,7 +78,7 @@ class Exchange:
             producer.init_transactions(20)
             producer.begin_transaction()
         for value in values:
-            producer.produce(self.topic, value, key, partition)
+            producer.produce(self.topic, value, key, partition, timestamp=timestamp_ms)
         assert producer.flush(20) == 0
         if transaction == "commit":
             producer.commit_transaction(20)
@@ -101,6 +108,16 @@ class Exchange:
         path.write_text(profile_text(self.name, version, **streams))
         settings = self.settings.model_copy(update={"profiles": path})
         return replace(self, settings=settings, profiles=load_profiles(path))
+
+    def trust_producers_clocks(self) -> None:
+        """Let messages of the topic say when they were written, so that a test can write some of another day."""
+        wanted = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
+        changes = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in wanted.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self.topic, incremental_configs=changes)
+        admin = AdminClient(client_config(self.settings))
+        admin.incremental_alter_configs([resource])[resource].result(20)
 
     def remake_topic(self) -> None:
         """Delete the topic and create it again, with another id."""

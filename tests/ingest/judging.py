@@ -34,12 +34,16 @@ def judge(
             column([row.partition for row in rows], np.int32),
             column([row.offset for row in rows], np.int64),
             column([row.time_ms for row in rows], np.int64),
+            column([row.micros for row in rows], np.int64),
         ),
         grace_messages=grace_messages,
         grace_ms=grace_ms,
     )
     events = [
-        (rows[one.row].offset, one.kind, one.key, one.first, one.last, one.origin, one.opened_offset)
+        (
+            *(rows[one.row].offset, one.kind, one.key, one.first, one.last, one.origin),
+            *(one.opened_offset, one.before_micros, one.after_micros),
+        )
         for one in judged.events
     ]
     return judged.verdicts.tolist(), events
@@ -94,5 +98,12 @@ def state_of(numbering: Numbering) -> Any:
     count = len(numbering.symbols)
     names = zip(*(column[:count].tolist() for column in numbering._symbol_columns.values()), strict=True)
     symbols = dict(zip(numbering.symbols, names, strict=True))
-    columns = {key: (*values[:5], numbering.symbols[values[5]], values[6]) for key, values in numbers.items()}
+    columns = {key: (*values[:5], numbering.symbols[values[5]], *values[6:]) for key, values in numbers.items()}
     return columns, holes, symbols, numbering._partition_ms.tolist()
+
+
+def received(numbering: Numbering) -> dict[Any, tuple[int, ...]]:
+    """Of each key with a good message: first number, times of the first and the last, late ones, duplicates."""
+    names = ("first", "first_micros", "last_micros", "late", "duplicates")
+    found = {key: tuple(int(numbering._columns[name][at]) for name in names) for at, key in enumerate(numbering.keys)}
+    return {key: values for key, values in found.items() if values[0] != kernel.NEVER}

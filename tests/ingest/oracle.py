@@ -5,7 +5,7 @@ from typing import Any
 
 from k2_dagster.ingest import kernel
 
-Event = tuple[int, int, Any, int, int, int, int]
+Event = tuple[int, int, Any, int, int, int, int, int, int]
 Piece = list[int]
 
 
@@ -25,6 +25,11 @@ class Row:
     start: int = kernel.NEVER
 
     @property
+    def micros(self) -> int:
+        """The venue's time, which here is a little before Kafka's."""
+        return 1_000 * self.time_ms - 7
+
+    @property
     def numbers(self) -> list[int]:
         """Every number that the message stands for."""
         return list(range(self.previous + 1, self.sequence + 1))
@@ -40,12 +45,15 @@ class Gap:
     partition: int
     explained: bool
     unread: int
+    before: int
+    after: int
 
 
 @dataclass
 class KeyState:
     """`open` maps each missing number to its gap, `ahead` each refused number beyond the last one; `origin` maps each
-    number of a reported gap to the gap's first; `refused` are the numbers that refused messages have claimed."""
+    number of a reported gap to the gap's first; `refused` are the numbers that refused messages have claimed. What was
+    received: from `first`, between `times`."""
 
     last: int
     sparse: bool
@@ -53,6 +61,10 @@ class KeyState:
     count: int = 0
     used: int = 0
     unread: int = 0
+    first: int | None = None
+    times: tuple[int, int] = (kernel.NEVER, kernel.NEVER)
+    late: int = 0
+    duplicates: int = 0
     open: dict[int, Gap] = field(default_factory=dict)
     ahead: dict[int, Gap] = field(default_factory=dict)
     origin: dict[int, int] = field(default_factory=dict)
@@ -121,6 +133,8 @@ class Oracle:
         last = state.last
         verdict = self._fill(row, state) if row.previous < last else kernel.IN_ORDER
         if row.sequence <= last:
+            state.late += verdict == kernel.LATE
+            state.duplicates += verdict == kernel.DUPLICATE
             return verdict
         for number in row.numbers:
             state.ahead.pop(number, None)
@@ -128,6 +142,8 @@ class Oracle:
             self._miss(row, state, now)
         state.last = row.sequence
         state.unread = self._unread(state)
+        state.times = (row.micros if state.first is None else state.times[0], row.micros)
+        state.first = row.numbers[0] if state.first is None else state.first
         return kernel.IN_ORDER
 
     def _miss(self, row: Row, state: KeyState, now: int) -> None:
@@ -153,7 +169,7 @@ class Oracle:
             state.open[state.last] = state.ahead.pop(state.last)
 
     def _gap(self, row: Row, state: KeyState, now: int, *, explained: bool) -> Gap:
-        return Gap(row.offset, state.count, now, row.partition, explained, state.unread)
+        return Gap(row.offset, state.count, now, row.partition, explained, state.unread, state.times[1], row.micros)
 
     def _unread(self, state: KeyState) -> int:
         return self.bad.get(state.symbol, 0) - state.used
@@ -212,8 +228,9 @@ class Oracle:
 
     def _event(self, row: Row, kind: int, key: Any, first: int, last: int, number: int) -> None:
         state = self.keys[key]
-        opened_offset = state.open[number].opened_offset
-        self.events.append((row.offset, kind, key, first, last, state.origin[number], opened_offset))
+        gap = state.open[number]
+        place = (gap.opened_offset, gap.before, gap.after)
+        self.events.append((row.offset, kind, key, first, last, state.origin[number], *place))
 
 
 def runs(numbers: list[int]) -> list[Piece]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import select
 
+from k2_dagster.coverage.reading import one_look, read_received
 from k2_dagster.errors import FenceMoved, InputLost, SchemaUnknown
 from k2_dagster.ingest import drain as drain_module
 from k2_dagster.ingest.connections import Connections
@@ -23,6 +25,7 @@ from k2_dagster.lake.catalog import load_table
 from k2_dagster.lake.fence import position_key, read_fence
 from k2_dagster.observability.points import POINTS
 from k2_dagster.settings import as_environment
+from k2_dagster.state.coverage_tables import resets
 from k2_dagster.state.gaps import open_gaps
 from k2_dagster.state.tables import attempts, commits
 from tests.ingest.conftest import Exchange
@@ -36,13 +39,18 @@ CHILD_SECONDS = 120
 
 
 def publish_mixture(exchange: Exchange) -> None:
-    """40 messages on two partitions: a gap of two, a swap, duplicates, damage, a hole that is filled late."""
+    """43 messages on two partitions: a gap of two, a swap, duplicates, damage, a hole that is filled late, a session
+    that is long over when the next one comes."""
     first = [exchange.tick("A") for _ in range(20)]
     missing = {4, 5}
     sent = [one for at, one in enumerate(first) if at not in missing]
     sent[9], sent[10] = sent[10], sent[9]
     sent += [first[0], first[12], b"junk", first[15][:-4], first[4]]
     exchange.publish(sent, 0)
+    exchange.trust_producers_clocks()
+    long_ago = int((datetime.now(UTC) - timedelta(days=20)).timestamp() * 1000)
+    old = [exchange.tick("B", sequence=one, session="old") for one in (1, 2, 3)]
+    exchange.publish(old, 1, timestamp_ms=long_ago)
     exchange.publish([exchange.tick("B", price=0 if at == 7 else 500) for at in range(17)], 1)
 
 
@@ -57,6 +65,38 @@ def outcome(exchange: Exchange) -> Any:
     names = ("symbol", "numbering", "first_sequence", "last_sequence", "missing", "filled", "state", "opened_offset")
     gaps = [tuple(one[name] for name in names) for one in open_gaps(exchange.database, "ticks", exchange.name)]
     return rows, refused, sorted(gaps)
+
+
+def covered(exchange: Exchange) -> Any:
+    """What the ledger says beside gaps: intervals, holes, sessions."""
+    with one_look(exchange.database) as connection:
+        found = read_received(connection)
+        parts = ("kafka_partition", "kafka_offset", "numbering", "previous_session", "session")
+        began = [tuple(row[name] for name in parts) for row in connection.execute(select(resets)).mappings()]
+    names = (
+        "symbol",
+        "session",
+        "first_sequence",
+        "last_sequence",
+        "messages",
+        "out_of_order",
+        "duplicates",
+        "is_open",
+    )
+    intervals = [tuple(one[name] for name in names) for one in found.intervals.to_pylist()]
+    holes = [(one["symbol"], one["first_sequence"], one["cause"]) for one in found.holes.to_pylist()]
+    return sorted(intervals), sorted(holes), began
+
+
+COVERED = (
+    [
+        ("A", "", 1, 20, 21, 2, 2, True),
+        ("B", "", 1, 17, 17, 0, 0, True),
+        ("B", "old", 1, 3, 3, 0, 0, False),
+    ],
+    [("B", 8, "quarantined")],
+    [(1, 3, "venue", "old", "")],
+)
 
 
 def assert_tiled(exchange: Exchange) -> None:
@@ -87,13 +127,14 @@ def test_a_topic_lands_whole(exchange: Exchange) -> None:
     report = exchange.drain()
     assert report.caught_up
     rows, refused, gaps = outcome(exchange)
-    assert_each_once(exchange, {0: 23, 1: 17})
+    assert_each_once(exchange, {0: 23, 1: 20})
     assert_tiled(exchange)
     assert (report.rows, report.quarantined) == (len(rows), len(refused))
     assert [(partition, reason) for partition, _, reason in refused] == [
         *((0, one) for one in ("duplicate", "duplicate", "not_framed", "undecodable")),
         (1, "rule_violated"),
     ]
+    assert covered(exchange) == COVERED
     assert gaps == [("A", "venue", 5, 6, 2, 1, "open", 4)]
     assert exchange.drain().commits == 0
 
@@ -114,9 +155,10 @@ def test_killed_at_any_point_and_drained_again_is_as_if_nothing_had_happened(exc
     codes = [killed(exchange, point, nth) for nth in (1, 2, 3)]
     assert -signal.SIGKILL in codes
     exchange.drain()
-    assert_each_once(exchange, {0: 23, 1: 17})
+    assert_each_once(exchange, {0: 23, 1: 20})
     assert_tiled(exchange)
     assert outcome(exchange)[2] == [("A", "venue", 5, 6, 2, 1, "open", 4)]
+    assert covered(exchange) == COVERED
     with exchange.database.begin() as connection:
         left = connection.execute(select(attempts.c.id).where(attempts.c.state.is_not(None))).scalars().all()
         heads = read_fence(load_table(exchange.catalog, "market_data.ticks").metadata).heads

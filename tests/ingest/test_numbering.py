@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.numbering import Numbering
-from tests.ingest.judging import dense, judge, judge_split, missing, state_of, unexplained
+from tests.ingest.judging import dense, judge, judge_split, missing, received, state_of, unexplained
 from tests.ingest.oracle import Oracle, Row
 
 DENSE, RANGE, LINKED = "dense", "range", "linked"
@@ -47,6 +47,11 @@ def test_any_split_agrees_with_plain_sets(rows: list[Row], grace_messages: int, 
     assert verdicts == oracle.verdicts
     assert events == oracle.events
     assert missing(whole) == oracle.open_numbers()
+    assert received(whole) == {
+        key: (state.first, *state.times, state.late, state.duplicates)
+        for key, state in oracle.keys.items()
+        if state.first is not None
+    }
     parts, split_verdicts, split_events = judge_split(rows, cuts, grace_messages, grace_ms)
     assert (split_verdicts, split_events) == (verdicts, events)
     assert state_of(parts) == state_of(whole)
@@ -65,13 +70,14 @@ def test_swapped_neighbours_are_late_and_nobody_hears_of_it() -> None:
 def test_a_hole_becomes_a_gap_after_the_grace_in_messages() -> None:
     rows = dense([1, 5, *range(6, 12)])
     _, _, events = judge_split(rows, set(), 3, FAR_MS)
-    assert events == [(4, kernel.REPORT, (0, "A"), 2, 4, 2, 1)]
+    assert [event[:7] for event in events] == [(4, kernel.REPORT, (0, "A"), 2, 4, 2, 1)]
+    assert [event[7:] for event in events] == [(rows[0].micros, rows[1].micros)]
 
 
 def test_a_hole_becomes_a_gap_when_another_symbol_of_the_partition_shows_that_time_has_passed() -> None:
     rows = [*dense([1, 5]), Row((0, "B"), 1, 0, kernel.GOOD, (0, "B"), 0, 2, 5_001)]
     _, _, events = judge_split(rows, {2}, 1_000, 5_000)
-    assert events == [(2, kernel.REPORT, (0, "A"), 2, 4, 2, 1)]
+    assert [event[:7] for event in events] == [(2, kernel.REPORT, (0, "A"), 2, 4, 2, 1)]
 
 
 def test_time_of_another_partition_proves_nothing() -> None:
@@ -95,7 +101,8 @@ def test_a_reported_gap_is_filled_in_pieces() -> None:
 
 def test_a_first_message_opens_no_hole_unless_the_beginning_is_known() -> None:
     assert judge_split(dense([7]), set(), 0, 0)[2] == []
-    assert judge_split(dense([7], start=0), set(), 0, 0)[2] == [(0, kernel.REPORT, (0, "A"), 1, 6, 1, 0)]
+    (event,) = judge_split(dense([7], start=0), set(), 0, 0)[2]
+    assert event[:8] == (0, kernel.REPORT, (0, "A"), 1, 6, 1, 0, kernel.NEVER)
 
 
 def test_numbers_before_the_first_one_seen_are_late_once_and_never_a_gap() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.columns import Codes
 from k2_dagster.ingest.sessions import MS_PER_DAY
-from k2_dagster.ingest.tracker import PUBLISHER, VENUE, Input, Terms, Tracker
+from k2_dagster.ingest.tracker import Input, Terms, Tracker
+from k2_dagster.state.tracked import PUBLISHER, VENUE
 from tests.ingest.judging import state_of
 from tests.ingest.oracle import Oracle, Row
 
@@ -61,6 +62,7 @@ def as_input(messages: Sequence[Message]) -> Input:
         symbol=coded([one.symbol for one in messages]),
         sequence=sequence,
         previous=sequence - 1,
+        event_micros=column([1_000 * one.time_ms - 7 for one in messages], np.int64),
         publisher_session=coded([one.publisher for one in messages]),
         publisher_sequence=column([one.number for one in messages], np.int64),
         has_publisher=column([one.publisher is not None for one in messages], bool),
@@ -79,7 +81,10 @@ def judge_split(messages: list[Message], cuts: set[int]) -> tuple[Tracker, list[
         verdicts += judged.verdict.tolist()
         for name, happened in judged.events.items():
             events[name] += [
-                (batch[one.row].offset, one.kind, one.key, one.first, one.last, one.origin, one.opened_offset)
+                (
+                    *(batch[one.row].offset, one.kind, one.key, one.first, one.last, one.origin),
+                    *(one.opened_offset, one.before_micros, one.after_micros),
+                )
                 for one in happened
             ]
     return tracker, verdicts, events

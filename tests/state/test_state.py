@@ -16,6 +16,7 @@ from k2_dagster.settings import Settings
 from k2_dagster.state.attempts import Attempt, LandedCommit, Range, attempt_state, insert_attempt, settle, unsettled
 from k2_dagster.state.database import Database
 from k2_dagster.state.gaps import LedgerChange, open_gaps
+from k2_dagster.state.ledger import Change
 from k2_dagster.state.migrate import require_current, upgrade
 from k2_dagster.state.positions import (
     AcceptedLoss,
@@ -65,7 +66,7 @@ def explained(count: int) -> LedgerChange:
     return replace(GAP, change="settle", quarantined=count)
 
 
-def attempt(name: str, previous: str | None = None, *changes: LedgerChange, start: int = 0, end: int = 10) -> Attempt:
+def attempt(name: str, previous: str | None = None, *changes: Change, start: int = 0, end: int = 10) -> Attempt:
     return Attempt(
         id=name,
         table_name=TABLE,

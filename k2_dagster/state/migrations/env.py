@@ -3,7 +3,8 @@
 from alembic import context
 from sqlalchemy import Connection
 
-from k2_dagster.state.tables import SCHEMA, metadata
+from k2_dagster.state.coverage_tables import metadata
+from k2_dagster.state.tables import SCHEMA
 
 
 def _run(connection: Connection) -> None:

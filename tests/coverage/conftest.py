@@ -1,0 +1,5 @@
+"""The exchange of the ingest tests."""
+
+from tests.ingest.conftest import exchange
+
+__all__ = ["exchange"]
