@@ -1,4 +1,4 @@
-"""Breakers, through a port: halted topic-partitions as signals. Nothing opens one yet."""
+"""Breakers, through a port: halted topic-partitions as signals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,12 +23,7 @@ Breakers = Callable[[], Sequence[OpenBreaker]]
 """Every breaker that is open. Raises K2Error when it cannot be told."""
 
 
-def no_breakers() -> Sequence[OpenBreaker]:
-    """No version of K2 opens one yet."""
-    return ()
-
-
-def breaker_source(breakers: Breakers = no_breakers) -> Source:
+def breaker_source(breakers: Breakers) -> Source:
     """Open breakers as incidents `breaker/TOPIC/PARTITION`: error, critical once retention nears."""
     return Source("breakers", (SCOPE,), lambda: _reading(breakers()))
 
@@ -44,6 +39,6 @@ def _signal(one: OpenBreaker) -> Signal:
         severity,
         f"{one.topic} partition {one.partition} is halted",
         f"{one.reason}{nears}",
-        "Decide on the gap: have it recovered, or acknowledge it.",
-        "stream",
+        "Decide on the gap: have it recovered, or let the partition go on with `k2 breaker acknowledge`.",
+        "breaker",
     )

@@ -26,7 +26,7 @@ from k2_dagster.state.positions import known_topics
 from k2_dagster.state.stream_states import StreamState, read_states
 from k2_dagster.state.totals import Totals, read_totals
 
-State = Literal["ok", "not initialized", "waiting", "retrying", "halted", "unknown"]
+State = Literal["ok", "partition halted", "not initialized", "waiting", "retrying", "halted", "unknown"]
 Stream = tuple[str, str]
 
 # Brokers end a transaction whose producer is gone after 15 minutes at most; one that is older hangs, and holds back
@@ -201,7 +201,7 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         exchange=exchange,
         dataset=dataset,
         driver=driver,
-        state="halted" if halts else _state(place, known),
+        state=_state(place, known, bool(halts)),
         fence=sum(place.fences.values()),
         lag_messages=sum(lag.values()) if told else None,
         lag_seconds=seconds if told else None,
@@ -249,7 +249,7 @@ def _age_seconds(times: Mapping[Place, int], topic: str, lag: Mapping[int, int])
     return max(0.0, datetime.now(UTC).timestamp() - min(found) / 1000)
 
 
-def _state(place: _Place, known: StreamState | None) -> State:
+def _state(place: _Place, known: StreamState | None, breaker_is_open: bool) -> State:
     if place.lost:
         return "halted"
     if isinstance(place.error, NotInitialized):
@@ -258,7 +258,9 @@ def _state(place: _Place, known: StreamState | None) -> State:
         return "halted"
     if known is not None:
         return known.condition
-    return "ok" if place.error is None else "unknown"
+    if place.error is not None:
+        return "unknown"
+    return "partition halted" if breaker_is_open else "ok"
 
 
 def _problem(place: _Place, known: StreamState | None, held: int, lag_seconds: float | None) -> str:

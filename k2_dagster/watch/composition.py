@@ -20,6 +20,7 @@ from k2_dagster.alerts.targets import targets_of
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
+from k2_dagster.watch.breakers import open_breakers
 from k2_dagster.watch.streams import stream_source
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def _sources(
     own = [
         lease_source(database, settings.lease_stale_seconds),
         stream_source(settings, profiles),
-        breaker_source(),
+        breaker_source(lambda: open_breakers(database, settings.kafka_retention_hours)),
     ]
     if storage is None:
         logger.warning("Dagster is not watched: K2_DAGSTER_URI is not set")

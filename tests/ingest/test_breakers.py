@@ -172,7 +172,7 @@ def test_lag_and_status_tell_what_is_halted(halting: Exchange) -> None:
     left = IN_PARTITION - SHOWN_AT - 1
     assert (lags["ticks"].lag_messages, lags["ticks"].halted_messages) == (0, left)
     ticks, _ = stream_statuses(halting.settings, halting.profiles, [halting.name])
-    assert (ticks.state, ticks.breaker, ticks.lag_messages) == ("halted", "open: 1", left)
+    assert (ticks.state, ticks.breaker, ticks.lag_messages) == ("partition halted", "open: 1", left)
     (one,) = opened(halting)
     said = (
         f"partition 0 halts behind offset {SHOWN_AT}, 20 numbers of A are missing: `k2 breaker acknowledge {one['id']}`"
