@@ -17,9 +17,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import fastavro
@@ -47,6 +46,7 @@ from proofs.claims import Claims
 from proofs.common import Lake, Proof, conclude, new_lake, new_token, proof_stack, say, scratch_folder
 from proofs.mutations import Original, Surroundings, mutate
 from proofs.oracle import Oracle, Row, different_fields, frame_id, raw_avro_schema, table_wire_rows
+from proofs.sent import Sent, apart
 
 SYMBOLS = 60
 MESSAGES_PER_SECOND = 5_000.0
@@ -65,15 +65,6 @@ BATCH_ROWS = "20000"
 SCHEMA_WAIT_SECONDS = 1.5
 
 
-@dataclass
-class Sent:
-    """A message in Kafka: `way` is how it was spoiled, empty for a valid one."""
-
-    way: str
-    message: Original
-    position: tuple[int, int] | None = None
-
-
 def run(stack: Stack, folder: Path, messages: int, seed: int) -> Proof:
     """The whole proof on a running stack."""
     proof, chance, exchange = Proof("fuzz"), random.Random(seed), f"fuzz_{new_token()}"
@@ -82,7 +73,7 @@ def run(stack: Stack, folder: Path, messages: int, seed: int) -> Proof:
     sent = _spoil(list(_valid(lake, exchange, messages, seed, chance)), chance)
     say(f"{len(sent)} messages made, {sum(bool(one.way) for one in sent)} of them spoiled")
     schemas = _refuse_unknown_ids(lake, sent)
-    sent = _apart(lake, exchange, sent, Oracle(schemas))
+    sent = apart(lake, exchange, sent, Oracle(schemas))
     _publish(lake, exchange, sent, proof)
     try:
         report = drain_exchange(
@@ -153,28 +144,6 @@ def _spoil(originals: list[Original], chance: random.Random) -> list[Sent]:
         way, spoiled = mutate(chance, original, around[original.dataset])
         sent += [Sent(way, spoiled) for _ in range(2 if way == "unchanged_twice" else 1)]
     return sent
-
-
-def _apart(lake: Lake, exchange: str, sent: list[Sent], oracle: Oracle) -> list[Sent]:
-    """Without those that say the same as an earlier one under another key, or under none: they may go to another
-    partition, where they land too."""
-    claims = {name: Claims(lake, exchange, name, ()) for name in WIRE_DATASETS}
-
-    def identity(one: Sent) -> tuple[Any, ...] | None:
-        try:
-            row = oracle.decode(WIRE_DATASETS[one.message.dataset], one.message.value)
-            return None if row is None else (one.message.dataset, *claims[one.message.dataset].identity(row))
-        except (RecursionError, TypeError):
-            return None
-
-    kept: list[Sent] = []
-    keys: dict[Any, bytes | None] = {}
-    for one in sent:
-        found = identity(one)
-        if found is None or found not in keys or (one.message.key is not None and one.message.key == keys[found]):
-            kept.append(one)
-            keys.setdefault(found, one.message.key)
-    return kept
 
 
 def _publish(lake: Lake, exchange: str, sent: list[Sent], proof: Proof) -> None:
