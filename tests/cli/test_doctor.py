@@ -228,15 +228,15 @@ def test_what_does_not_answer_is_named_with_what_to_do(
 
 
 def test_a_server_that_never_answers_does_not_hold_it_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(k2_dagster.cli.doctor, "CHECK_SECONDS", 2.0)
+    monkeypatch.setattr(k2_dagster.cli.doctor, "CHECK_SECONDS", 6.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         environment = nowhere(silent.getsockname()[1], tmp_path) | {"K2_WAREHOUSE": f"file://{tmp_path}"}
         found = {one.check: one for one in examine(load_settings(environment))}
 
-    assert "no answer within 2 s" in found["kafka"].found
-    assert all(one.seconds < 4 for one in found.values())
+    assert "no answer within 6 s" in found["kafka"].found
+    assert all(one.seconds < 10 for one in found.values())
     assert found["warehouse"].ok
     assert "clock" not in found
 
