@@ -46,16 +46,19 @@ def check_tiling(
 ) -> Tally:
     """Holes, overlaps and a fence elsewhere, for the ranges of one partition in the order of their commits.
 
-    `losses` are accepted jumps (position before, position behind it); one that goes back begins another epoch.
+    `losses` are accepted jumps (position before, position behind it), each taken once; one that goes back begins
+    another epoch.
     """
     tally = Tally()
     expected = baseline if baseline is not None else (ranges[0].start if ranges else None)
     if ranges and baseline is None:
         tally.add("fence", "the partition has commits but no baseline on record", [ranges[0].start])
+    left = list(losses)
     for one in ranges:
         assert expected is not None
-        if one.start != expected and one.start in _behind(losses, expected):
+        if one.start != expected and (used := _leading(left, expected, one.start)):
             expected = one.end
+            left = left[used:]
             continue
         if one.start > expected:
             tally.add("hole", "offsets that no commit covers", [expected], one.start - expected)
@@ -90,14 +93,16 @@ def lanes(ranges: Sequence[CommittedRange], baseline: int | None, fence: int | N
     return [replace(one, readable_below=below) for one, below in zip(out, readable, strict=True)]
 
 
-def _behind(losses: Sequence[tuple[int, int]], offset: int) -> list[int]:
-    """Offsets that the accepted losses, in their order, lead to from this one: a second loss may come before anything
-    is read behind the first."""
-    places: list[int] = []
-    for first, following in losses:
-        if first == (places[-1] if places else offset):
-            places.append(following)
-    return places
+def _leading(losses: Sequence[tuple[int, int]], offset: int, wanted: int) -> int:
+    """How many of the accepted losses, in their order, it takes to get from one offset to the other; 0 when they do not
+    lead there. A second loss may come before anything is read behind the first."""
+    place = offset
+    for at, (first, following) in enumerate(losses):
+        if first == place:
+            place = following
+            if place == wanted:
+                return at + 1
+    return 0
 
 
 def _shown(fence: int | None) -> str:
