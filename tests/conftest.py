@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -24,8 +25,14 @@ REPOSITORY = Path(__file__).parent.parent
 HOME_PREFIX = "k2-test-"
 
 
+# How long an example takes says how busy the machine is. `steady` tries the same examples each time (`.ci/run`).
+hypothesis.settings.register_profile("searching", deadline=None)
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+
+
 def pytest_configure() -> None:
     """Shells start background jobs with SIGINT ignored, and so would the processes that tests send it to."""
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "searching"))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
