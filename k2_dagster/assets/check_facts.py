@@ -190,10 +190,10 @@ def _freshness(platform: Platform, dataset: str, exchange: str, day: str) -> Fre
         if lag is None:
             error = next((one for topic, one in report.errors.items() if topic.split(".")[1] == dataset), None)
             return FreshnessFacts(judged=True, error=error.message if error else "the exchange has no such topic")
-        oldest = oldest_unlanded(platform.settings, lag) if lag.lag_messages else None
+        oldest = oldest_unlanded(platform.settings, lag) if lag.unlanded_messages else None
     except K2Error as error:
-        return FreshnessFacts(judged=True, lag_messages=lag.lag_messages if lag else 0, error=error.message)
-    return FreshnessFacts(judged=True, lag_messages=lag.lag_messages, oldest=oldest)
+        return FreshnessFacts(judged=True, lag_messages=lag.unlanded_messages if lag else 0, error=error.message)
+    return FreshnessFacts(judged=True, lag_messages=lag.unlanded_messages, oldest=oldest)
 
 
 def schema_differences(table: Table, dataset: str) -> list[str]:

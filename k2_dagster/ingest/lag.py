@@ -43,6 +43,11 @@ class StreamLag:
     ends: Mapping[int, int]
     halted_messages: int = 0
 
+    @property
+    def unlanded_messages(self) -> int:
+        """All that is behind the fence, halted or not."""
+        return self.lag_messages + self.halted_messages
+
 
 @dataclass(frozen=True, slots=True)
 class LagReport:

@@ -40,11 +40,12 @@ def _event(lag: StreamLag, kind: type[dg.AssetMaterialization] | type[dg.AssetOb
     return kind(
         asset_key=topic_key(lag.dataset),
         partition=lag.exchange,
-        description=f"{lag.topic}: {lag.lag_messages} messages are in no table yet",
+        description=f"{lag.topic}: {lag.unlanded_messages} messages are in no table yet",
         metadata={
             "topic": lag.topic,
             "end_offsets": dg.MetadataValue.json(ends),
             "end_offsets_total": sum(lag.ends.values()),
             "lag_messages": lag.lag_messages,
+            "halted_messages": lag.halted_messages,
         },
     )

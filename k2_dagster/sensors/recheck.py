@@ -50,4 +50,4 @@ def _standing(instance: dg.DagsterInstance) -> list[Partition]:
 def _waiting(k2: Platform, day: str) -> list[Partition]:
     """Today's, of streams with messages that are in no table."""
     report = k2.lag.read(sorted(k2.profiles.exchanges))
-    return [(one.dataset, one.exchange, day) for one in report.lags if one.lag_messages]
+    return [(one.dataset, one.exchange, day) for one in report.lags if one.unlanded_messages]
