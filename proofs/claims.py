@@ -7,7 +7,7 @@ from k2_dagster.schemas.profiles import Domain
 from proofs.common import Lake
 from proofs.oracle import Row
 
-# Of a numbering so many holes are remembered at least; each has a number before the one that is ahead of them all.
+# Of a numbering so many holes are remembered at least, and each has a number that is missing.
 REMEMBERED_HOLES = 256
 
 
@@ -27,10 +27,13 @@ class Claims:
         identity, _, last = self._claim(row)
         return any(low <= last <= high for low, high in self._claims.get(identity, []))
 
-    def is_overtaken(self, row: Row) -> bool:
-        """Whether a landed row of the same numbering is so far ahead that this one's number may be forgotten."""
+    def may_be_forgotten(self, row: Row) -> bool:
+        """Whether the row's number may be forgotten: a landed one is far ahead, or many are missing."""
         identity, _, last = self._claim(row)
-        return any(high >= last + REMEMBERED_HOLES for _, high in self._claims.get(identity, []))
+        claimed = self._claims.get(identity, [])
+        top = max((high for _, high in claimed), default=0)
+        missing = top - sum(high - low + 1 for low, high in claimed)
+        return last < top and (top >= last + REMEMBERED_HOLES or missing >= REMEMBERED_HOLES)
 
     def identity(self, row: Row) -> tuple[Any, ...]:
         """What tells the message from every other one."""

@@ -188,7 +188,7 @@ def _check_rows(lake: Lake, exchange: str, sent: list[Sent], oracle: Oracle, pro
     places = zip(*(quarantine[name].to_pylist() for name in names), strict=True)
     refused = {(topic, (partition, offset)): found for topic, partition, offset, *found in places}
     outcomes: dict[str, Counter[str]] = {}
-    unjudged = overtaken = 0
+    unjudged = forgotten = 0
     for dataset, declared in WIRE_DATASETS.items():
         rows = table_wire_rows(declared, table_rows(lake, dataset, exchange))
         landed = Claims(lake, exchange, dataset, rows.values())
@@ -205,8 +205,8 @@ def _check_rows(lake: Lake, exchange: str, sent: list[Sent], oracle: Oracle, pro
             row = rows.get(one.position)
             if row is not None:
                 _check_row(one, dataset, row, said, proof)
-            elif not one.way and said is not None and reason == "identity_horizon" and landed.is_overtaken(said):
-                overtaken += 1
+            elif not one.way and said is not None and reason == "identity_horizon" and landed.may_be_forgotten(said):
+                forgotten += 1
             elif not one.way and (said is None or reason != "duplicate" or not landed.holds(said)):
                 proof.object_to(f"valid {dataset} message at {one.position} is not a row: {reason} {detail}")
             elif said is not None and reason in ("undecodable", "trailing_bytes"):
@@ -214,7 +214,7 @@ def _check_rows(lake: Lake, exchange: str, sent: list[Sent], oracle: Oracle, pro
                     f"{dataset} message at {one.position} ({one.way}) can be read, and is {reason}: {detail}"
                 )
     proof.counts["nested_too_deeply_for_the_second_opinion"] = unjudged
-    proof.counts["valid_but_forgotten_behind_a_spoiled_number"] = overtaken
+    proof.counts["valid_but_forgotten_among_many_that_are_missing"] = forgotten
     proof.counts["outcomes"] = {way: dict(found) for way, found in sorted(outcomes.items())}
 
 

@@ -61,6 +61,10 @@ class Oracle:
         record = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_number)
         # half of a surrogate pair, which JSON can write and no text has
         json.dumps(record, ensure_ascii=False).encode()
+        if isinstance(record, dict):
+            # null in a field that need not be there says what leaving it out says
+            needed = self._json[schema_id].schema.get("required", ())
+            record = {name: value for name, value in record.items() if value is not None or name in needed}
         if not self._json[schema_id].is_valid(record):
             return None
         # what the named schema does not describe is no part of the message
