@@ -4,15 +4,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from k2_dagster.schemas.topics import CONTROL_DATASET
+
 # Open breakers that a problem names; `k2 breaker list` shows them all.
 BREAKERS_NAMED = 3
 # Share of Kafka's retention after which a halted partition is pressing: what it holds back will be gone.
 PRESSING_SHARE = 0.5
 
 
-def breaker_words(policy: str, open_breakers: Sequence[Mapping[str, Any]]) -> str:
+def breaker_words(policy: str, dataset: str, open_breakers: Sequence[Mapping[str, Any]]) -> str:
     """For a column: whether the stream has one, and how many partitions are halted. `policy` is the profile's
-    `on_critical_gap`."""
+    `on_critical_gap`. What a feed handler says of its channels never halts."""
+    if dataset == CONTROL_DATASET:
+        return "none"
     if open_breakers:
         return f"open: {len(open_breakers)}"
     return "closed" if policy == "halt" else "none (mark_stale)"

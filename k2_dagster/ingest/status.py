@@ -210,7 +210,7 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         quarantined=totals.quarantined if totals is not None else 0,
         open_gaps=facts.open_gaps.get(stream, 0),
         last_commit=totals.last_stamp if totals is not None else None,
-        breaker=breaker_words(profiles.exchange(exchange).on_critical_gap, halts),
+        breaker=breaker_words(profiles.exchange(exchange).on_critical_gap, dataset, halts),
         since=known.since if known is not None else None,
         problem=_problem(place, known, held, seconds)
         or halted_problem(halts, settings.kafka_retention_hours, datetime.now(UTC))

@@ -200,11 +200,11 @@ def test_brokers_that_are_away_are_the_problem_of_every_stream(exchange: Exchang
     assert (found.lag_messages, found.lag_seconds, found.held_messages) == (None, None, None)
 
 
-def test_a_breaker_that_a_profile_asks_for_is_shown_as_not_enforced(exchange: Exchange) -> None:
+def test_a_breaker_that_a_profile_asks_for_is_shown(exchange: Exchange) -> None:
     profile = exchange.profiles.exchange(exchange.name).model_copy(update={"on_critical_gap": "halt"})
     profiles = exchange.profiles.model_copy(update={"exchanges": {exchange.name: profile}})
     found = stream_statuses(exchange.settings, profiles, [exchange.name])
-    assert {one.breaker for one in found} == {"halt: not enforced"}
+    assert {one.dataset: one.breaker for one in found} == {"ticks": "closed", "control": "none"}
     assert not in_trouble(found)
 
 
