@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,9 @@ def _kill_run_workers(parts: DagsterParts) -> None:
     server = parts.code_server.find()
     assert server is not None
     for child in server.children(recursive=True):
-        if "spawn_main" in " ".join(child.cmdline()):
-            child.kill()
+        with suppress(psutil.NoSuchProcess):  # ended by itself meanwhile; a zombie is one too
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.kill()
 
 
 def _pid(parts: DagsterParts) -> int:
