@@ -9,7 +9,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -48,6 +48,13 @@ def stack() -> Iterator[Stack]:
         yield shared
         return
     _remove_leftovers()
+    with temporary_stack() as own:
+        yield own
+
+
+@contextmanager
+def temporary_stack() -> Iterator[Stack]:
+    """A stack of a test's own, whose parts may be stopped."""
     # Short, because a socket lives in it, and named after us, so that a later session can tell that we are gone
     home = Path(tempfile.mkdtemp(prefix=f"{HOME_PREFIX}{os.getpid()}-"))
     own = Stack(home)

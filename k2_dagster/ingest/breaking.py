@@ -60,7 +60,8 @@ def cut(raw: RawBatch, ends: Mapping[int, int]) -> RawBatch:
             limits[partition] = end
     kept = np.flatnonzero(raw.offset < limits[raw.partition])
     rows = pa.array(kept)
-    places = {int(before): after for after, before in enumerate(kept.tolist()) if before in raw.headers}
+    places = np.full(len(raw), -1, dtype=np.int64)
+    places[kept] = np.arange(len(kept))
     return replace(
         raw,
         partition=raw.partition[kept],
@@ -68,6 +69,6 @@ def cut(raw: RawBatch, ends: Mapping[int, int]) -> RawBatch:
         timestamp_ms=raw.timestamp_ms[kept],
         keys=raw.keys.take(rows),
         values=raw.values.take(rows),
-        headers={after: raw.headers[before] for before, after in places.items()},
+        headers={int(places[row]): found for row, found in raw.headers.items() if places[row] >= 0},
         positions={key: min(at, ends.get(key, at)) for key, at in raw.positions.items()},
     )

@@ -8,7 +8,7 @@ from k2_dagster.schemas.topics import CONTROL_DATASET
 
 # Open breakers that a problem names; `k2 breaker list` shows them all.
 BREAKERS_NAMED = 3
-# Share of Kafka's retention after which a halted partition is pressing: what it holds back will be gone.
+# Share of Kafka's retention after which what has not landed is pressing: time is left to act, and not for ever.
 PRESSING_SHARE = 0.5
 
 

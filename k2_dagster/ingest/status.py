@@ -8,6 +8,7 @@ from typing import Any, Literal
 from k2_dagster.errors import K2Error, NotInitialized, TerminalError
 from k2_dagster.ingest.halted import breaker_words, halted_problem
 from k2_dagster.ingest.lost import Lost, find_lost, topic_is_gone
+from k2_dagster.ingest.unleased import silent_seconds, unleased_driver
 from k2_dagster.kafka.ends import Place, TopicEnd, TopicEnds
 from k2_dagster.kafka.first_times import first_times
 from k2_dagster.kafka.topics import count_changed
@@ -18,7 +19,6 @@ from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
 from k2_dagster.schemas.topics import CONTROL_DATASET, topic_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.breakers import list_breakers
-from k2_dagster.state.daemon import DEAD_SECONDS, silent_seconds
 from k2_dagster.state.database import Database
 from k2_dagster.state.gaps import count_missing
 from k2_dagster.state.leases import Lease, read_leases
@@ -191,7 +191,7 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
     halts = facts.breakers.get(stream, ())
     lease, known = facts.leases.get(exchange), facts.states.get(stream)
     leased = lease is not None and lease.age_seconds < settings.lease_stale_seconds
-    driver = f"process {lease.holder}" if leased and lease is not None else _unleased_driver(facts.silent_seconds)
+    driver = f"process {lease.holder}" if leased and lease is not None else unleased_driver(facts.silent_seconds)
     totals = facts.totals.get((table_name(dataset), exchange, dataset))
     told = place.error is None
     lag = {number: max(0, place.high[number] - fence) for number, fence in place.fences.items()}
@@ -219,13 +219,6 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         ends=dict(place.ends),
         **_units(profiles.exchange(exchange), dataset),
     )
-
-
-def _unleased_driver(silent: float | None) -> str:
-    """Who drives streams that no process holds a lease of: Dagster, while its daemon lives."""
-    if silent is None:
-        return "unknown"
-    return "dagster" if silent < DEAD_SECONDS else "none"
 
 
 def _undriven(driver: str, lag_seconds: float | None, settings: Settings) -> str:

@@ -155,8 +155,7 @@ def acknowledge_breaker(
             .returning(breakers)
         )
         done = connection.execute(changed).mappings().one_or_none()
-        if done is None:
-            return dict(connection.execute(select(breakers).where(breakers.c.id == breaker_id)).mappings().one())
-        place = (str(row["exchange"]), str(row["dataset"]), int(row["kafka_partition"]))
-        end_holds(connection, *place, "halted", int(row["kafka_offset"]) + 1, done["acknowledged_at"])
-        return dict(done)
+        if done is not None:
+            place = (str(row["exchange"]), str(row["dataset"]), int(row["kafka_partition"]))
+            end_holds(connection, *place, "halted", int(row["kafka_offset"]) + 1, done["acknowledged_at"])
+    return find_breaker(database, breaker_id)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from k2_dagster.alerts.dagster_signals import duration
 from k2_dagster.alerts.signals import Reading, Severity, Signal
 from k2_dagster.alerts.sources import Source
+from k2_dagster.ingest.halted import PRESSING_SHARE
 from k2_dagster.ingest.status import StreamStatus, is_in_use, stream_statuses
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
@@ -17,8 +18,6 @@ INTERVAL_SECONDS = 10.0
 # As the check `freshness` has it: twice the target is late, ten times an outage. A test holds both together.
 LATE_TARGETS = 2.0
 STALE_TARGETS = 10.0
-# Half of what Kafka keeps: time is left to act, and not for ever.
-RETENTION_SHARE = 0.5
 # A transient error that is retried for longer than this is a person's business.
 TROUBLE_SECONDS = 120.0
 
@@ -74,7 +73,7 @@ def _late(one: StreamStatus, seconds: float, settings: Settings) -> Signal | Non
     severity: Severity = "error" if seconds > STALE_TARGETS * target else "warning"
     text = f"The oldest message that has not landed is {duration(seconds)} old; the target is {target:g} s."
     retention_seconds = settings.kafka_retention_hours * 3_600
-    if seconds > RETENTION_SHARE * retention_seconds:
+    if seconds > PRESSING_SHARE * retention_seconds:
         severity = "critical"
         text += f" Kafka deletes it when it is {duration(retention_seconds)} old."
     return _signal(severity, f"{one.dataset} of {one.exchange} does not land", text, "freshness")

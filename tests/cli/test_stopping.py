@@ -4,11 +4,9 @@ The servers are those of a stack of this file's own: they are stopped (SIGSTOP),
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +25,7 @@ from k2_dagster.errors import TransientError
 from k2_dagster.settings import Settings, as_environment, load_settings
 from k2_dagster.state.database import Database
 from k2_dagster.state.locks import table_lock
-from tests.conftest import HOME_PREFIX
+from tests.conftest import temporary_stack
 from tests.dagster_support import Market, make_market
 
 pytestmark = pytest.mark.stack
@@ -47,14 +45,8 @@ DRAIN = "import sys; from tests.cli.stopped_drain import main; main(sys.argv[1])
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
     """A stack whose parts may be stopped."""
-    home = Path(tempfile.mkdtemp(prefix=f"{HOME_PREFIX}{os.getpid()}-"))
-    own = Stack(home)
-    try:
-        own.up()
+    with temporary_stack() as own:
         yield own
-    finally:
-        own.down(purge=True)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

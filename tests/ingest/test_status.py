@@ -18,11 +18,11 @@ from k2_dagster.errors import SchemaUnknown
 from k2_dagster.ingest import drain as drain_module
 from k2_dagster.ingest import status as status_module
 from k2_dagster.ingest.status import StreamStatus, in_trouble, is_in_use, stream_statuses
+from k2_dagster.ingest.unleased import DEAD_SECONDS, silent_seconds
 from k2_dagster.kafka.clients import client_config, producer_config
 from k2_dagster.kafka.topics import describe, watermarks
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import as_environment
-from k2_dagster.state.daemon import DEAD_SECONDS, silent_seconds
 from tests.ingest.conftest import Exchange
 from tests.ingest.helpers import framed
 from tests.ingest.test_losses import accept, delete_records, pretend_more_landed
@@ -71,9 +71,9 @@ def test_streams_that_nobody_lands_say_so(exchange: Exchange) -> None:
 def test_the_daemon_is_known_by_its_heartbeats(exchange: Exchange) -> None:
     assert exchange.settings.dagster_uri is not None
     storage = create_engine(exchange.settings.dagster_uri.get_secret_value())
-    heartbeat = "insert into daemon_heartbeats values (:kind, json_build_object('timestamp', :at))"
+    heartbeat = "insert into daemon_heartbeats values (:kind, to_timestamp(:at) at time zone 'UTC')"
     with storage.begin() as connection:
-        connection.execute(text("create table daemon_heartbeats (daemon_type text, body text)"))
+        connection.execute(text("create table daemon_heartbeats (daemon_type text, timestamp timestamp)"))
         connection.execute(text(heartbeat), {"kind": "BACKFILL", "at": time.time()})
     assert silent_seconds(exchange.settings) == float("inf")
     with storage.begin() as connection:
