@@ -1,10 +1,11 @@
 """Avro messages to Arrow, a batch at a time, so that one bad message costs itself and not its batch (DESIGN D8).
 
-The payloads are decoded as ONE Avro array message: joined, with a count before and an end mark behind. The five bytes
-of Confluent framing are themselves Avro (a boolean and a float in front of the record), so nothing is stripped.
+A compiled loop reads the batch and proves of each message that it is exactly its bytes (`avro_kernel`). What it cannot
+prove is read alone, by a library that says what is wrong with it.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -13,21 +14,15 @@ import fastavro
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyruhvro
 
 from k2_dagster.ingest import avro_layout
+from k2_dagster.ingest.avro_columns import Program, read
 from k2_dagster.ingest.refusal import Refusal
 
 FRAME_BYTES = 5
-# Messages decoded in one call: enough to make the call's cost vanish, small enough to stay in the processor's cache.
-WINDOW_ROWS = 32_768
-# Below this, a failing window is decoded message by message.
-SMALLEST_WINDOW_ROWS = 16
-
 MAX_DETAIL_CHARACTERS = 200
 # What the row decoder and Arrow raise on damaged bytes.
 _DECODE_ERRORS = (ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError, pa.ArrowException)
-_FRAME_FIELDS = [{"name": "k2_magic", "type": "boolean"}, {"name": "k2_schema_id", "type": "float"}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,78 +35,46 @@ class Decoded:
 
 
 class AvroDecoder:
-    """Decodes the messages of one schema id. Raises ValueError for a schema that cannot be read at all."""
+    """Decodes the messages of one schema id. Raises ValueError for a schema that cannot be read at all.
 
-    def __init__(self, schema_text: str) -> None:
+    Fields named in `coded` come as dictionary arrays where all messages could be read at once.
+    """
+
+    def __init__(self, schema_text: str, coded: Collection[str] = ()) -> None:
         self.layout = avro_layout.parse(schema_text)
-        record = avro_layout.bare(json.loads(schema_text))
-        self._single = fastavro.parse_schema(record)
-        framed = {**record, "fields": [*_FRAME_FIELDS, *record["fields"]]}
-        items = {"name": "rows", "type": {"type": "array", "items": framed}}
-        self._many = json.dumps({"type": "record", "name": "K2Batch", "fields": [items]})
+        self._single = fastavro.parse_schema(avro_layout.bare(json.loads(schema_text)))
+        try:
+            self._program: Program | None = Program(self.layout, coded)
+        except ValueError:
+            self._program = None  # foreign topics only: message by message
 
     def decode(self, values: pa.BinaryArray) -> Decoded:
         """Decode framed messages (no nulls). Messages that do not decode to exactly their bytes are refused."""
+        if not len(values):
+            return Decoded(pa.array([], self.layout.arrow), np.zeros(0, dtype=np.int64), [])
+        if self._program is None:
+            return self._one_by_one(values, np.arange(len(values)))
         offsets = np.frombuffer(values.buffers()[1], dtype=np.int32)[values.offset : values.offset + len(values) + 1]
-        data = memoryview(values.buffers()[2] or b"")
-        pieces: list[tuple[npt.NDArray[np.int64], pa.Array]] = []
-        refusals: list[Refusal] = []
-        window = WINDOW_ROWS if self.layout.fast else 0
-        low = 0
-        while low < len(values):
-            high = min(len(values), low + max(window, SMALLEST_WINDOW_ROWS))
-            good = self._window(data, offsets[low : high + 1]) if window else None
-            if good is None and window > SMALLEST_WINDOW_ROWS:
-                window = max(SMALLEST_WINDOW_ROWS, window // 4)
-                continue
-            if good is None:
-                self._one_by_one(values, range(low, high), pieces, refusals)
-                low = high
-                continue
-            records, matching = good
-            pieces.append((np.arange(low, low + matching, dtype=np.int64), records.slice(0, matching)))
-            low += matching
-            if low < high:
-                self._one_by_one(values, range(low, low + 1), pieces, refusals)
-                low += 1
-                window = max(SMALLEST_WINDOW_ROWS, window // 4)
-            else:
-                window = min(WINDOW_ROWS, window * 2)
-        return self._joined(pieces, refusals)
+        data = np.frombuffer(values.buffers()[2] or b"", dtype=np.uint8)
+        records, good = read(self._program, data, offsets, FRAME_BYTES)
+        if good.all():
+            return Decoded(records, np.arange(len(values)), [])
+        return self._merged(records, np.flatnonzero(good), self._one_by_one(values, np.flatnonzero(~good)))
 
-    def _window(self, data: memoryview, offsets: npt.NDArray[np.int32]) -> tuple[pa.Array, int] | None:
-        """The records of one window and how many of them, from the first, are proven; None if decoding failed."""
-        count = len(offsets) - 1
-        message = b"".join((_varint(count), data[offsets[0] : offsets[-1]], b"\0"))
-        try:
-            batch = pyruhvro.deserialize_array([message], self._many)
-            framed = batch.column(0).flatten()
-            framed.validate(full=True)
-        except (ValueError, pa.ArrowInvalid):
-            return None
-        if len(framed) != count:
-            return None
-        magic, schema_id, *fields = framed.flatten()
-        records = pa.StructArray.from_arrays(fields, names=[name for name, _ in self.layout.children])
-        lengths = avro_layout.encoded_lengths(self.layout, records) + FRAME_BYTES
-        proven = lengths == np.diff(offsets)
-        # a message that is cut short can add up with a byte of its successor, whose frame is then not where it belongs
-        bits = schema_id.to_numpy(zero_copy_only=False).view(np.int32)
-        framed_well = ~magic.to_numpy(zero_copy_only=False) & (bits == bits[0])
-        proven[:-1] &= framed_well[1:]
-        wrong = np.flatnonzero(~proven)
-        return records, int(wrong[0]) if len(wrong) else count
+    def _merged(self, records: pa.StructArray, rows: npt.NDArray[np.int64], doubted: Decoded) -> Decoded:
+        """The records of both, in the order of their messages."""
+        if not len(doubted.rows):
+            return Decoded(records, rows, doubted.refusals)
+        both = np.concatenate([rows, doubted.rows])
+        order = np.argsort(both, kind="stable")
+        joined = pa.concat_arrays([records.cast(self.layout.arrow), doubted.records])
+        return Decoded(joined.take(pa.array(order)), both[order], doubted.refusals)
 
-    def _one_by_one(
-        self,
-        values: pa.BinaryArray,
-        rows: range,
-        pieces: list[tuple[npt.NDArray[np.int64], pa.Array]],
-        refusals: list[Refusal],
-    ) -> None:
+    def _one_by_one(self, values: pa.BinaryArray, rows: npt.NDArray[np.int64]) -> Decoded:
         decoded: list[Any] = []
         taken: list[int] = []
-        for row in rows:
+        refusals: list[Refusal] = []
+        for row in rows.tolist():
             body = values[row].as_py()[FRAME_BYTES:]
             stream = BytesIO(body)
             try:
@@ -127,33 +90,10 @@ class AvroDecoder:
                 continue
             decoded.append(record)
             taken.append(row)
-        if taken:
-            pieces.append((np.array(taken, dtype=np.int64), pa.array(decoded, self.layout.arrow)))
-
-    def _joined(self, pieces: list[tuple[npt.NDArray[np.int64], pa.Array]], refusals: list[Refusal]) -> Decoded:
-        if not pieces:
-            return Decoded(pa.array([], self.layout.arrow), np.zeros(0, dtype=np.int64), refusals)
-        if len(pieces) == 1:
-            return Decoded(pieces[0][1], pieces[0][0], refusals)
-        records = pa.concat_arrays([_typed(records, self.layout.arrow) for _, records in pieces])
-        return Decoded(records, np.concatenate([rows for rows, _ in pieces]), refusals)
+        return Decoded(pa.array(decoded, self.layout.arrow), np.array(taken, dtype=np.int64), refusals)
 
 
 def describe(error: Exception) -> str:
     """What a decoder's exception says, in one bounded line."""
     text = "the bytes end inside the record" if isinstance(error, EOFError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:MAX_DETAIL_CHARACTERS]
-
-
-def _typed(records: pa.Array, wanted: pa.DataType) -> pa.Array:
-    return records if records.type == wanted else records.cast(wanted)
-
-
-def _varint(count: int) -> bytes:
-    value = count << 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append((value & 0x7F) | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

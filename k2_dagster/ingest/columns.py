@@ -7,6 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2_dagster.schemas.declaration import Dataset, FieldType
+
+# Texts without a rule, mostly distinct on every row: coding them would cost more than it saves.
+_FREE_TEXTS = ("trade_id", "refers_to", "reason")
+
 
 @dataclass(frozen=True, slots=True)
 class Codes:
@@ -36,15 +41,40 @@ class Codes:
         return pa.DictionaryArray.from_arrays(indices, pa.array(known, pa.string()))
 
 
+def coded_texts(dataset: Dataset) -> frozenset[str]:
+    """Texts of the wire form that few values share."""
+    return frozenset(
+        one.name for one in dataset.wire_fields if one.type is FieldType.STRING and one.name not in _FREE_TEXTS
+    )
+
+
 def encode(array: pa.Array) -> Codes:
-    """Codes of a string array. A column of one value, as most are, costs one comparison of its bytes."""
+    """Codes of a string array, which may be coded already. A column of one value, as most are, costs one comparison of
+    its bytes."""
     count = len(array)
     if array.null_count == count:
         return Codes(np.zeros(count, dtype=np.int32), [None])
+    if isinstance(array, pa.DictionaryArray):
+        return _used(array)
     if array.null_count == 0 and _constant(array):
         return Codes(np.zeros(count, dtype=np.int32), [array[0].as_py()])
     encoded = array.dictionary_encode(null_encoding="encode")
     return Codes(encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist())
+
+
+def _used(array: pa.DictionaryArray) -> Codes:
+    """Codes of a dictionary array, without the values that no row has."""
+    values: list[str | None] = array.dictionary.to_pylist()
+    indices: npt.NDArray[np.int32] = array.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
+    if array.null_count:
+        values = [*values, None]
+    if len(values) == 1:
+        return Codes(indices, values)
+    used = np.bincount(indices, minlength=len(values)) > 0
+    if used.all():
+        return Codes(indices, values)
+    place = np.cumsum(used, dtype=np.int32) - 1
+    return Codes(place[indices].astype(np.int32, copy=False), [values[at] for at in np.flatnonzero(used)])
 
 
 def combine(columns: list[Codes]) -> tuple[npt.NDArray[np.int64], list[tuple[str | None, ...]]]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from k2_dagster.errors import RegistryUnavailable, SchemaUnknown
 from k2_dagster.ingest.avro_decode import FRAME_BYTES, AvroDecoder
+from k2_dagster.ingest.columns import coded_texts
 from k2_dagster.ingest.json_decode import JsonDecoder
 from k2_dagster.ingest.project import Projection, SchemaMismatch, plan
 from k2_dagster.ingest.refusal import Refusal
@@ -29,7 +30,8 @@ MAX_DECODERS = 256
 
 @dataclass(frozen=True, slots=True)
 class DecodedBatch:
-    """`wire` has one row per entry of `rows` (places in the raw batch, ascending); `schema_ids` is per raw message.
+    """`wire` has one row per entry of `rows` (places in the raw batch, ascending), with texts as dictionary arrays
+    where that is how they were read; `schema_ids` is per raw message.
     `refused` are the rows that a feed handler refused, with what their headers say; they are among the refusals."""
 
     wire: pa.RecordBatch
@@ -115,7 +117,7 @@ class Decoder:
         if registered.kind not in _DECODERS:
             return _Reading(mismatch=f"type {registered.kind}; valid: {', '.join(_DECODERS)}")
         try:
-            decoder = _DECODERS[registered.kind](registered.text)
+            decoder = _DECODERS[registered.kind](registered.text, coded_texts(self.dataset))
             return _Reading(decoder, plan(self.dataset, decoder.layout))
         except SchemaMismatch as error:
             return _Reading(mismatch=str(error))
@@ -133,7 +135,7 @@ class Decoder:
         if not batches:
             return DecodedBatch(_empty(self.dataset), np.zeros(0, dtype=np.int64), schema_ids, refusals)
         if len(batches) == 1:
-            return DecodedBatch(_typed(batches[0], self.dataset), rows[0], schema_ids, refusals)
+            return DecodedBatch(_typed(batches[0], self.dataset, keep_codes=True), rows[0], schema_ids, refusals)
         places = np.concatenate(rows)
         order = np.argsort(places, kind="stable")
         table = pa.Table.from_batches([_typed(one, self.dataset) for one in batches]).combine_chunks()
@@ -205,14 +207,15 @@ def _first_of_each(refusals: list[Refusal]) -> list[Refusal]:
     return list(seen.values())
 
 
-def _typed(batch: pa.RecordBatch, dataset: Dataset) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [
-            array if array.type == field.type else array.cast(field.type)
-            for array, field in zip(batch.columns, wire_schema(dataset), strict=True)
-        ],
-        schema=wire_schema(dataset),
-    )
+def _typed(batch: pa.RecordBatch, dataset: Dataset, *, keep_codes: bool = False) -> pa.RecordBatch:
+    schema = wire_schema(dataset)
+    arrays = [
+        array
+        if array.type == field.type or (keep_codes and pa.types.is_dictionary(array.type))
+        else array.cast(field.type)
+        for array, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=schema.names)
 
 
 def _empty(dataset: Dataset) -> pa.RecordBatch:

@@ -1,6 +1,7 @@
 """JSON messages to Arrow: whole windows by Arrow's reader, message by message where a window fails."""
 
 import json
+from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
@@ -29,7 +30,9 @@ _DECODE_ERRORS = (ValueError, TypeError, ArithmeticError, RecursionError, pa.Arr
 class JsonDecoder:
     """Decodes the messages of one schema id. Raises ValueError for a schema that cannot be read at all."""
 
-    def __init__(self, schema_text: str) -> None:
+    def __init__(self, schema_text: str, coded: Collection[str] = ()) -> None:
+        """`coded` is for decoders that can code texts as they read them; this one cannot."""
+        del coded
         self.layout = _node(json.loads(schema_text))
         if self.layout.kind != "record":
             raise ValueError(f"the schema describes a {self.layout.kind}, not an object")
@@ -136,12 +139,12 @@ def _node(schema: dict[str, Any]) -> Node:
         raise ValueError(f"type {named!r} cannot be read; valid: one type, or one type and null")
     if types[0] in _KINDS:
         kind, arrow = _KINDS[types[0]]
-        return Node(kind, arrow, nullable, True, schema)
+        return Node(kind, arrow, nullable, schema)
     if types[0] == "array":
         item = _node(schema["items"])
-        return Node("array", pa.list_(pa.field("item", item.arrow)), nullable, True, schema, (("item", item),))
+        return Node("array", pa.list_(pa.field("item", item.arrow)), nullable, schema, (("item", item),))
     if types[0] == "object":
         children = tuple((name, _node(one)) for name, one in schema.get("properties", {}).items())
         arrow = pa.struct([pa.field(name, child.arrow) for name, child in children])
-        return Node("record", arrow, nullable, True, schema, children)
+        return Node("record", arrow, nullable, schema, children)
     raise ValueError(f"type {types[0]!r} cannot be read; valid: integer, string, boolean, array, object")

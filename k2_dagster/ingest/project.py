@@ -139,6 +139,8 @@ def _long(node: Node, array: pa.Array) -> Column:
 def _int(node: Node, array: pa.Array) -> Column:
     if array.type == pa.int32():
         return _as_is(node, array)
+    if array.null_count == len(array):
+        return _as_is(node, pa.nulls(len(array), pa.int32()))
     values = _filled(array)
     wrong = np.flatnonzero((values < -(2**31)) | (values >= 2**31))
     return _numbers(np.where((values < -(2**31)) | (values >= 2**31), 0, values), array, pa.int32()), wrong
@@ -146,6 +148,8 @@ def _int(node: Node, array: pa.Array) -> Column:
 
 def _time(node: Node, array: pa.Array) -> Column:
     factor = _MICROS_PER[node.attributes.get("logicalType")]
+    if factor == 1 and array.type == pa.int64():
+        return _as_is(node, array.view(wire_type(FieldType.TIMESTAMP)))
     values, wrong = _multiplied(_filled(array), factor)
     return _numbers(values, array, wire_type(FieldType.TIMESTAMP)), wrong
 

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 from pandera.errors import SchemaErrors
 
-from k2_dagster.ingest.columns import Codes, combine, encode
+from k2_dagster.ingest.columns import Codes, coded_texts, combine, encode
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
@@ -93,16 +93,13 @@ class Validator:
         self._sides = [one for one in dataset.wire_fields if one.type is FieldType.LEVELS]
         self._levels = level_schema()
         self._text_lists = [one for one in dataset.wire_fields if one.type is FieldType.STRINGS]
+        self._coded = sorted(coded_texts(dataset))
         self._required = [one for one in dataset.wire_fields if one.required]
 
     def check(self, wire: pa.RecordBatch, places: Int64s, record_ms: Int64s) -> Validated:
         """`places` are the rows' places in the raw batch (for the refusals), `record_ms` Kafka's record times."""
         found = _Findings(places)
-        codes = {
-            field.name: encode(wire.column(field.name))
-            for field in self.dataset.wire_fields
-            if field.type is FieldType.STRING and field.name not in _FREE_TEXTS
-        }
+        codes = {name: encode(wire.column(name)) for name in self._coded}
         self._check_required(wire, found)
         self._check_elements(wire, found)
         self._check_numbers(wire, found)
@@ -254,8 +251,6 @@ _IDENTITY = frozenset(
         *("publisher_session", "publisher_sequence"),
     )
 )
-# Texts without a rule, mostly distinct on every row: coding them would cost more than it saves.
-_FREE_TEXTS = ("trade_id", "refers_to", "reason")
 
 
 def _violation(field: Field, rule: Rule, value: object) -> str:

@@ -3,14 +3,18 @@
 `python -m k2_dagster.ingest.warm`; `make setup` calls it.
 """
 
+import json
+
 import numpy as np
 import pyarrow as pa
 
 from k2_dagster.ingest import kernel
-from k2_dagster.ingest.avro_layout import encoded_lengths, parse
+from k2_dagster.ingest.avro_decode import FRAME_BYTES, AvroDecoder
 from k2_dagster.ingest.columns import Codes
 from k2_dagster.ingest.numbering import Numbering
 from k2_dagster.ingest.sorting import file_order
+
+_DISTINCT_CODES = 2_000
 
 
 def main() -> None:
@@ -20,8 +24,17 @@ def main() -> None:
         _judge(numbering)
     zeros = np.zeros(2, dtype=np.int64)
     file_order(Codes(np.zeros(2, dtype=np.int32), ["A"]), zeros, zeros)
-    layout = parse('{"type": "record", "name": "Warm", "fields": [{"name": "number", "type": "long"}]}')
-    encoded_lengths(layout, pa.array([{"number": 1}], layout.arrow))
+    _decode()
+
+
+def _decode() -> None:
+    """More distinct codes than a batch begins with room for."""
+    kinds = {"number": "long", "code": "string", "text": "string", "texts": {"type": "array", "items": "string"}}
+    fields = [{"name": name, "type": kind} for name, kind in kinds.items()]
+    schema = {"type": "record", "name": "Warm", "fields": fields}
+    codes = [b"\x08%04d" % number for number in range(_DISTINCT_CODES)]
+    messages = [bytes(FRAME_BYTES) + b"\2" + code + b"\2B" + b"\2\2C\0" for code in codes]
+    AvroDecoder(json.dumps(schema), ["code"]).decode(pa.array(messages, pa.binary()))
 
 
 def _judge(numbering: Numbering) -> None:

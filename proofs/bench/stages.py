@@ -34,9 +34,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "read: columns": ("k2_dagster.kafka.plain:_chunk", "k2_dagster.kafka.native:NativeClient._take"),
     "read: join": ("k2_dagster.kafka.exact:join",),
     "decode: framing": (f"{_INGEST}.decode:frame",),
-    "decode: pyruhvro": ("pyruhvro:deserialize_array",),
-    "decode: length proof": (f"{_INGEST}.avro_layout:encoded_lengths",),
-    "decode: windows": (f"{_INGEST}.avro_decode:AvroDecoder.decode",),
+    "decode: Avro": (f"{_INGEST}.avro_kernel:read",),
+    "decode: arrays": (f"{_INGEST}.avro_decode:read", f"{_INGEST}.avro_decode:AvroDecoder.decode"),
     "decode: project": (f"{_INGEST}.decode:Decoder.decode",),
     "validate: codes": (f"{_INGEST}.rules:encode",),
     "validate: Pandera": (
