@@ -75,61 +75,89 @@ class Event:
     text: str
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """What one poll of a client gave: messages by the column as in RawBatch, and events."""
+NO_EVENTS: tuple[Event, ...] = ()
+# Payload that a batch in the making has room for at first, in bytes; it doubles, and what is not written costs nothing.
+FIRST_ROOM_BYTES = 1_048_576
 
-    partition: npt.NDArray[np.int32]
-    offset: npt.NDArray[np.int64]
-    timestamp_ms: npt.NDArray[np.int64]
-    keys: pa.BinaryArray
-    values: pa.BinaryArray
-    headers: Mapping[int, Headers]
-    events: Sequence[Event]
+
+class Payloads:
+    """An Arrow binary array in the making: `ends` (int32, one more than rows, from 0), `present` (bool per row) and
+    `data` (uint8, as much as fits in there)."""
+
+    def __init__(self, rows: int, room_bytes: int) -> None:
+        self.ends = np.empty(rows + 1, np.int32)
+        self.ends[0] = 0
+        self.present = np.empty(rows, np.bool_)
+        self.data = np.empty(room_bytes, np.uint8)
+
+    def make_room(self, row: int, size_bytes: int) -> None:
+        """Room for so many bytes behind the first `row` rows."""
+        used = int(self.ends[row])
+        if used + size_bytes > len(self.data):
+            data = np.empty(max(2 * len(self.data), used + size_bytes), np.uint8)
+            data[:used] = self.data[:used]
+            self.data = data
+
+    def append(self, row: int, values: pa.BinaryArray) -> None:
+        """Write an array from row `row` on."""
+        offsets = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1]
+        data = np.frombuffer(values.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
+        self.make_room(row, len(data))
+        at, end = int(self.ends[row]), row + len(values)
+        self.data[at : at + len(data)] = data
+        self.ends[row + 1 : end + 1] = offsets[1:] + (at - offsets[0])
+        self.present[row:end] = values.is_valid().to_numpy(zero_copy_only=False) if values.null_count else True
+
+    def array(self, rows: int) -> pa.BinaryArray:
+        """The first `rows` rows, without a copy."""
+        present = self.present[:rows]
+        validity = None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
+        buffers = [validity, pa.py_buffer(self.ends[: rows + 1]), pa.py_buffer(self.data[: self.ends[rows]])]
+        return pa.Array.from_buffers(pa.binary(), rows, buffers)
+
+
+class Gathering:
+    """A batch in the making: clients write behind its `rows`, and then move that on. At most `max_messages` rows."""
+
+    def __init__(self, max_messages: int, room_bytes: int = FIRST_ROOM_BYTES) -> None:
+        self.rows = 0
+        self.partition = np.empty(max_messages, np.int32)
+        self.offset = np.empty(max_messages, np.int64)
+        self.timestamp_ms = np.empty(max_messages, np.int64)
+        self.keys = Payloads(max_messages, FIRST_ROOM_BYTES)
+        self.values = Payloads(max_messages, room_bytes)
+        self.headers: dict[int, Headers] = {}
 
     def __len__(self) -> int:
-        return len(self.offset)
+        return self.rows
 
+    @property
+    def payload_bytes(self) -> int:
+        """Keys and values so far."""
+        return int(self.keys.ends[self.rows]) + int(self.values.ends[self.rows])
 
-NO_EVENTS: tuple[Event, ...] = ()
-NOTHING = Chunk(
-    np.empty(0, np.int32),
-    np.empty(0, np.int64),
-    np.empty(0, np.int64),
-    pa.array([], pa.binary()),
-    pa.array([], pa.binary()),
-    {},
-    NO_EVENTS,
-)
+    def batch(self, topic: str, positions: Mapping[int, int]) -> RawBatch:
+        """What was gathered, without a copy."""
+        rows = self.rows
+        return RawBatch(
+            topic,
+            self.partition[:rows],
+            self.offset[:rows],
+            self.timestamp_ms[:rows],
+            self.keys.array(rows),
+            self.values.array(rows),
+            self.headers,
+            positions,
+        )
 
 
 class Client(Protocol):
     """One librdkafka consumer with an assignment: the part in which the readers differ."""
 
-    def poll(self, max_messages: int, timeout_seconds: float) -> Chunk:
-        """Messages and events that are there, waiting for the first at most this long."""
+    def poll(self, into: Gathering, max_messages: int, timeout_seconds: float) -> Sequence[Event]:
+        """Append messages that are there, waiting for the first at most this long; returns the events."""
         ...
 
     def close(self) -> None:
         """End the client and its threads."""
         ...
-
-
-def join(topic: str, chunks: Sequence[Chunk], positions: Mapping[int, int]) -> RawBatch:
-    """One batch of the chunks' messages, in their order."""
-    chunks = chunks or [NOTHING]
-    headers: dict[int, Headers] = {}
-    first_row = 0
-    for chunk in chunks:
-        headers.update({first_row + row: found for row, found in chunk.headers.items()})
-        first_row += len(chunk)
-    return RawBatch(
-        topic,
-        np.concatenate([chunk.partition for chunk in chunks]),
-        np.concatenate([chunk.offset for chunk in chunks]),
-        np.concatenate([chunk.timestamp_ms for chunk in chunks]),
-        pa.concat_arrays([chunk.keys for chunk in chunks]),
-        pa.concat_arrays([chunk.values for chunk in chunks]),
-        headers,
-        positions,
-    )

@@ -1,9 +1,8 @@
-"""Compiled loops that read librdkafka's messages. They hold addresses of this process, so they cannot be cached on
+"""The compiled loop that reads librdkafka's messages. It holds addresses of this process, so it cannot be cached on
 disk: the first use compiles for about half a second."""
 
 import ctypes
 from ctypes import c_int, c_int64, c_size_t, c_void_p
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -21,13 +20,9 @@ _MESSAGE_WORDS = MESSAGE_BYTES // WORD_BYTES
 _LOW_HALF = np.int64(0xFFFFFFFF)
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """`measure` reads everything but the bytes of a chunk of messages and returns how many of them are data (an event
-    is an error or an end of partition); `copy` then copies the bytes and destroys all messages of the chunk."""
-
-    measure: Any
-    copy: Any
+# Why the loop stopped: behind the last message, or at one that is an event, whose bytes find no room, or that has
+# headers (its columns are filled, and it is not destroyed).
+ALL, EVENT, NO_ROOM, HEADERS = range(4)
 
 
 def _type_pointer(_typing: Any, source: Any) -> Any:
@@ -43,66 +38,48 @@ _pointer: Any = intrinsic(_type_pointer)
 
 
 @cache
-def kernels() -> Kernels:
-    """Compiled for the loaded library. Raises ConfigurationError when that is not the one that we know."""
+def kernel() -> Any:
+    """Compiled for the loaded library. Raises ConfigurationError when that is not the one that we know.
+
+    Called with addresses of messages and the columns of a batch, it fills these from `row` on and destroys the
+    messages. Returns how many it is done with, the next row, and why it stopped.
+    """
     loaded = library()
-    return Kernels(_measure(loaded), _copy(loaded))
-
-
-def _measure(loaded: ctypes.CDLL) -> Any:
     timestamp = ctypes.CFUNCTYPE(c_int64, c_size_t, c_size_t)(address(loaded.rd_kafka_message_timestamp))
     headers = ctypes.CFUNCTYPE(c_int, c_size_t, c_size_t)(address(loaded.rd_kafka_message_headers))
+    destroy = ctypes.CFUNCTYPE(None, c_size_t)(address(loaded.rd_kafka_message_destroy))
+    move = ctypes.CFUNCTYPE(c_void_p, c_size_t, c_size_t, c_size_t)(address(ctypes.memmove))
 
     @numba.njit(nogil=True)
-    def measure(  # type: ignore[no-untyped-def]
-        messages,
-        is_event,
-        has_headers,
-        partition,
-        offset,
-        timestamp_ms,
-        key_ends,
-        key_present,
-        value_ends,
-        value_present,
-    ):
-        headers_place = np.zeros(1, np.uint64)
-        row = 0
+    def take(  # type: ignore[no-untyped-def]
+        messages, row, partition, offset, timestamp_ms,
+        key_ends, key_present, key_data, value_ends, value_present, value_data,
+    ):  # fmt: skip
+        place = np.zeros(1, np.uint64)
+        key_base, value_base = key_data.ctypes.data, value_data.ctypes.data
+        key_at, value_at = np.int64(key_ends[row]), np.int64(value_ends[row])
         for number in range(len(messages)):
             message = messages[number]
             words = carray(_pointer(message), _MESSAGE_WORDS, np.int64)
             if words[_ERR] & _LOW_HALF != 0:
-                is_event[number] = True
-                continue
+                return number, row, EVENT
+            key_bytes, value_bytes = words[_KEY_LEN], words[_LEN]
+            if key_at + key_bytes > len(key_data) or value_at + value_bytes > len(value_data):
+                return number, row, NO_ROOM
             partition[row] = words[_PARTITION] & _LOW_HALF
             offset[row] = words[_OFFSET]
             timestamp_ms[row] = timestamp(message, 0)
             key_present[row] = words[_KEY] != 0
             value_present[row] = words[_PAYLOAD] != 0
-            key_ends[row + 1] = key_ends[row] + words[_KEY_LEN]
-            value_ends[row + 1] = value_ends[row] + words[_LEN]
-            has_headers[row] = headers(message, headers_place.ctypes.data) == NO_ERROR
+            move(key_base + key_at, words[_KEY], key_bytes)
+            move(value_base + value_at, words[_PAYLOAD], value_bytes)
+            key_at += key_bytes
+            value_at += value_bytes
             row += 1
-        return row
-
-    return measure
-
-
-def _copy(loaded: ctypes.CDLL) -> Any:
-    destroy = ctypes.CFUNCTYPE(None, c_size_t)(address(loaded.rd_kafka_message_destroy))
-    move = ctypes.CFUNCTYPE(c_void_p, c_size_t, c_size_t, c_size_t)(address(ctypes.memmove))
-
-    @numba.njit(nogil=True)
-    def copy(messages, key_data, key_ends, value_data, value_ends):  # type: ignore[no-untyped-def]
-        row = 0
-        key_base, value_base = key_data.ctypes.data, value_data.ctypes.data
-        for number in range(len(messages)):
-            message = messages[number]
-            words = carray(_pointer(message), _MESSAGE_WORDS, np.int64)
-            if words[_ERR] & _LOW_HALF == 0:
-                move(key_base + key_ends[row], words[_KEY], words[_KEY_LEN])
-                move(value_base + value_ends[row], words[_PAYLOAD], words[_LEN])
-                row += 1
+            key_ends[row], value_ends[row] = key_at, value_at
+            if headers(message, place.ctypes.data) == NO_ERROR:
+                return number, row, HEADERS
             destroy(message)
+        return len(messages), row, ALL
 
-    return copy
+    return take

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from confluent_kafka import KafkaError
@@ -16,7 +16,7 @@ from k2_dagster.errors import (
     ReaderStalled,
     RetentionOverrun,
 )
-from k2_dagster.kafka.batch import Chunk, Client, Event, RawBatch, join
+from k2_dagster.kafka.batch import FIRST_ROOM_BYTES, Client, Event, Gathering, RawBatch
 from k2_dagster.kafka.clients import translate
 from k2_dagster.kafka.progress import Patience, Progress, Remedy
 from k2_dagster.kafka.topics import watermarks
@@ -58,6 +58,7 @@ class ExactReader:
         self._progress = Progress("", {}, self._patience)
         self._client: Client | None = None
         self._error: K2Error | None = None
+        self._room_bytes = FIRST_ROOM_BYTES
 
     def assign(self, topic: str, starts: Mapping[int, int]) -> None:
         """See `Reader`."""
@@ -69,16 +70,18 @@ class ExactReader:
 
     def read(self, max_messages: int, timeout_seconds: float, until: Mapping[int, int] | None = None) -> RawBatch:
         """See `Reader`."""
-        chunks: list[Chunk] = []
+        batch = Gathering(max_messages, self._room_bytes)
         if self._error is None:
             try:
-                self._gather(chunks, max_messages, time.monotonic() + timeout_seconds, until)
+                self._gather(batch, max_messages, time.monotonic() + timeout_seconds, until)
             except K2Error as error:
                 self._error = error
                 self.close()
-        if self._error is not None and not chunks:
+        if self._error is not None and not len(batch):
             raise self._error
-        return join(self._topic, chunks, dict(self._progress.positions))
+        # topics do not change much from one batch to the next
+        self._room_bytes = max(FIRST_ROOM_BYTES, len(batch.values.data))
+        return batch.batch(self._topic, dict(self._progress.positions))
 
     def close(self) -> None:
         """See `Reader`."""
@@ -86,36 +89,31 @@ class ExactReader:
             client, self._client = self._client, None
             client.close()
 
-    def _gather(self, chunks: list[Chunk], max_messages: int, deadline: float, until: Mapping[int, int] | None) -> None:
-        """Append chunks with messages until the batch is complete."""
-        left, bytes_left = max_messages, BATCH_BYTES
-        while self._client is not None and left > 0 and bytes_left > 0:
+    def _gather(self, batch: Gathering, max_messages: int, deadline: float, until: Mapping[int, int] | None) -> None:
+        """Fill the batch until it is complete."""
+        while self._client is not None and len(batch) < max_messages and batch.payload_bytes < BATCH_BYTES:
             began = time.monotonic()
             wait = min(POLL_SECONDS, max(0.0, deadline - began))
-            chunk = self._client.poll(left, wait)
-            if len(chunk):
-                chunks.append(chunk)
-                left -= len(chunk)
-                bytes_left -= chunk.values.nbytes + chunk.keys.nbytes
-            self._note(chunk)
+            before = len(batch)
+            events = self._client.poll(batch, max_messages - before, wait)
+            self._note(batch, before, events)
             now = time.monotonic()
             self._watch(now - began)
-            if now >= deadline or self._is_enough(chunk, until) or self._stop.is_set():
+            if now >= deadline or self._is_enough(len(batch) > before or bool(events), until) or self._stop.is_set():
                 return
 
-    def _is_enough(self, chunk: Chunk, until: Mapping[int, int] | None) -> bool:
+    def _is_enough(self, heard: bool, until: Mapping[int, int] | None) -> bool:
         """Whether to hand over what there is before the time is over."""
         if until is not None:
             return all(self._progress.positions[partition] >= end for partition, end in until.items())
-        return bool(len(chunk) or chunk.events) and self._progress.everywhere_at_end
+        return heard and self._progress.everywhere_at_end
 
-    def _note(self, chunk: Chunk) -> None:
+    def _note(self, batch: Gathering, before: int, events: Sequence[Event]) -> None:
         """Move positions, and react to what the client says beside messages."""
-        if len(chunk):
-            for partition in np.unique(chunk.partition):
-                rows = np.flatnonzero(chunk.partition == partition)
-                self._progress.delivered(int(partition), int(chunk.offset[rows[-1]]) + 1)
-        for event in chunk.events:
+        partition, offset = batch.partition[before : batch.rows], batch.offset[before : batch.rows]
+        for row in [*np.flatnonzero(partition[1:] != partition[:-1]).tolist(), len(partition) - 1][: len(partition)]:
+            self._progress.delivered(int(partition[row]), int(offset[row]) + 1)
+        for event in events:
             if event.code == _END:
                 self._note_end(event)
             else:

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException
 
 from k2_dagster.errors import ConfigurationError
-from k2_dagster.kafka.batch import NO_EVENTS, NOTHING, Chunk, Event, Headers
+from k2_dagster.kafka.batch import Event, Gathering, Headers
 from k2_dagster.kafka.clients import LOGGER, consumer_config, translate
-from k2_dagster.kafka.copying import Kernels, kernels
+from k2_dagster.kafka.copying import EVENT, HEADERS, NO_ROOM, kernel
 from k2_dagster.kafka.librdkafka import (
     CONF_OK,
     CONSUMER,
@@ -28,9 +27,9 @@ from k2_dagster.kafka.librdkafka import (
 )
 from k2_dagster.settings import Settings
 
-# Messages per call. They are not Python objects, so a chunk may be larger than the plain client's; beyond this nothing
-# is gained.
-CHUNK_MESSAGES = 10_000
+# Messages per call: what librdkafka touches when it hands them over is still in the processor's cache when they are
+# copied; fewer pay the call too often.
+CHUNK_MESSAGES = 2_000
 
 
 class NativeClient:
@@ -39,7 +38,7 @@ class NativeClient:
     def __init__(self, settings: Settings, topic: str, starts: Mapping[int, int]) -> None:
         """Raises KafkaUnavailable, ConfigurationError (refused, or not the librdkafka that we know)."""
         self._library = library()
-        self._kernels: Kernels = kernels()
+        self._kernel: Any = kernel()
         self._pointers = np.zeros(CHUNK_MESSAGES, np.uint64)
         self._handle = self._start(consumer_config(settings))
         self._library.rd_kafka_poll_set_consumer(self._handle)
@@ -50,7 +49,7 @@ class NativeClient:
             self.close()
             raise
 
-    def poll(self, max_messages: int, timeout_seconds: float) -> Chunk:
+    def poll(self, into: Gathering, max_messages: int, timeout_seconds: float) -> Sequence[Event]:
         """See `Client`."""
         count = self._library.rd_kafka_consume_batch_queue(
             self._queue,
@@ -58,7 +57,7 @@ class NativeClient:
             self._pointers.ctypes.data,
             min(max_messages, CHUNK_MESSAGES),
         )
-        return self._take(self._pointers[:count]) if count > 0 else NOTHING
+        return self._take(into, self._pointers[: max(0, count)])
 
     def close(self) -> None:
         """See `Client`."""
@@ -101,45 +100,33 @@ class NativeClient:
         if code != NO_ERROR:
             raise translate(KafkaException(KafkaError(code)), f"assign {topic}")
 
-    def _take(self, pointers: npt.NDArray[np.uint64]) -> Chunk:
-        """Copy the messages and give them back to librdkafka."""
-        size = len(pointers)
-        places, keys, values = _Places(size), _Bytes(size), _Bytes(size)
-        rows = self._kernels.measure(
-            pointers,
-            places.is_event,
-            places.has_headers,
-            places.partition,
-            places.offset,
-            places.timestamp_ms,
-            keys.ends,
-            keys.present,
-            values.ends,
-            values.present,
-        )
-        events = self._events(pointers[places.is_event]) if rows < size else NO_EVENTS
-        headers = {}
-        if places.has_headers.any():
-            messages = pointers[~places.is_event]
-            headers = {int(row): self._headers(int(messages[row])) for row in np.flatnonzero(places.has_headers)}
-        keys.allocate(rows)
-        values.allocate(rows)
-        self._kernels.copy(pointers, keys.data, keys.ends, values.data, values.ends)
-        return Chunk(
-            places.partition[:rows],
-            places.offset[:rows],
-            places.timestamp_ms[:rows],
-            keys.array(rows),
-            values.array(rows),
-            headers,
-            events,
-        )
+    def _take(self, into: Gathering, pointers: npt.NDArray[np.uint64]) -> Sequence[Event]:
+        """Copy the messages and give them back to librdkafka, but for those that something is left to ask of."""
+        events: list[Event] = []
+        keys, values = into.keys, into.values
+        while len(pointers):
+            done, into.rows, why = self._kernel(
+                *(pointers, into.rows, into.partition, into.offset, into.timestamp_ms),
+                *(keys.ends, keys.present, keys.data, values.ends, values.present, values.data),
+            )
+            pointers = pointers[done:]
+            if why == EVENT:
+                events.append(self._event(int(pointers[0])))
+            elif why == HEADERS:
+                into.headers[into.rows - 1] = self._headers(int(pointers[0]))
+            elif why == NO_ROOM:
+                message = MessageStruct.from_address(int(pointers[0]))
+                keys.make_room(into.rows, message.key_len)
+                values.make_room(into.rows, message.len)
+                continue
+            if len(pointers):
+                self._library.rd_kafka_message_destroy(int(pointers[0]))
+                pointers = pointers[1:]
+        return events
 
-    def _events(self, pointers: npt.NDArray[np.uint64]) -> Sequence[Event]:
-        found = (MessageStruct.from_address(int(pointer)) for pointer in pointers)
-        return [
-            Event(one.err, one.partition, one.offset, self._library.rd_kafka_err2str(one.err).decode()) for one in found
-        ]
+    def _event(self, message: int) -> Event:
+        one = MessageStruct.from_address(message)
+        return Event(one.err, one.partition, one.offset, self._library.rd_kafka_err2str(one.err).decode())
 
     def _headers(self, message: int) -> Headers:
         """All headers of a message that has some."""
@@ -155,32 +142,3 @@ class NativeClient:
             content = ctypes.string_at(value.value, size.value) if value.value is not None else None
             found.append(((name.value or b"").decode(), content))
         return found
-
-
-class _Places:
-    """Where each message of a chunk stands; filled by the kernel, densely from the first row."""
-
-    def __init__(self, size: int) -> None:
-        self.is_event = np.zeros(size, np.bool_)
-        self.has_headers = np.zeros(size, np.bool_)
-        self.partition = np.empty(size, np.int32)
-        self.offset = np.empty(size, np.int64)
-        self.timestamp_ms = np.empty(size, np.int64)
-
-
-class _Bytes:
-    """An Arrow binary array in the making."""
-
-    def __init__(self, size: int) -> None:
-        self.ends = np.zeros(size + 1, np.int32)
-        self.present = np.ones(size, np.bool_)
-        self.data = np.empty(0, np.uint8)
-
-    def allocate(self, rows: int) -> None:
-        self.data = np.empty(int(self.ends[rows]), np.uint8)
-
-    def array(self, rows: int) -> pa.BinaryArray:
-        present = self.present[:rows]
-        validity = None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
-        buffers = [validity, pa.py_buffer(self.ends[: rows + 1]), pa.py_buffer(self.data)]
-        return pa.Array.from_buffers(pa.binary(), rows, buffers)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, Message, TopicPartition
 
-from k2_dagster.kafka.batch import NO_EVENTS, NOTHING, Chunk, Event, Headers
+from k2_dagster.kafka.batch import NO_EVENTS, Event, Gathering, Headers
 from k2_dagster.kafka.clients import consumer_config, translate
 from k2_dagster.settings import Settings
 
@@ -31,19 +31,19 @@ class PlainClient:
         except KafkaException as error:
             raise translate(error, f"assign {topic}") from error
 
-    def poll(self, max_messages: int, timeout_seconds: float) -> Chunk:
+    def poll(self, into: Gathering, max_messages: int, timeout_seconds: float) -> Sequence[Event]:
         """See `Client`."""
         try:
             messages = self._consumer.consume(min(max_messages, CHUNK_MESSAGES), timeout_seconds)
         except KafkaException as error:
             raise translate(error, "consume") from error
-        if not messages:
-            return NOTHING
         events: Sequence[Event] = NO_EVENTS
         if any(map(Message.error, messages)):
             events = _events(messages)
             messages = [message for message in messages if not message.error()]
-        return _chunk(messages, events)
+        if messages:
+            _append(into, messages)
+        return events
 
     def close(self) -> None:
         """See `Client`."""
@@ -65,19 +65,19 @@ def _known(place: int | None) -> int:
     return -1 if place is None else place
 
 
-def _chunk(messages: list[Message], events: Sequence[Event]) -> Chunk:
+def _append(into: Gathering, messages: list[Message]) -> None:
+    row, end = into.rows, into.rows + len(messages)
     partition = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
     runs = _runs(partition)
+    into.partition[row:end] = partition
+    into.offset[row:end] = _offsets(messages, runs)
+    into.timestamp_ms[row:end] = _timestamps(messages, runs)
+    into.keys.append(row, pa.array(list(map(Message.key, messages)), pa.binary()))
+    into.values.append(row, pa.array(list(map(Message.value, messages)), pa.binary()))
     headers = list(map(Message.headers, messages))
-    return Chunk(
-        partition,
-        _offsets(messages, runs),
-        _timestamps(messages, runs),
-        pa.array(list(map(Message.key, messages)), pa.binary()),
-        pa.array(list(map(Message.value, messages)), pa.binary()),
-        {row: cast(Headers, found) for row, found in enumerate(headers) if found} if any(headers) else {},
-        events,
-    )
+    if any(headers):
+        into.headers |= {row + at: cast(Headers, found) for at, found in enumerate(headers) if found}
+    into.rows = end
 
 
 def _runs(partition: npt.NDArray[np.int32]) -> list[tuple[int, int]]:

@@ -31,8 +31,7 @@ _INGEST = "k2_dagster.ingest"
 STAGES: dict[str, tuple[str, ...]] = {
     "read: gather": ("k2_dagster.kafka.exact:ExactReader.read",),
     "read: poll": ("k2_dagster.kafka.plain:PlainClient.poll", "k2_dagster.kafka.native:NativeClient.poll"),
-    "read: columns": ("k2_dagster.kafka.plain:_chunk", "k2_dagster.kafka.native:NativeClient._take"),
-    "read: join": ("k2_dagster.kafka.exact:join",),
+    "read: columns": ("k2_dagster.kafka.plain:_append", "k2_dagster.kafka.native:NativeClient._take"),
     "decode: framing": (f"{_INGEST}.decode:frame",),
     "decode: Avro": (f"{_INGEST}.avro_kernel:read",),
     "decode: arrays": (f"{_INGEST}.avro_decode:read", f"{_INGEST}.avro_decode:AvroDecoder.decode"),

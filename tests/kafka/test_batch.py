@@ -1,26 +1,17 @@
-"""Chunks become one batch."""
+"""A batch in the making becomes a batch."""
 
 import numpy as np
 import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
 
-from k2_dagster.kafka.batch import NOTHING, Chunk, Headers, join
+from k2_dagster.kafka.batch import Gathering, Payloads
 
-
-def chunk(offsets: list[int], headers: dict[int, Headers]) -> Chunk:
-    size = len(offsets)
-    return Chunk(
-        np.zeros(size, np.int32),
-        np.array(offsets, np.int64),
-        np.array(offsets, np.int64) * 10,
-        pa.array([None] * size, pa.binary()),
-        pa.array([str(offset).encode() for offset in offsets], pa.binary()),
-        headers,
-        (),
-    )
+ROOM_BYTES = 4
 
 
-def test_nothing_joins_to_an_empty_batch_that_carries_positions() -> None:
-    batch = join("t", [], {0: 7})
+def test_nothing_gathered_is_an_empty_batch_that_carries_positions() -> None:
+    batch = Gathering(0).batch("t", {0: 7})
     assert len(batch) == 0
     assert batch.partition.dtype == np.int32
     assert batch.offset.dtype == np.int64
@@ -28,8 +19,26 @@ def test_nothing_joins_to_an_empty_batch_that_carries_positions() -> None:
     assert batch.positions == {0: 7}
 
 
-def test_headers_keep_to_their_rows() -> None:
-    batch = join("t", [chunk([1, 2], {1: [("a", b"1")]}), NOTHING, chunk([5], {0: [("b", None)]})], {0: 6})
-    assert batch.values.to_pylist() == [b"1", b"2", b"5"]
-    assert batch.headers == {1: [("a", b"1")], 2: [("b", None)]}
-    assert batch.timestamp_ms.tolist() == [10, 20, 50]
+@given(st.lists(st.lists(st.none() | st.binary(max_size=9), max_size=5), max_size=6), st.booleans())
+def test_payloads_are_what_was_appended(pieces: list[list[bytes | None]], sliced: bool) -> None:
+    everything = [value for piece in pieces for value in piece]
+    payloads = Payloads(len(everything), ROOM_BYTES)
+    row = 0
+    for piece in pieces:
+        values = pa.array([b"before", *piece], pa.binary()).slice(1) if sliced else pa.array(piece, pa.binary())
+        payloads.append(row, values)
+        row += len(piece)
+    found = payloads.array(row)
+    found.validate(full=True)
+    assert found.to_pylist() == everything
+
+
+def test_a_batch_is_what_was_gathered() -> None:
+    gathering = Gathering(4)
+    gathering.values.append(0, pa.array([b"1", b"2"], pa.binary()))
+    gathering.keys.append(0, pa.array([None, b"k"], pa.binary()))
+    gathering.rows = 2
+    batch = gathering.batch("t", {})
+    assert batch.values.to_pylist() == [b"1", b"2"]
+    assert batch.keys.to_pylist() == [None, b"k"]
+    assert gathering.payload_bytes == 3

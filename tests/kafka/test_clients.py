@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from k2_dagster.kafka.batch import Gathering
 from k2_dagster.kafka.clients import client_config, consumer_config, log_line, producer_config
 from k2_dagster.kafka.native import NativeClient
 from k2_dagster.settings import Settings
@@ -33,7 +34,7 @@ def _admin() -> None:
 
 def _native() -> None:
     client = NativeClient(NOWHERE, "topic", {0: 0})
-    client.poll(1, 0.1)
+    client.poll(Gathering(1), 1, 0.1)
     client.close()
 
 
@@ -54,7 +55,7 @@ def test_a_refused_connection_is_an_event_for_whoever_looks_closer(
     try:
         while not (found := [one for one in caplog.records if ("consumer" in vars(one)["client"]) is native]):
             assert time.monotonic() < deadline, "the client says nothing"
-            client.poll(1, 0.05)
+            client.poll(Gathering(1), 1, 0.05)
             producer.poll(0.05)
     finally:
         client.close()

@@ -1,19 +1,20 @@
 """One behaviour for every reader, against a real broker."""
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from threading import Thread
 from time import monotonic
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from k2_dagster.devstack.stack import Stack
 from k2_dagster.errors import InputLost, KafkaUnavailable, LogShrunk, ReaderStalled, RetentionOverrun
-from k2_dagster.kafka.batch import NOTHING, Chunk, join
+from k2_dagster.kafka.batch import NO_EVENTS, Event, Gathering
 from k2_dagster.kafka.clients import producer_config
 from k2_dagster.kafka.exact import ExactReader
 from k2_dagster.kafka.native import NativeClient
@@ -55,16 +56,32 @@ def read_until(
     reader: Reader, ends: Mapping[int, int], max_messages: int = 100_000, seconds: float = READ_SECONDS
 ) -> RawBatch:
     """Everything until the positions have reached the ends, as one batch."""
-    chunks: list[Chunk] = []
+    batches: list[RawBatch] = []
     deadline = monotonic() + seconds
     while monotonic() < deadline:
-        batch = reader.read(max_messages, 1.0)
-        chunks.append(
-            Chunk(batch.partition, batch.offset, batch.timestamp_ms, batch.keys, batch.values, batch.headers, ())
-        )
+        batches.append(batch := reader.read(max_messages, 1.0))
         if all(batch.positions[partition] >= end for partition, end in ends.items()):
-            return join(batch.topic, chunks, batch.positions)
-    raise AssertionError(f"read {sum(map(len, chunks))} messages to {batch.positions}, not to {ends}")
+            return joined(batches)
+    raise AssertionError(f"read {sum(map(len, batches))} messages to {batch.positions}, not to {ends}")
+
+
+def joined(batches: Sequence[RawBatch]) -> RawBatch:
+    """One batch of their messages, in their order."""
+    headers = {}
+    first_row = 0
+    for batch in batches:
+        headers.update({first_row + row: found for row, found in batch.headers.items()})
+        first_row += len(batch)
+    return RawBatch(
+        batches[0].topic,
+        np.concatenate([batch.partition for batch in batches]),
+        np.concatenate([batch.offset for batch in batches]),
+        np.concatenate([batch.timestamp_ms for batch in batches]),
+        pa.concat_arrays([batch.keys for batch in batches]),
+        pa.concat_arrays([batch.values for batch in batches]),
+        headers,
+        batches[-1].positions,
+    )
 
 
 def numbers(count: int) -> list[bytes | None]:
@@ -294,8 +311,8 @@ def test_a_killed_broker_costs_no_message_and_repeats_none(
 class DeafClient:
     """Delivers nothing, as a client that is stuck on a partition's old leader."""
 
-    def poll(self, max_messages: int, timeout_seconds: float) -> Chunk:
-        return NOTHING
+    def poll(self, into: Gathering, max_messages: int, timeout_seconds: float) -> Sequence[Event]:
+        return NO_EVENTS
 
     def close(self) -> None:
         return None
