@@ -199,24 +199,30 @@ class _Arrays:
         names = [name for name, _ in self.program.layout.children]
         count = self.rows.valid.shape[1]
         arrays = [
-            self._codes(op) if name in self.program.coded else self._array(op, self.rows, count)
+            self._codes(op, self._valid(op, self.rows, count))
+            if name in self.program.coded
+            else self._array(op, self.rows, count)
             for name, op in zip(names, self.program.top, strict=True)
         ]
         return pa.StructArray.from_arrays(arrays, names=names)
 
-    def _array(self, op: Op, of: _Matrices, count: int) -> pa.Array:
+    def _array(self, op: Op, of: _Matrices, count: int, above: Flags | None = None) -> pa.Array:
+        """`above` is where the record that it belongs to is not null, if some are."""
         valid = self._valid(op, of, count)
+        valid = above if valid is None else valid
         if valid is not None and not valid.any():
             return pa.nulls(count, op.node.arrow)
         match op.kind:
             case kernel.ARRAY:
                 return self._list(op, valid)
             case kernel.RECORD:
-                arrays = [self._array(child, of, count) for child in op.children]
+                arrays = [self._array(child, of, count, valid) for child in op.children]
                 mask = None if valid is None else pa.array(~valid)
                 return pa.StructArray.from_arrays(arrays, fields=list(op.node.arrow), mask=mask)
             case kernel.ENUM:
-                return self._codes(op).cast(pa.string()) if of is self.rows else self._item_enum(op, valid, count)
+                return (
+                    self._codes(op, valid).cast(pa.string()) if of is self.rows else self._item_enum(op, valid, count)
+                )
             case kernel.TEXT | kernel.BYTES | kernel.FIXED:
                 return self._spans(op, of, valid, count)
         return _numbers(op.kind, of.longs[op.slot, :count], valid, op.node.arrow)
@@ -250,8 +256,7 @@ class _Arrays:
     def _item_enum(self, op: Op, valid: Flags | None, count: int) -> pa.Array:
         return _dictionary(self.items.longs[op.slot, :count], valid, op.node.attributes["symbols"]).cast(pa.string())
 
-    def _codes(self, op: Op) -> pa.DictionaryArray:
-        count = self.rows.valid.shape[1]
+    def _codes(self, op: Op, valid: Flags | None) -> pa.DictionaryArray:
         if op.kind == kernel.ENUM:
             values = op.node.attributes["symbols"]
         else:
@@ -263,7 +268,7 @@ class _Arrays:
         codes = self.rows.codes[op.slot]
         if not self.good.all():
             codes = np.where(self.good, codes, 0)
-        return _dictionary(codes, self._valid(op, self.rows, count), values)
+        return _dictionary(codes, valid, values)
 
 
 def _dictionary(codes: Int32s | Int64s, valid: Flags | None, values: list[str]) -> pa.DictionaryArray:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 KIND, PLACE, SLOT, NULL, END, SIZE, INSIDE = range(7)
@@ -37,6 +37,10 @@ _VARINT_BYTES = 10
 # 64 bits of the golden ratio: spreads neighbours over a table (Knuth, TAOCP 3, 6.4).
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _NON_ASCII = np.uint64(0x8080808080808080)
+# Where the even and the odd groups stand when bytes of seven bits close up: by twos, by fours, by eights.
+_SEVENS, _SEVENS_UP = np.uint64(0x007F007F007F007F), np.uint64(0x3F803F803F803F80)
+_FOURTEENS, _FOURTEENS_UP = np.uint64(0x00003FFF00003FFF), np.uint64(0x0FFFC0000FFFC000)
+_TWENTY_EIGHTS, _TWENTY_EIGHTS_UP = np.uint64(0x000000000FFFFFFF), np.uint64(0x00FFFFFFF0000000)
 
 
 def _loads(width: Any) -> Any:
@@ -56,6 +60,16 @@ def _loads(width: Any) -> Any:
 
 _byte: Any = _loads(types.uint8)
 _word: Any = _loads(types.uint64)
+
+
+@intrinsic
+def _zeros_below(_typing: Any, word: Any) -> Any:
+    """How many of a number's low bits are zero before the first one; it has one."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], cgutils.true_bit)
+
+    return types.uint64(word), generate
 
 
 @numba.njit(cache=True, nogil=True)
@@ -139,12 +153,29 @@ def _is_utf8(at, size, limit):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _varint(at, end):  # type: ignore[no-untyped-def]
+def _varint(at, end, limit):  # type: ignore[no-untyped-def]
     """A number and where it ends; _DOUBT for one that is cut short, too long, or longer than need be."""
-    if at < end:
-        first = _byte(at)
-        if first < 0x80:
-            return at + 1, np.int64(first >> 1) ^ -np.int64(first & 1)
+    if at + _WORD_BYTES <= limit:
+        word = _word(at)
+        stops = ~word & _NON_ASCII
+        if stops:
+            # up to eight bytes without a loop, whose end could not be foreseen: what is behind the last byte goes, and
+            # groups of seven bits close up by pairs, fours and eights
+            bits = _zeros_below(stops)
+            size = np.int64(bits >> np.uint64(3)) + 1
+            last = (word >> (bits - np.uint64(7))) & np.uint64(0xFF)
+            if at + size > end or (last == 0 and size > 1):
+                return _DOUBT, np.int64(0)
+            word &= (np.uint64(2) << bits) - np.uint64(1)
+            word = (word & _SEVENS) | ((word >> np.uint64(1)) & _SEVENS_UP)
+            word = (word & _FOURTEENS) | ((word >> np.uint64(2)) & _FOURTEENS_UP)
+            word = (word & _TWENTY_EIGHTS) | ((word >> np.uint64(4)) & _TWENTY_EIGHTS_UP)
+            return at + size, np.int64(word >> np.uint64(1)) ^ -np.int64(word & np.uint64(1))
+    return _long_varint(at, end)
+
+
+@numba.njit(cache=True, nogil=True)
+def _long_varint(at, end):  # type: ignore[no-untyped-def]
     value = np.uint64(0)
     shift = np.uint64(0)
     for read in range(_VARINT_BYTES):
@@ -155,7 +186,7 @@ def _varint(at, end):  # type: ignore[no-untyped-def]
         value |= (byte & np.uint64(0x7F)) << shift
         shift += np.uint64(7)
         if byte < 0x80:
-            if byte == 0 or (read == _VARINT_BYTES - 1 and byte > 1):
+            if read and (byte == 0 or (read == _VARINT_BYTES - 1 and byte > 1)):
                 return _DOUBT, np.int64(0)
             return at, np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1))
     return _DOUBT, np.int64(0)
@@ -165,17 +196,17 @@ def _varint(at, end):  # type: ignore[no-untyped-def]
 def _leaf(kind, size, at, end, limit):  # type: ignore[no-untyped-def]
     """One value that is no container: where it ends, the value (of texts and bytes where they begin), their length."""
     if kind == LONG:
-        at, value = _varint(at, end)
+        at, value = _varint(at, end, limit)
         return at, value, np.int64(0)
     if CODED <= kind <= BYTES:
-        at, length = _varint(at, end)
+        at, length = _varint(at, end, limit)
         if at < 0 or length < 0 or length > end - at:
             return _DOUBT, np.int64(0), np.int64(0)
         if kind == TEXT and not _is_utf8(at, length, limit):
             return _DOUBT, np.int64(0), np.int64(0)
         return at + length, at, length
     if kind == ENUM:
-        at, value = _varint(at, end)
+        at, value = _varint(at, end, limit)
         return (_DOUBT if value < 0 or value >= size else at), value, np.int64(0)
     if kind == BOOLEAN:
         if at >= end or _byte(at) > 1:
@@ -206,33 +237,6 @@ def _is_known(at, size, limit, known, word):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _code(base, at, size, limit, column, seed, table, starts, sizes, words, counts):  # type: ignore[no-untyped-def]
-    """The number of a text among the distinct ones of its column, in the order of their first coming. `words` holds
-    the whole of those that fit into one: where they stand in the batch need not be looked at again."""
-    mask = np.uint64(table.shape[1] - 1)
-    slot = _hash(at, size, limit, seed) & mask
-    word = _tail(at, size, limit) if size <= _WORD_BYTES else np.uint64(0)
-    while True:
-        found = np.int64(table[column, slot]) - 1
-        if found < 0:
-            break
-        if sizes[column, found] == size and _is_known(
-            at, size, limit, base + starts[column, found], words[column, found]
-        ):
-            return found
-        slot = (slot + np.uint64(1)) & mask
-    if counts[column] == starts.shape[1]:
-        return _FULL
-    if not _is_utf8(at, size, limit):
-        return _DOUBT
-    found = counts[column]
-    counts[column] += 1
-    starts[column, found], sizes[column, found], words[column, found] = at - base, size, word
-    table[column, slot] = found + 1
-    return found
-
-
-@numba.njit(cache=True, nogil=True)
 def rehash(data, seed, table, starts, sizes, counts):  # type: ignore[no-untyped-def]
     """Enter the known texts into an empty table."""
     base = np.int64(data.ctypes.data)
@@ -251,7 +255,7 @@ def _items(ops, op, base, at, end, limit, filled, longs, texts, sizes, valid, nu
     """The blocks of one array: where it ends, and how many items are filled then."""
     inside_end = ops[op, END]
     while True:
-        at, count = _varint(at, end)
+        at, count = _varint(at, end, limit)
         if at < 0 or count < 0 or count > end - at:
             return _DOUBT, filled
         if count == 0:
@@ -305,6 +309,7 @@ def read(  # type: ignore[no-untyped-def]  # noqa: C901  (compiled: a call with 
     before = filled.copy()
     base = np.int64(data.ctypes.data)
     limit = base + len(data)
+    mask = np.uint64(table.shape[1] - 1)
     while row < len(offsets) - 1:
         at, end = base + offsets[row] + skip, base + offsets[row + 1]
         for array in range(len(filled)):
@@ -326,7 +331,7 @@ def read(  # type: ignore[no-untyped-def]  # noqa: C901  (compiled: a call with 
                     continue
                 valid[place, row] = True
             if kind == LONG:
-                at, value = _varint(at, end)
+                at, value = _varint(at, end, limit)
                 if at < 0:
                     break
                 longs[slot, row] = value
@@ -340,13 +345,28 @@ def read(  # type: ignore[no-untyped-def]  # noqa: C901  (compiled: a call with 
                     or known_sizes[slot, code] != size
                     or not _is_known(value, size, limit, base + known_starts[slot, code], known_words[slot, code])
                 ):
-                    code = _code(
-                        base, value, size, limit, slot,
-                        seed, table, known_starts, known_sizes, known_words, known_counts,
-                    )  # fmt: skip
+                    # search from where the hash says on; a free place ends it
+                    hashed = _hash(value, size, limit, seed) & mask
+                    code = np.int64(table[slot, hashed]) - 1
+                    while code >= 0 and (
+                        known_sizes[slot, code] != size
+                        or not _is_known(value, size, limit, base + known_starts[slot, code], known_words[slot, code])
+                    ):
+                        hashed = (hashed + np.uint64(1)) & mask
+                        code = np.int64(table[slot, hashed]) - 1
                     if code < 0:
-                        at = code
-                        break
+                        code = known_counts[slot]
+                        if code == known_starts.shape[1]:
+                            at = _FULL
+                            break
+                        if not _is_utf8(value, size, limit):
+                            at = _DOUBT
+                            break
+                        known_counts[slot] += 1
+                        known_starts[slot, code], known_sizes[slot, code] = value - base, size
+                        if size <= _WORD_BYTES:
+                            known_words[slot, code] = _tail(value, size, limit)
+                        table[slot, hashed] = code + 1
                     last[slot] = code
                 codes[slot, row] = code
             elif kind == ARRAY and at < end and _byte(at) == 0:
