@@ -62,14 +62,16 @@ _byte: Any = _loads(types.uint8)
 _word: Any = _loads(types.uint64)
 
 
-@intrinsic
-def _zeros_below(_typing: Any, word: Any) -> Any:
+def _count_zeros(_typing: Any, word: Any) -> Any:
     """How many of a number's low bits are zero before the first one; it has one."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], cgutils.true_bit)
 
     return types.uint64(word), generate
+
+
+_zeros_below: Any = intrinsic(_count_zeros)
 
 
 @numba.njit(cache=True, nogil=True)

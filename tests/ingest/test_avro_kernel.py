@@ -187,7 +187,7 @@ def test_what_the_loop_cannot_read_is_read_one_by_one(kind: Any) -> None:
     schema_text = json.dumps({"type": "record", "name": "M", "fields": [{"name": "f", "type": kind}]})
     with pytest.raises(ValueError, match="cannot be read at once"):
         Program(parse(schema_text))
-    value = 5 if kind == ["long"] else []
+    value: Any = 5 if kind == ["long"] else []
     decoded = AvroDecoder(schema_text).decode(binary(encoded(schema_text, [{"f": value}])))
     assert decoded.records.to_pylist() == [{"f": value}]
     assert not decoded.refusals
