@@ -15,6 +15,7 @@ import pyarrow as pa
 from pandera.errors import SchemaErrors
 
 from k2_dagster.ingest.columns import Codes, combine, encode
+from k2_dagster.ingest.ranges import accepted_ranges, failures, whole
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
@@ -88,10 +89,12 @@ class Validator:
         self.profile = profile
         self._numbers = number_schema(dataset)
         self._number_rules = number_rules(dataset)
+        self._ranges = accepted_ranges(self._numbers, {field.name: rule for field, rule in self._number_rules})
         self._texts = [(field, rule, text_schema(field, rule)) for field, rule in text_rules(dataset)]
         self._valid_texts: dict[str, set[str | None]] = {field.name: set() for field, _, _ in self._texts}
         self._sides = [one for one in dataset.wire_fields if one.type is FieldType.LEVELS]
         self._levels = level_schema()
+        self._level_ranges = accepted_ranges(self._levels, LEVEL_RULES)
         self._text_lists = [one for one in dataset.wire_fields if one.type is FieldType.STRINGS]
         self._required = [one for one in dataset.wire_fields if one.required]
 
@@ -135,22 +138,16 @@ class Validator:
                 found.refuse(row, "missing_field", f"{field.name} has an element that is null", identity=False)
 
     def _check_numbers(self, wire: pa.RecordBatch, found: _Findings) -> None:
-        columns = {field.name: _as_int64(wire.column(field.name)) for field, _ in self._number_rules}
-        columns = {name: column for name, column in columns.items() if column.null_count < len(column)}
-        absent = [field.name for field, _ in self._number_rules if field.name not in columns]
-        schema = self._numbers.remove_columns(absent) if absent else self._numbers
-        frame = pl.from_arrow(pa.table(columns))
-        if not isinstance(frame, pl.DataFrame) or frame.is_empty():
+        columns = {field.name: wire.column(field.name) for field, _ in self._number_rules}
+        suspect = {name: whole(column) for name, column in columns.items() if not self._ranges[name].hold(column)}
+        if not suspect:
             return
         rules = {field.name: (field, rule) for field, rule in self._number_rules}
-        try:
-            schema.validate(frame, lazy=True)
-        except SchemaErrors as error:
-            for column, row in error.failure_cases.select("column", "index").iter_rows():
-                field, rule = rules[column]
-                found.break_rule(rule, 1)
-                detail = _violation(field, rule, columns[column][row].as_py())
-                found.refuse(int(row), "rule_violated", detail, identity=column in _IDENTITY)
+        for column, row in failures(self._numbers, suspect):
+            field, rule = rules[column]
+            found.break_rule(rule, 1)
+            detail = _violation(field, rule, suspect[column][row].as_py())
+            found.refuse(row, "rule_violated", detail, identity=column in _IDENTITY)
 
     def _check_levels(self, wire: pa.RecordBatch, found: _Findings) -> None:
         for field in self._sides:
@@ -164,17 +161,13 @@ class Validator:
                 for at in np.flatnonzero(levels.column(name).is_null().to_numpy(zero_copy_only=False)):
                     detail = f"{field.name} has a level without {name}"
                     found.refuse(int(row_of[at]), "missing_field", detail, identity=False)
-            try:
-                self._levels.validate(
-                    pl.DataFrame(pl.from_arrow(pa.table({name: levels.column(name) for name in LEVEL_RULES}))),
-                    lazy=True,
-                )
-            except SchemaErrors as error:
-                for column, at in error.failure_cases.select("column", "index").iter_rows():
-                    rule, value = LEVEL_RULES[column], levels.column(column)[at].as_py()
-                    found.break_rule(rule, 1)
-                    detail = f"{field.name} has a level with {column} {value}, rule {rule.name}; {describe(rule)}"
-                    found.refuse(int(row_of[at]), "rule_violated", detail, identity=False)
+            columns = {name: levels.column(name) for name in LEVEL_RULES}
+            suspect = {name: column for name, column in columns.items() if not self._level_ranges[name].hold(column)}
+            for column, at in failures(self._levels, suspect) if suspect else ():
+                rule, value = LEVEL_RULES[column], suspect[column][at].as_py()
+                found.break_rule(rule, 1)
+                detail = f"{field.name} has a level with {column} {value}, rule {rule.name}; {describe(rule)}"
+                found.refuse(int(row_of[at]), "rule_violated", detail, identity=False)
 
     def _check_texts(self, codes: dict[str, Codes], found: _Findings) -> None:
         for field, rule, schema in self._texts:
@@ -228,7 +221,7 @@ class Validator:
                 detail = f"{name} was null; the stream's domain needs it"
                 found.refuse(int(row), "missing_field", detail, identity=True)
         if len(needed) == 2:
-            sequence, previous = (_as_int64(wire.column(name)).fill_null(0).to_numpy() for name in needed)
+            sequence, previous = (whole(wire.column(name)).fill_null(0).to_numpy() for name in needed)
             for row in np.flatnonzero((previous >= sequence) & of_stream):
                 detail = f"previous_sequence was {previous[row]}; valid: below sequence, {sequence[row]}"
                 found.refuse(int(row), "rule_violated", detail, identity=True)
@@ -266,12 +259,6 @@ def _violation(field: Field, rule: Rule, value: object) -> str:
 _DETAIL_CHARACTERS = 300
 
 
-def _as_int64(array: pa.Array) -> pa.Array:
-    if pa.types.is_timestamp(array.type):
-        return array.view(pa.int64())
-    return array if array.type == pa.int64() else array.cast(pa.int64())
-
-
 def _days(times: pa.Array) -> Int64s:
-    micros: Int64s = _as_int64(times).fill_null(0).to_numpy(zero_copy_only=False)
+    micros: Int64s = whole(times).fill_null(0).to_numpy(zero_copy_only=False)
     return micros // MICROS_PER_DAY
