@@ -15,7 +15,7 @@ import pyarrow as pa
 from pandera.errors import SchemaErrors
 
 from k2_dagster.ingest.columns import Codes, combine, encode
-from k2_dagster.ingest.ranges import accepted_ranges, failures, whole
+from k2_dagster.ingest.ranges import Numbers, whole
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
@@ -87,14 +87,12 @@ class Validator:
         self.dataset = dataset
         self.exchange = exchange
         self.profile = profile
-        self._numbers = number_schema(dataset)
         self._number_rules = number_rules(dataset)
-        self._ranges = accepted_ranges(self._numbers, {field.name: rule for field, rule in self._number_rules})
+        self._numbers = Numbers(number_schema(dataset), {field.name: rule for field, rule in self._number_rules})
         self._texts = [(field, rule, text_schema(field, rule)) for field, rule in text_rules(dataset)]
         self._valid_texts: dict[str, set[str | None]] = {field.name: set() for field, _, _ in self._texts}
         self._sides = [one for one in dataset.wire_fields if one.type is FieldType.LEVELS]
-        self._levels = level_schema()
-        self._level_ranges = accepted_ranges(self._levels, LEVEL_RULES)
+        self._levels = Numbers(level_schema(), LEVEL_RULES)
         self._text_lists = [one for one in dataset.wire_fields if one.type is FieldType.STRINGS]
         self._required = [one for one in dataset.wire_fields if one.required]
 
@@ -138,15 +136,11 @@ class Validator:
                 found.refuse(row, "missing_field", f"{field.name} has an element that is null", identity=False)
 
     def _check_numbers(self, wire: pa.RecordBatch, found: _Findings) -> None:
-        columns = {field.name: wire.column(field.name) for field, _ in self._number_rules}
-        suspect = {name: whole(column) for name, column in columns.items() if not self._ranges[name].hold(column)}
-        if not suspect:
-            return
         rules = {field.name: (field, rule) for field, rule in self._number_rules}
-        for column, row in failures(self._numbers, suspect):
+        for column, row, value in self._numbers.failures({name: wire.column(name) for name in rules}):
             field, rule = rules[column]
             found.break_rule(rule, 1)
-            detail = _violation(field, rule, suspect[column][row].as_py())
+            detail = _violation(field, rule, value)
             found.refuse(row, "rule_violated", detail, identity=column in _IDENTITY)
 
     def _check_levels(self, wire: pa.RecordBatch, found: _Findings) -> None:
@@ -161,10 +155,8 @@ class Validator:
                 for at in np.flatnonzero(levels.column(name).is_null().to_numpy(zero_copy_only=False)):
                     detail = f"{field.name} has a level without {name}"
                     found.refuse(int(row_of[at]), "missing_field", detail, identity=False)
-            columns = {name: levels.column(name) for name in LEVEL_RULES}
-            suspect = {name: column for name, column in columns.items() if not self._level_ranges[name].hold(column)}
-            for column, at in failures(self._levels, suspect) if suspect else ():
-                rule, value = LEVEL_RULES[column], suspect[column][at].as_py()
+            for column, at, value in self._levels.failures({name: levels.column(name) for name in LEVEL_RULES}):
+                rule = LEVEL_RULES[column]
                 found.break_rule(rule, 1)
                 detail = f"{field.name} has a level with {column} {value}, rule {rule.name}; {describe(rule)}"
                 found.refuse(int(row_of[at]), "rule_violated", detail, identity=False)
