@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2_dagster.ingest import kernel
+from k2_dagster.ingest.accounts import committed_ranges
 from k2_dagster.ingest.breaking import critical_gaps, cut, opening
 from k2_dagster.ingest.columns import Codes
 from k2_dagster.ingest.control_changes import control_changes
@@ -23,7 +24,6 @@ from k2_dagster.ingest.outcome import (
     Int64s,
     Outcome,
     Topic,
-    committed_ranges,
     int64_values,
     outcome_counts,
     stamps,
@@ -206,9 +206,10 @@ class BatchJudge:
         accepted = Accepted(
             wire=decoded.wire,
             places=places,
+            messages=at,
             codes=checked.codes,
             days=checked.days[places],
-            stamps=stamps(self.topic, self.rules_version, raw, at, decoded.schema_ids, now),
+            stamps=stamps(self.topic, self.rules_version, raw, decoded.schema_ids, now),
         )
         quarantined = Quarantined(
             raw, refusals, decoded.schema_ids, rows.symbol, first_seen(raw, rows, landed, refusals)
