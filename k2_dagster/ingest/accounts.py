@@ -55,9 +55,7 @@ def committed_ranges(
     ]
 
 
-def landed_digests(
-    raw: RawBatch, decoded: DecodedBatch, landed: Flags, partitions: int
-) -> npt.NDArray[np.uint64]:
+def landed_digests(raw: RawBatch, decoded: DecodedBatch, landed: Flags, partitions: int) -> npt.NDArray[np.uint64]:
     """Digest of the rows of each partition, the sum of what `schemas.digest.row_digests` gives for each row."""
     sums = np.zeros(partitions, dtype=np.uint64)
     if landed.any():

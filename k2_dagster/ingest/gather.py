@@ -7,20 +7,41 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2_dagster.ingest.columns import Codes
+
 Int64s = npt.NDArray[np.int64]
 
-# Columns without a value are slices of these, by type; a batch has some three types of them.
-_NOTHINGS_KEPT = 16
+# Columns that say the same on every row are slices of these; a batch has some five types of them.
+_SHARED_KEPT = 16
 
 
 def nothing(type_: pa.DataType, count: int) -> pa.Array:
     """So many nulls. Tables share them: each for itself would be a fifth of a table."""
-    return _nulls(type_, 1 << max(0, count - 1).bit_length()).slice(0, count)
+    return _nulls(type_, _rounded(count)).slice(0, count)
 
 
-@lru_cache(maxsize=_NOTHINGS_KEPT)
+def text_column(codes: Codes, rows: Int64s) -> pa.DictionaryArray:
+    """The texts of these rows; most columns have one for all of them."""
+    if codes.values == [None]:
+        return pa.DictionaryArray.from_arrays(nothing(pa.int32(), len(rows)), pa.array([], pa.string()))
+    if len(codes.values) == 1:
+        firsts = _zeros(_rounded(len(rows))).slice(0, len(rows))
+        return pa.DictionaryArray.from_arrays(firsts, pa.array(codes.values, pa.string()), safe=False)
+    return Codes(gather(codes.indices, rows), codes.values).arrow()
+
+
+def _rounded(count: int) -> int:
+    return 1 << max(0, count - 1).bit_length()
+
+
+@lru_cache(maxsize=_SHARED_KEPT)
 def _nulls(type_: pa.DataType, count: int) -> pa.Array:
     return pa.nulls(count, type_)
+
+
+@lru_cache(maxsize=_SHARED_KEPT)
+def _zeros(count: int) -> pa.Array:
+    return pa.array(np.zeros(count, dtype=np.int32))
 
 
 def gather_array(array: pa.Array, rows: Int64s) -> pa.Array:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2_dagster.ingest.columns import Codes
-from k2_dagster.ingest.gather import gather, gather_array, gather_wide
+from k2_dagster.ingest.gather import gather, gather_array, gather_wide, text_column
 from k2_dagster.ingest.sorting import file_order
 from k2_dagster.schemas.arrow import table_schema
 from k2_dagster.schemas.declaration import PRICE_PRECISION, PRICE_SCALE, SIZE_PRECISION, SIZE_SCALE, Dataset, FieldType
@@ -30,8 +30,8 @@ Stamp = npt.NDArray[np.int64] | npt.NDArray[np.int32] | Codes | int
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The rows to write: their `places` in `wire` and `messages` in the raw batch, in the same order, with their `days`;
-    `codes` are per place, `stamps` per message."""
+    """The rows to write: their `places` in `wire` and their `messages` in the raw batch, in the same order, and their
+    `days`. `codes` are per place, `stamps` per message."""
 
     wire: pa.RecordBatch
     places: Int64s
@@ -67,14 +67,16 @@ def _table(dataset: Dataset, accepted: Accepted, places: Int64s, messages: Int64
     time = gather(_int64(wire.column("exchange_timestamp")), places)
     sequence = gather(_int64(wire.column("sequence"), missing=-1), places)
     order = file_order(accepted.codes["symbol"].take(places), time, sequence)
-    places, messages = gather(places, order), gather(messages, order)
+    in_order = gather(places, order)
+    messages = in_order if messages is places else gather(messages, order)
+    places = in_order
     arrays = []
     fields = []
     for field, declared in zip(table_schema(dataset), dataset.fields, strict=True):
         if declared.source == "ingest":
             array = _stamped(accepted.stamps[field.name], messages, field.type)
         elif field.name in accepted.codes:
-            array = accepted.codes[field.name].take(places).arrow()
+            array = text_column(accepted.codes[field.name], places)
         else:
             array = table_form(declared.type, wire.column(field.name), places, field.type)
         arrays.append(array)
@@ -84,9 +86,9 @@ def _table(dataset: Dataset, accepted: Accepted, places: Int64s, messages: Int64
 
 def _stamped(stamp: Stamp, messages: Int64s, type_: pa.DataType) -> pa.Array:
     if isinstance(stamp, Codes):
-        return stamp.take(messages).arrow()
+        return text_column(stamp, messages)
     if isinstance(stamp, int):
-        return pa.repeat(pa.scalar(stamp, type_), len(messages))
+        return pa.array(np.full(len(messages), stamp, dtype=np.int32 if type_ == pa.int32() else np.int64)).view(type_)
     return pa.array(gather(stamp, messages)).view(type_)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import date
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -111,8 +112,8 @@ class Validator:
         self._check_texts(codes, found)
         self._check_exchange(codes["exchange"], found)
         stream_rows, streams = self._check_streams(wire, codes, found)
-        days = _days(wire.column("exchange_timestamp"))
-        self._check_days(days, record_ms, found)
+        days, strange = _days(whole(wire.column("exchange_timestamp")).fill_null(0).to_numpy(), record_ms)
+        self._check_days(days, strange, found)
         return Validated(found.refused, found.unnumbered, found.broken, codes, stream_rows, streams, days)
 
     def _check_required(self, wire: pa.RecordBatch, found: _Findings) -> None:
@@ -224,9 +225,8 @@ class Validator:
             return None
         return StreamInfo(known.domain, known.domain.judged_by_ingest and kind == self.dataset.kinds[0])
 
-    def _check_days(self, days: Int64s, record_ms: Int64s, found: _Findings) -> None:
-        newest = record_ms // MS_PER_DAY + 1
-        for row in np.flatnonzero((days < FIRST_DAY_NUMBER) | (days > newest)):
+    def _check_days(self, days: Int64s, strange: npt.NDArray[np.bool_], found: _Findings) -> None:
+        for row in np.flatnonzero(strange):
             day = np.datetime64(int(days[row]), "D")
             detail = f"event day was {day}; valid: {FIRST_DAY} to tomorrow"
             found.refuse(int(row), "outside_partitions", detail, identity=False)
@@ -251,6 +251,13 @@ def _violation(field: Field, rule: Rule, value: object) -> str:
 _DETAIL_CHARACTERS = 300
 
 
-def _days(times: pa.Array) -> Int64s:
-    micros: Int64s = whole(times).fill_null(0).to_numpy(zero_copy_only=False)
-    return micros // MICROS_PER_DAY
+@numba.njit(cache=True, nogil=True)
+def _days(micros, record_ms):  # type: ignore[no-untyped-def]
+    """The UTC day of each row's event, and which of them no table keeps."""
+    days = np.empty(len(micros), dtype=np.int64)
+    strange = np.empty(len(micros), dtype=np.bool_)
+    for row in range(len(micros)):
+        day = micros[row] // MICROS_PER_DAY
+        days[row] = day
+        strange[row] = day < FIRST_DAY_NUMBER or day > record_ms[row] // MS_PER_DAY + 1
+    return days, strange
