@@ -6,24 +6,26 @@ Pure but for the schema lookup: the same messages from the same state give the s
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from k2_dagster.ingest import kernel
+from k2_dagster.ingest.accounts import committed_ranges
 from k2_dagster.ingest.breaking import critical_gaps, cut, opening
 from k2_dagster.ingest.columns import Codes
 from k2_dagster.ingest.control_changes import control_changes
 from k2_dagster.ingest.decode import DecodedBatch, Decoder, distinct_ids
 from k2_dagster.ingest.duplicates import first_seen
+from k2_dagster.ingest.gather import gather
 from k2_dagster.ingest.ledger import Told, ledger_changes
 from k2_dagster.ingest.outcome import (
     Held,
     Int64s,
     Outcome,
     Topic,
-    committed_ranges,
     int64_values,
     outcome_counts,
     stamps,
@@ -112,37 +114,32 @@ class BatchJudge:
         for row, reason in held.items():
             if flag[row] == kernel.GOOD and reason not in _REPEATED:
                 flag[row] = kernel.REFUSED
-        by_venue = np.zeros(count, dtype=bool)
-        sparse = np.zeros(count, dtype=bool)
-        known = [info is not None and info.by_venue for info in checked.streams]
-        linked = [info is not None and info.domain is Domain.LINKED for info in checked.streams]
-        dense = [info is not None and info.domain is Domain.DENSE for info in checked.streams]
-        by_venue[at] = np.array(known, dtype=bool)[checked.stream_rows]
-        sparse[at] = np.array(linked, dtype=bool)[checked.stream_rows]
-        is_dense = np.array(dense, dtype=bool)[checked.stream_rows]
+        streams, rows_of = checked.streams, checked.stream_rows
+        linked = [info is not None and info.domain is Domain.LINKED for info in streams]
+        dense = [info is not None and info.domain is Domain.DENSE for info in streams]
         sequence = int64_values(decoded.wire.column("sequence"))
-        previous = np.where(is_dense, sequence - 1, int64_values(decoded.wire.column("previous_sequence")))
         pair = decoded.wire.column("publisher_sequence")
         named = decoded.wire.column("publisher_session")
-        has_pair = (pair.is_valid().to_numpy(zero_copy_only=False)) & named.is_valid().to_numpy(zero_copy_only=False)
         codes = {name: _spread(checked.codes[name], at, count) for name in _CODED}
         rows = Input(
             partition=raw.partition,
             offset=raw.offset,
             time_ms=raw.timestamp_ms,
             flag=flag,
-            by_venue=by_venue,
-            sparse=sparse,
+            by_venue=_scatter(
+                _of_streams([info is not None and info.by_venue for info in streams], rows_of), at, count
+            ),
+            sparse=_scatter(_of_streams(linked, rows_of), at, count),
             stream=codes["stream"],
             kind=codes["kind"],
             session=codes["session"],
             symbol=self._symbols(raw, codes["symbol"], flag),
             sequence=_scatter(sequence, at, count),
-            previous=_scatter(previous, at, count),
+            previous=_scatter(_previous(sequence, decoded.wire, _of_streams(dense, rows_of)), at, count),
             event_micros=_event_micros(raw, decoded, flag),
             publisher_session=codes["publisher_session"],
             publisher_sequence=_scatter(int64_values(pair), at, count),
-            has_publisher=_scatter(has_pair.astype(np.int64), at, count).astype(bool),
+            has_publisher=_scatter(_valid(pair) & _valid(named), at, count),
             originals=originals(raw.headers, REFUSED_FIRST_HEADER),
         )
         return with_refused(rows, decoded.refused, self.dataset, self.profile) if decoded.refused else rows
@@ -195,20 +192,21 @@ class BatchJudge:
         held: Mapping[int, str],
         starts: Mapping[int, int],
     ) -> Outcome:
-        landed = np.zeros(len(raw), dtype=bool)
-        landed[decoded.rows] = True
+        landed = _scatter(np.ones(len(decoded.rows), dtype=bool), decoded.rows, len(raw))
         landed &= rows.flag == kernel.GOOD
         landed &= (verdicts.verdict == kernel.IN_ORDER) | (verdicts.verdict == kernel.LATE)
         landed[list(held)] = False
-        places = np.flatnonzero(landed[decoded.rows])
-        at = decoded.rows[places]
+        all_decoded = len(decoded.rows) == len(raw)
+        places = np.flatnonzero(landed if all_decoded else landed[decoded.rows])
+        at = places if all_decoded else decoded.rows[places]
         now = datetime.now(UTC)
         accepted = Accepted(
             wire=decoded.wire,
             places=places,
+            messages=at,
             codes=checked.codes,
-            days=checked.days[places],
-            stamps=stamps(self.topic, self.rules_version, raw, at, decoded.schema_ids, now),
+            days=gather(checked.days, places),
+            stamps=stamps(self.topic, self.rules_version, raw, decoded.schema_ids, now),
         )
         quarantined = Quarantined(
             raw, refusals, decoded.schema_ids, rows.symbol, first_seen(raw, rows, landed, refusals)
@@ -235,6 +233,7 @@ class BatchJudge:
         return ledger_changes(told, verdicts, others)
 
 
+Flags = npt.NDArray[np.bool_]
 _CODED = ("stream", "kind", "session", "symbol", "publisher_session")
 
 
@@ -264,9 +263,32 @@ def _spread(codes: Codes, at: Int64s, count: int) -> Codes:
     return Codes(indices, codes.values or [None])
 
 
-def _scatter(values: Int64s, at: Int64s, count: int) -> Int64s:
+def _scatter(values: npt.NDArray[Any], at: Int64s, count: int) -> npt.NDArray[Any]:
+    """The values at their places among `count`, zeros between them."""
     if len(at) == count:
         return values
-    out = np.zeros(count, dtype=np.int64)
+    out = np.zeros(count, dtype=values.dtype)
     out[at] = values
+    return out
+
+
+def _of_streams(known: list[bool], stream_rows: Int64s) -> Flags:
+    """What is known of each row's stream; where all agree, as nearly always, without a look at the rows."""
+    if len(set(known)) == 1:
+        return np.full(len(stream_rows), known[0])
+    out: Flags = np.array(known, dtype=bool)[stream_rows]
+    return out
+
+
+def _previous(sequence: Int64s, wire: pa.RecordBatch, dense: Flags) -> Int64s:
+    """The number before each row's: in a dense stream the next lower one, else what the row says."""
+    if dense.all():
+        return sequence - 1
+    return np.where(dense, sequence - 1, int64_values(wire.column("previous_sequence")))
+
+
+def _valid(array: pa.Array) -> Flags:
+    if array.null_count == 0:
+        return np.ones(len(array), dtype=bool)
+    out: Flags = array.is_valid().to_numpy(zero_copy_only=False)
     return out

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -82,22 +83,46 @@ def combine(columns: list[Codes]) -> tuple[npt.NDArray[np.int64], list[tuple[str
     size = math.prod(len(column.values) for column in columns)
     if size > _LARGEST_CODE:
         return _combine_stepwise(columns)
-    combined = np.zeros(len(columns[0].indices), dtype=np.int64)
-    for column in columns:
-        # a column of one value adds nothing
-        if len(column.values) > 1:
-            combined *= len(column.values)
-            combined += column.indices
+    rows = _numbered([column for column in columns if len(column.values) > 1], len(columns[0].indices))
     if size <= _TABLE_LIMIT:
-        present = np.zeros(size, dtype=bool)
-        present[combined] = True
-        distinct = np.flatnonzero(present)
-        places = np.zeros(size, dtype=np.int64)
-        places[distinct] = np.arange(len(distinct))
-        rows = places[combined]
+        distinct = _ranked(rows, size)
     else:
-        distinct, rows = np.unique(combined, return_inverse=True)
+        distinct, rows = np.unique(rows, return_inverse=True)
     return rows, _decombine(distinct, columns)
+
+
+def _numbered(columns: list[Codes], count: int) -> npt.NDArray[np.int64]:
+    """A number for each row's combination. A column of one value would add nothing, and is not among them."""
+    if not columns:
+        return np.zeros(count, dtype=np.int64)
+    out = columns[0].indices.astype(np.int64)
+    for column in columns[1:]:
+        _append_digit(out, column.indices, len(column.values))
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _append_digit(numbers, digits, base):  # type: ignore[no-untyped-def]
+    for row in range(len(numbers)):
+        numbers[row] = numbers[row] * base + digits[row]
+
+
+@numba.njit(cache=True, nogil=True)
+def _ranked(numbers, size):  # type: ignore[no-untyped-def]
+    """Replaces each number (below `size`) by its rank among those that occur, and returns these in order."""
+    places = np.full(size, -1, dtype=np.int64)
+    for row in range(len(numbers)):
+        places[numbers[row]] = 0
+    distinct = np.empty(min(size, len(numbers)), dtype=np.int64)
+    count = 0
+    for number in range(size):
+        if places[number] == 0:
+            places[number] = count
+            distinct[count] = number
+            count += 1
+    for row in range(len(numbers)):
+        numbers[row] = places[numbers[row]]
+    return distinct[:count]
 
 
 def _combine_stepwise(columns: list[Codes]) -> tuple[npt.NDArray[np.int64], list[tuple[str | None, ...]]]:

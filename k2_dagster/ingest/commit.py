@@ -25,7 +25,7 @@ from k2_dagster.lake.append import Append, Landed, fenced_append
 from k2_dagster.lake.catalog import load_table
 from k2_dagster.lake.expiry import expire_snapshots, expiry_is_due
 from k2_dagster.lake.fence import position_key
-from k2_dagster.lake.parquet import data_path, write_data_file
+from k2_dagster.lake.parquet import DataFiles, data_path
 from k2_dagster.observability.points import reached
 from k2_dagster.observability.stopping import APPENDING
 from k2_dagster.schemas.datasets import TABLES
@@ -64,6 +64,8 @@ class Committer:
         self.keep = keep
         self._data: Table = load_table(catalog, position.table)
         self._quarantine: Table = load_table(catalog, QUARANTINE_TABLE)
+        self._data_files = DataFiles(self._data, TABLES[position.dataset])
+        self._quarantine_files = DataFiles(self._quarantine, QUARANTINE)
 
     def commit(self, outcome: Outcome) -> CommitReport:
         """Commit one outcome. Raises FenceMoved, CommitUnknown or another transient error: resume then."""
@@ -87,9 +89,8 @@ class Committer:
         return self._report(attempt, landed)
 
     def _write(self, outcome: Outcome, commit_id: str) -> list[DataFile]:
-        dataset = TABLES[self.position.dataset]
         return [
-            write_data_file(self._data, dataset, rows, data_path(self._data, self.position.exchange, day, commit_id))
+            self._data_files.write(rows, data_path(self._data, self.position.exchange, day, commit_id))
             for day, rows in outcome.days.items()
         ]
 
@@ -99,7 +100,7 @@ class Committer:
         for day in days.unique().to_pylist():
             rows = outcome.quarantine.filter(pc.equal(days, day))
             path = data_path(self._quarantine, self.position.exchange, day, f"{self.position.dataset}-{commit_id}")
-            files.append(write_data_file(self._quarantine, QUARANTINE, rows, path))
+            files.append(self._quarantine_files.write(rows, path))
         return files
 
     def _commit_quarantine(self, outcome: Outcome, files: list[DataFile]) -> None:

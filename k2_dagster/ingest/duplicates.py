@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -12,6 +13,12 @@ from k2_dagster.ingest.tracker import Input
 from k2_dagster.kafka.batch import RawBatch
 
 Int64s = npt.NDArray[np.int64]
+
+# Rows are told apart from the duplicates' firsts by these many cells, some ten per duplicate of a bad batch; the few
+# that fall into one by chance are compared. A power of two.
+_CELLS = 65_536
+# Numbers of one symbol are dense: those of the next begin elsewhere.
+_SYMBOL_STEP = 7_919
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +50,7 @@ def _by_original(rows: Input, landed: npt.NDArray[np.bool_], duplicates: set[int
 
 def _by_number(rows: Input, landed: npt.NDArray[np.bool_], duplicates: Int64s) -> dict[int, int]:
     number = np.where(rows.by_venue, rows.sequence, rows.publisher_sequence)
-    # only rows that share a number with a duplicate can be its first
-    candidates = np.flatnonzero(landed & np.isin(number, number[duplicates]))
+    candidates = np.flatnonzero(_alike(number, rows.symbol.indices, landed, duplicates))
     concerned = np.concatenate([candidates, duplicates])
     columns = [rows.stream, rows.kind, rows.session, rows.symbol, rows.publisher_session]
     places, _ = combine([column.take(concerned) for column in columns])
@@ -57,6 +63,18 @@ def _by_number(rows: Input, landed: npt.NDArray[np.bool_], duplicates: Int64s) -
         firsts.setdefault(key, row)
     wanted = zip(duplicates.tolist(), identity[len(candidates) :], strict=True)
     return {row: firsts[key] for row, key in wanted if key in firsts}
+
+
+@numba.njit(cache=True, nogil=True)
+def _alike(numbers, symbols, landed, duplicates):  # type: ignore[no-untyped-def]
+    """Landed rows that may be a duplicate's first: number and symbol fall into a cell that one of them falls into."""
+    taken = np.zeros(_CELLS, dtype=np.bool_)
+    for row in duplicates:
+        taken[(numbers[row] + _SYMBOL_STEP * symbols[row]) & (_CELLS - 1)] = True
+    out = np.zeros(len(numbers), dtype=np.bool_)
+    for row in range(len(numbers)):
+        out[row] = landed[row] and taken[(numbers[row] + _SYMBOL_STEP * symbols[row]) & (_CELLS - 1)]
+    return out
 
 
 def optional_offsets(firsts: dict[int, First], rows: list[int]) -> pa.Array:

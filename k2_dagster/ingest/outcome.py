@@ -11,13 +11,12 @@ import pyarrow as pa
 
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.columns import Codes
-from k2_dagster.ingest.decode import DecodedBatch
 from k2_dagster.ingest.refusal import Refusal
+from k2_dagster.ingest.rows import Stamp
 from k2_dagster.ingest.rules import Validated
 from k2_dagster.ingest.tracker import Input, Verdicts
 from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.schemas.common import ORIGIN_HEADER, ORIGINS
-from k2_dagster.schemas.digest import row_digests, total
 from k2_dagster.state.attempts import Range
 from k2_dagster.state.ledger import Change
 
@@ -61,82 +60,24 @@ class Outcome:
     halted: frozenset[int] = frozenset()
 
 
-def stamps(
-    topic: Topic, rules_version: int, raw: RawBatch, at: Int64s, schema_ids: Int64s, now: datetime
-) -> dict[str, pa.Array]:
-    """Columns that ingest adds to the rows at these places of the raw batch."""
-    count = len(at)
+def stamps(topic: Topic, rules_version: int, raw: RawBatch, schema_ids: Int64s, now: datetime) -> dict[str, Stamp]:
+    """Columns that ingest adds, per message of the raw batch."""
     # without headers every message is live, and a column of one value costs nothing
     origin = Codes(np.zeros(len(raw), dtype=np.int32), list(ORIGINS) if raw.headers else [ORIGINS[0]])
     for row, headers in raw.headers.items():
         named = dict(headers).get(ORIGIN_HEADER)
         text = named.decode(errors="replace") if named else ORIGINS[0]
         origin.indices[row] = ORIGINS.index(text) if text in ORIGINS else 0
-    micros = pa.timestamp("us", tz="UTC")
     return {
-        "kafka_timestamp": pa.array(raw.timestamp_ms[at] * 1000, pa.int64()).view(micros),
-        "ingest_timestamp": pa.array(np.full(count, int(now.timestamp() * 1_000_000))).view(micros),
-        "origin": origin.take(at).arrow(),
-        "topic_epoch": pa.array(np.full(count, topic.epoch, dtype=np.int32)),
-        "kafka_partition": pa.array(raw.partition[at]),
-        "kafka_offset": pa.array(raw.offset[at]),
-        "schema_id": pa.array(schema_ids[at].astype(np.int32)),
-        "rules_version": pa.array(np.full(count, rules_version, dtype=np.int32)),
+        "kafka_timestamp": raw.timestamp_ms * 1000,
+        "ingest_timestamp": int(now.timestamp() * 1_000_000),
+        "origin": origin,
+        "topic_epoch": topic.epoch,
+        "kafka_partition": raw.partition,
+        "kafka_offset": raw.offset,
+        "schema_id": schema_ids.astype(np.int32),
+        "rules_version": rules_version,
     }
-
-
-def committed_ranges(
-    topic: Topic,
-    raw: RawBatch,
-    decoded: DecodedBatch,
-    landed: npt.NDArray[np.bool_],
-    refused: npt.NDArray[np.bool_],
-    starts: Mapping[int, int],
-) -> list[Range]:
-    """One range per partition that the batch moved, with what became of its messages. `landed` and `refused` are per
-    raw message, `starts` the positions before the batch."""
-    digests = _digests_of_rows(raw, decoded, landed)
-    at = np.flatnonzero(refused)
-    quarantine = row_digests([raw.partition[at].astype(np.int64), raw.offset[at]])
-    out = []
-    for partition, end in sorted(raw.positions.items()):
-        start = starts[partition]
-        if end == start:
-            continue
-        mine = raw.partition == partition
-        refused_here = mine[at]
-        landed_here = mine & landed
-        out.append(
-            Range(
-                topic=raw.topic,
-                topic_id=topic.topic_id,
-                topic_epoch=topic.epoch,
-                partition=partition,
-                start=start,
-                end=end,
-                consumed=int(mine.sum()),
-                rows=int(landed_here.sum()),
-                quarantined=int(refused_here.sum()),
-                digest=total(digests[landed_here]),
-                quarantine_digest=total(quarantine[refused_here]),
-            )
-        )
-    return out
-
-
-def _digests_of_rows(raw: RawBatch, decoded: DecodedBatch, landed: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    """Per raw message; zeros where nothing was decoded. Where nothing lands there is nothing to compute."""
-    digests = np.zeros(len(raw), dtype=np.uint64)
-    if landed.any():
-        columns = (
-            raw.partition[decoded.rows].astype(np.int64),
-            raw.offset[decoded.rows],
-            int64_values(decoded.wire.column("exchange_timestamp")),
-            int64_values(decoded.wire.column("sequence"), -1),
-            int64_values(decoded.wire.column("publisher_sequence"), -1),
-        )
-        digests[decoded.rows] = row_digests(columns)
-    return digests
 
 
 def outcome_counts(

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from k2_dagster.ingest.columns import Codes
+from k2_dagster.ingest.gather import gather, gather_array, gather_wide, text_column
 from k2_dagster.ingest.sorting import file_order
 from k2_dagster.schemas.arrow import table_schema
 from k2_dagster.schemas.declaration import PRICE_PRECISION, PRICE_SCALE, SIZE_PRECISION, SIZE_SCALE, Dataset, FieldType
@@ -24,28 +24,33 @@ _EXACT = {
 _EXACT_LEVEL = _EXACT | {FieldType.PRICE: pa.decimal128(PRICE_PRECISION, PRICE_SCALE)}
 
 
-# Stamps that are the same on every row of a batch.
-CONSTANT_STAMPS = ("ingest_timestamp", "topic_epoch", "rules_version")
+# A column that ingest adds: of each message of the raw batch, or the same for all.
+Stamp = npt.NDArray[np.int64] | npt.NDArray[np.int32] | Codes | int
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The rows to write: `wire` row numbers in `places`, and what ingest stamps on each, in the same order."""
+    """The rows to write: their `places` in `wire` and their `messages` in the raw batch, in the same order, and their
+    `days`. `codes` are per place, `stamps` per message."""
 
     wire: pa.RecordBatch
     places: Int64s
+    messages: Int64s
     codes: Mapping[str, Codes]
     days: Int64s
-    stamps: Mapping[str, pa.Array]
+    stamps: Mapping[str, Stamp]
 
 
 def by_day(dataset: Dataset, accepted: Accepted) -> dict[str, pa.Table]:
     """One table per UTC day (YYYY-MM-DD), in file order, with the table's schema and field ids."""
     out = {}
-    for day in _distinct(accepted.days):
-        of_day = np.flatnonzero(accepted.days == day)
-        name = str(np.datetime64(int(day), "D"))
-        out[name] = _table(dataset, accepted, of_day)
+    days = _distinct(accepted.days)
+    for day in days:
+        places, messages = accepted.places, accepted.messages
+        if len(days) > 1:
+            of_day = np.flatnonzero(accepted.days == day)
+            places, messages = places[of_day], messages[of_day]
+        out[str(np.datetime64(day, "D"))] = _table(dataset, accepted, places, messages)
     return out
 
 
@@ -57,57 +62,55 @@ def _distinct(days: Int64s) -> list[int]:
     return out
 
 
-def _table(dataset: Dataset, accepted: Accepted, of_day: Int64s) -> pa.Table:
-    places = accepted.places[of_day]
-    time = _int64(accepted.wire.column("exchange_timestamp"))[places]
-    sequence = _int64(accepted.wire.column("sequence"), missing=-1)[places]
+def _table(dataset: Dataset, accepted: Accepted, places: Int64s, messages: Int64s) -> pa.Table:
+    wire = accepted.wire
+    time = gather(_int64(wire.column("exchange_timestamp")), places)
+    sequence = gather(_int64(wire.column("sequence"), missing=-1), places)
     order = file_order(accepted.codes["symbol"].take(places), time, sequence)
-    rows, stamped = places[order], of_day[order]
+    in_order = gather(places, order)
+    messages = in_order if messages is places else gather(messages, order)
+    places = in_order
     arrays = []
     fields = []
-    taken, of_stamps = pa.array(rows), pa.array(stamped)
     for field, declared in zip(table_schema(dataset), dataset.fields, strict=True):
         if declared.source == "ingest":
-            stamp = accepted.stamps[field.name]
-            array = stamp.slice(0, len(stamped)) if field.name in CONSTANT_STAMPS else stamp.take(of_stamps)
+            array = _stamped(accepted.stamps[field.name], messages, field.type)
         elif field.name in accepted.codes:
-            array = accepted.codes[field.name].take(rows).arrow()
+            array = text_column(accepted.codes[field.name], places)
         else:
-            array = table_form(declared.type, accepted.wire.column(field.name).take(taken), field.type)
+            array = table_form(declared.type, wire.column(field.name), places, field.type)
         arrays.append(array)
         fields.append(field.with_type(array.type))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def table_form(field_type: FieldType, array: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """A wire column as a table column: scaled longs become decimals of the same value."""
+def _stamped(stamp: Stamp, messages: Int64s, type_: pa.DataType) -> pa.Array:
+    if isinstance(stamp, Codes):
+        return text_column(stamp, messages)
+    if isinstance(stamp, int):
+        return pa.array(np.full(len(messages), stamp, dtype=np.int32 if type_ == pa.int32() else np.int64)).view(type_)
+    return pa.array(gather(stamp, messages)).view(type_)
+
+
+def table_form(field_type: FieldType, array: pa.Array, rows: Int64s, wanted: pa.DataType) -> pa.Array:
+    """Rows of a wire column as a table column: scaled longs become decimals of the same value."""
     if field_type in _EXACT:
-        return _decimals(array, _EXACT[field_type])
+        return _decimals(array, rows, _EXACT[field_type])
+    taken = gather_array(array, rows)
     if field_type is FieldType.LEVELS:
-        return _levels(array, wanted)
-    if field_type is FieldType.STRINGS:
-        return array.cast(wanted)
-    return array
+        return _levels(taken, wanted)
+    return taken.cast(wanted) if field_type is FieldType.STRINGS else taken
 
 
-def _decimals(array: pa.Array, type_: pa.DataType) -> pa.Array:
+def _decimals(array: pa.Array, rows: Int64s, type_: pa.DataType) -> pa.Array:
     """A decimal of up to 18 digits is the scaled long itself; of a wider one the long is the low word, its sign the
     high one."""
-    values = _int64(array)
-    words = values if type_.bit_width == 64 else _with_sign_words(values)
+    words = (gather if type_.bit_width == 64 else gather_wide)(_int64(array), rows)
     validity = None
     if array.null_count:
-        validity = pa.array(array.is_valid().to_numpy(zero_copy_only=False), pa.bool_()).buffers()[1]
-    return pa.Array.from_buffers(type_, len(values), [validity, pa.py_buffer(words)])
-
-
-@numba.njit(cache=True, nogil=True)
-def _with_sign_words(values):  # type: ignore[no-untyped-def]
-    words = np.empty(2 * len(values), dtype=np.int64)
-    for at in range(len(values)):
-        words[2 * at] = values[at]
-        words[2 * at + 1] = values[at] >> 63
-    return words
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        validity = pa.array(gather(valid, rows), pa.bool_()).buffers()[1]
+    return pa.Array.from_buffers(type_, len(rows), [validity, pa.py_buffer(words)])
 
 
 def _levels(array: pa.Array, wanted: Any) -> pa.Array:
@@ -117,8 +120,13 @@ def _levels(array: pa.Array, wanted: Any) -> pa.Array:
     items = filled.values
     item_type = wanted.value_type
     price, size, orders = items.flatten()
+    whole = np.arange(len(items))
     level = pa.StructArray.from_arrays(
-        [_decimals(price, _EXACT_LEVEL[FieldType.PRICE]), _decimals(size, _EXACT_LEVEL[FieldType.SIZE]), orders],
+        [
+            _decimals(price, whole, _EXACT_LEVEL[FieldType.PRICE]),
+            _decimals(size, whole, _EXACT_LEVEL[FieldType.SIZE]),
+            orders,
+        ],
         fields=list(item_type),
     )
     return pa.ListArray.from_arrays(offsets, level, type=wanted)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import date
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -15,6 +16,7 @@ import pyarrow as pa
 from pandera.errors import SchemaErrors
 
 from k2_dagster.ingest.columns import Codes, coded_texts, combine, encode
+from k2_dagster.ingest.ranges import Numbers, whole
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
@@ -86,12 +88,12 @@ class Validator:
         self.dataset = dataset
         self.exchange = exchange
         self.profile = profile
-        self._numbers = number_schema(dataset)
         self._number_rules = number_rules(dataset)
+        self._numbers = Numbers(number_schema(dataset), {field.name: rule for field, rule in self._number_rules})
         self._texts = [(field, rule, text_schema(field, rule)) for field, rule in text_rules(dataset)]
         self._valid_texts: dict[str, set[str | None]] = {field.name: set() for field, _, _ in self._texts}
         self._sides = [one for one in dataset.wire_fields if one.type is FieldType.LEVELS]
-        self._levels = level_schema()
+        self._levels = Numbers(level_schema(), LEVEL_RULES)
         self._text_lists = [one for one in dataset.wire_fields if one.type is FieldType.STRINGS]
         self._coded = sorted(coded_texts(dataset))
         self._required = [one for one in dataset.wire_fields if one.required]
@@ -107,8 +109,8 @@ class Validator:
         self._check_texts(codes, found)
         self._check_exchange(codes["exchange"], found)
         stream_rows, streams = self._check_streams(wire, codes, found)
-        days = _days(wire.column("exchange_timestamp"))
-        self._check_days(days, record_ms, found)
+        days, strange = _days(whole(wire.column("exchange_timestamp")).fill_null(0).to_numpy(), record_ms)
+        self._check_days(days, strange, found)
         return Validated(found.refused, found.unnumbered, found.broken, codes, stream_rows, streams, days)
 
     def _check_required(self, wire: pa.RecordBatch, found: _Findings) -> None:
@@ -132,22 +134,12 @@ class Validator:
                 found.refuse(row, "missing_field", f"{field.name} has an element that is null", identity=False)
 
     def _check_numbers(self, wire: pa.RecordBatch, found: _Findings) -> None:
-        columns = {field.name: _as_int64(wire.column(field.name)) for field, _ in self._number_rules}
-        columns = {name: column for name, column in columns.items() if column.null_count < len(column)}
-        absent = [field.name for field, _ in self._number_rules if field.name not in columns]
-        schema = self._numbers.remove_columns(absent) if absent else self._numbers
-        frame = pl.from_arrow(pa.table(columns))
-        if not isinstance(frame, pl.DataFrame) or frame.is_empty():
-            return
         rules = {field.name: (field, rule) for field, rule in self._number_rules}
-        try:
-            schema.validate(frame, lazy=True)
-        except SchemaErrors as error:
-            for column, row in error.failure_cases.select("column", "index").iter_rows():
-                field, rule = rules[column]
-                found.break_rule(rule, 1)
-                detail = _violation(field, rule, columns[column][row].as_py())
-                found.refuse(int(row), "rule_violated", detail, identity=column in _IDENTITY)
+        for column, row, value in self._numbers.failures({name: wire.column(name) for name in rules}):
+            field, rule = rules[column]
+            found.break_rule(rule, 1)
+            detail = _violation(field, rule, value)
+            found.refuse(row, "rule_violated", detail, identity=column in _IDENTITY)
 
     def _check_levels(self, wire: pa.RecordBatch, found: _Findings) -> None:
         for field in self._sides:
@@ -161,17 +153,11 @@ class Validator:
                 for at in np.flatnonzero(levels.column(name).is_null().to_numpy(zero_copy_only=False)):
                     detail = f"{field.name} has a level without {name}"
                     found.refuse(int(row_of[at]), "missing_field", detail, identity=False)
-            try:
-                self._levels.validate(
-                    pl.DataFrame(pl.from_arrow(pa.table({name: levels.column(name) for name in LEVEL_RULES}))),
-                    lazy=True,
-                )
-            except SchemaErrors as error:
-                for column, at in error.failure_cases.select("column", "index").iter_rows():
-                    rule, value = LEVEL_RULES[column], levels.column(column)[at].as_py()
-                    found.break_rule(rule, 1)
-                    detail = f"{field.name} has a level with {column} {value}, rule {rule.name}; {describe(rule)}"
-                    found.refuse(int(row_of[at]), "rule_violated", detail, identity=False)
+            for column, at, value in self._levels.failures({name: levels.column(name) for name in LEVEL_RULES}):
+                rule = LEVEL_RULES[column]
+                found.break_rule(rule, 1)
+                detail = f"{field.name} has a level with {column} {value}, rule {rule.name}; {describe(rule)}"
+                found.refuse(int(row_of[at]), "rule_violated", detail, identity=False)
 
     def _check_texts(self, codes: dict[str, Codes], found: _Findings) -> None:
         for field, rule, schema in self._texts:
@@ -225,7 +211,7 @@ class Validator:
                 detail = f"{name} was null; the stream's domain needs it"
                 found.refuse(int(row), "missing_field", detail, identity=True)
         if len(needed) == 2:
-            sequence, previous = (_as_int64(wire.column(name)).fill_null(0).to_numpy() for name in needed)
+            sequence, previous = (whole(wire.column(name)).fill_null(0).to_numpy() for name in needed)
             for row in np.flatnonzero((previous >= sequence) & of_stream):
                 detail = f"previous_sequence was {previous[row]}; valid: below sequence, {sequence[row]}"
                 found.refuse(int(row), "rule_violated", detail, identity=True)
@@ -236,9 +222,8 @@ class Validator:
             return None
         return StreamInfo(known.domain, known.domain.judged_by_ingest and kind == self.dataset.kinds[0])
 
-    def _check_days(self, days: Int64s, record_ms: Int64s, found: _Findings) -> None:
-        newest = record_ms // MS_PER_DAY + 1
-        for row in np.flatnonzero((days < FIRST_DAY_NUMBER) | (days > newest)):
+    def _check_days(self, days: Int64s, strange: npt.NDArray[np.bool_], found: _Findings) -> None:
+        for row in np.flatnonzero(strange):
             day = np.datetime64(int(days[row]), "D")
             detail = f"event day was {day}; valid: {FIRST_DAY} to tomorrow"
             found.refuse(int(row), "outside_partitions", detail, identity=False)
@@ -261,12 +246,13 @@ def _violation(field: Field, rule: Rule, value: object) -> str:
 _DETAIL_CHARACTERS = 300
 
 
-def _as_int64(array: pa.Array) -> pa.Array:
-    if pa.types.is_timestamp(array.type):
-        return array.view(pa.int64())
-    return array if array.type == pa.int64() else array.cast(pa.int64())
-
-
-def _days(times: pa.Array) -> Int64s:
-    micros: Int64s = _as_int64(times).fill_null(0).to_numpy(zero_copy_only=False)
-    return micros // MICROS_PER_DAY
+@numba.njit(cache=True, nogil=True)
+def _days(micros, record_ms):  # type: ignore[no-untyped-def]
+    """The UTC day of each row's event, and which of them no table keeps."""
+    days = np.empty(len(micros), dtype=np.int64)
+    strange = np.empty(len(micros), dtype=np.bool_)
+    for row in range(len(micros)):
+        day = micros[row] // MICROS_PER_DAY
+        days[row] = day
+        strange[row] = day < FIRST_DAY_NUMBER or day > record_ms[row] // MS_PER_DAY + 1
+    return days, strange

@@ -7,6 +7,7 @@ last heard of, and what comes later is beyond the horizon. All by record time of
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -60,13 +61,16 @@ class Sessions:
         out = np.zeros(len(wanted), dtype=bool)
         if not wanted.any():
             return out
-        all_wanted = bool(wanted.all())
-        if all_wanted and int(record_ms.min()) // self.horizon_ms == int(record_ms.max()) // self.horizon_ms:
-            return self._old_of_stretch(columns, record_ms, np.arange(len(wanted)))
-        stretches = record_ms // self.horizon_ms
-        for stretch in np.unique(stretches[wanted]):
-            at = np.flatnonzero(wanted & (stretches == stretch))
-            out[at] = self._old_of_stretch([column.take(at) for column in columns], record_ms[at], at)
+        at = np.arange(len(wanted)) if wanted.all() else np.flatnonzero(wanted)
+        taken, times = _taken(columns, record_ms, at)
+        if int(times.min()) // self.horizon_ms == int(times.max()) // self.horizon_ms:
+            out[at] = self._old_of_stretch(taken, times, at)
+            return out
+        stretches = times // self.horizon_ms
+        for stretch in np.unique(stretches):
+            inside = np.flatnonzero(stretches == stretch)
+            of_stretch = [column.take(inside) for column in taken]
+            out[at[inside]] = self._old_of_stretch(of_stretch, times[inside], at[inside])
         return out
 
     def take_resets(self) -> list[Reset]:
@@ -118,12 +122,7 @@ class Sessions:
         return old[places] if old.any() else np.zeros(len(places), dtype=bool)
 
     def _note(self, places: Int64s, parts: list[tuple[str | None, ...]], times: Int64s, rows: Int64s) -> set[int]:
-        firsts = np.empty(len(parts), dtype=np.int64)
-        # of a place that occurs more than once the last assignment stays, which is its first row
-        firsts[places[::-1]] = np.arange(len(places) - 1, -1, -1)
-        lasts = np.empty(len(parts), dtype=np.int64)
-        # record time never goes back within a partition, so a session's newest is its last row's
-        lasts[places] = times
+        firsts, lasts = _first_and_last(places, times, len(parts))
         old: set[int] = set()
         for at in np.argsort(firsts, kind="stable").tolist():
             session = (int(str(parts[at][0])), str(parts[at][1]), parts[at][2] or "")
@@ -146,6 +145,27 @@ class Sessions:
         self.newest[partition, stream] = name
         if previous is not None:
             self.resets.append(Reset(row, partition, stream, previous, name))
+
+
+def _taken(columns: list[Codes], record_ms: Int64s, at: Int64s) -> tuple[list[Codes], Int64s]:
+    """The rows at these ascending places; all of them, as nearly always, without a copy."""
+    if len(at) == len(record_ms):
+        return columns, record_ms
+    return [column.take(at) for column in columns], record_ms[at]
+
+
+@numba.njit(cache=True, nogil=True)
+def _first_and_last(places, times, count):  # type: ignore[no-untyped-def]
+    """Of each place its first row, and its last time: record time never goes back within a partition, so a session's
+    newest is that of its last row."""
+    firsts = np.full(count, -1, dtype=np.int64)
+    lasts = np.empty(count, dtype=np.int64)
+    for row in range(len(places)):
+        place = places[row]
+        if firsts[place] < 0:
+            firsts[place] = row
+        lasts[place] = times[row]
+    return firsts, lasts
 
 
 def _whole(value: object) -> int:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -186,11 +187,9 @@ class Tracker:
 
     def _record_times(self, rows: Input) -> Int64s:
         """Kafka's record time of each row, never going back within a partition."""
-        out = rows.time_ms.copy()
-        for partition in np.flatnonzero(np.bincount(rows.partition)).tolist():
-            at = np.flatnonzero(rows.partition == partition)
-            before = self.numberings[VENUE].record_ms(partition)
-            out[at] = np.maximum.accumulate(np.maximum(out[at], before))
+        partitions = int(rows.partition.max(initial=-1)) + 1
+        before = [self.numberings[VENUE].record_ms(partition) for partition in range(partitions)]
+        out: Int64s = _never_back(rows.partition, rows.time_ms, np.array(before, dtype=np.int64))
         return out
 
     def _forget_old(self) -> dict[str, bytes]:
@@ -225,6 +224,16 @@ class Tracker:
             out.numberings[name] = Numbering.load(pieces[name])
             out.sessions[name].restore(head[name])
         return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _never_back(partition, time_ms, newest):  # type: ignore[no-untyped-def]
+    """The newest time of each row's partition so far; `newest` is that before the batch, and is written over."""
+    out = np.empty(len(time_ms), dtype=np.int64)
+    for row in range(len(time_ms)):
+        out[row] = max(newest[partition[row]], time_ms[row])
+        newest[partition[row]] = out[row]
+    return out
 
 
 def _places_of(places: Int64s, chosen: npt.NDArray[np.bool_]) -> Int64s:

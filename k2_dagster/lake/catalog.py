@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import CommitStateUnknownException, NoSuchNamespaceError, NoSuchTableError
 from pyiceberg.table import Table
 from sqlalchemy import Engine
@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from k2_dagster.errors import TRY_ADDRESS, CommitUnknown, K2Error, NotInitialized, TableLost, WarehouseUnavailable
+from k2_dagster.lake.metadata import shared
 from k2_dagster.observability.stopping import NEVER
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import translate
@@ -31,12 +32,24 @@ class _BoundedCatalog(SqlCatalog):
 
     def __init__(self, name: str, engine: Engine, **properties: str) -> None:
         self._bounded = engine
+        # the newest of each table, by its name
+        self._read: dict[str, Table] = {}
         super().__init__(name, **properties)
 
     def _init_catalog(self) -> None:
         self.engine.dispose()  # of the library's making, and not connected yet
         self.engine = self._bounded
         super()._init_catalog()
+
+    def _convert_orm_to_iceberg(self, orm_table: IcebergTables) -> Table:
+        """A metadata file never changes, so one that was read is not read again: a commit asks for it twice."""
+        name = f"{orm_table.table_namespace}.{orm_table.table_name}"
+        known = self._read.get(name)
+        if known is None or known.metadata_location != orm_table.metadata_location:
+            known = super()._convert_orm_to_iceberg(orm_table)
+            known.metadata = shared(known.metadata)
+            self._read[name] = known
+        return Table(known.name(), known.metadata, known.metadata_location, known.io, self)
 
 
 def open_catalog(settings: Settings, stop: threading.Event = NEVER) -> Catalog:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, text
+from sqlalchemy import Connection, bindparam, delete, insert, select, text
 
 from k2_dagster.errors import TerminalError
 from k2_dagster.state.database import Database
@@ -157,8 +157,14 @@ _COPIED = (
 )
 
 
+# Without the tracker's state, which may be a megabyte and is of no use here.
+_ATTEMPT = select(*(attempts.c[name] for name in (*_COPIED, "previous_id", "ledger"))).where(
+    attempts.c.id == bindparam("wanted")
+)
+
+
 def _settle_one(connection: Connection, landed: LandedCommit) -> None:
-    attempt = connection.execute(select(attempts).where(attempts.c.id == landed.commit_id)).one_or_none()
+    attempt = connection.execute(_ATTEMPT, {"wanted": landed.commit_id}).one_or_none()
     if attempt is None:
         raise TerminalError(
             f"snapshot {landed.snapshot_id} names attempt {landed.commit_id}, which the control database does not have",

@@ -3,8 +3,10 @@
 Changes come with attempts (see ledger.py). Requests, expiry and acceptance are written by whoever decides them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any, Literal
 
 from sqlalchemy import Connection, func, select, update
@@ -66,12 +68,14 @@ class GapFilter:
     until: datetime | None = None
 
 
-def fold_gap(connection: Connection, attempt: Any, change: LedgerChange) -> None:
-    """Apply one change. `attempt` is its row (dataset, exchange, id)."""
-    if change.change == "report":
-        _report(connection, attempt, change)
-    else:
-        _settle(connection, attempt, change)
+def fold_gaps(connection: Connection, attempt: Any, changes: Sequence[LedgerChange]) -> None:
+    """Apply the changes in their order. `attempt` is its row (dataset, exchange, id)."""
+    for kind, run in groupby(changes, key=lambda one: one.change):
+        if kind == "report":
+            connection.execute(insert(gaps), [_reported(attempt, one) for one in run])
+        else:
+            for one in run:
+                _settle(connection, attempt, one)
 
 
 def open_gaps(database: Database, dataset: str, exchange: str, day: str | None = None) -> list[dict[str, Any]]:
@@ -136,24 +140,21 @@ def count_missing(database: Database) -> dict[tuple[str, str], int]:
         return {(exchange, dataset): count for exchange, dataset, count in connection.execute(query)}
 
 
-def _report(connection: Connection, attempt: Any, change: LedgerChange) -> None:
+def _reported(attempt: Any, change: LedgerChange) -> dict[str, Any]:
     names = (
         *("stream", "kind", "session", "symbol", "numbering", "first_sequence", "last_sequence", "missing", "level"),
         *("cause", "topic_epoch", "kafka_partition", "opened_offset", "reported_offset", "event_day", "channel"),
     )
-    values = {name: getattr(change, name) for name in names}
-    connection.execute(
-        insert(gaps).values(
-            **values,
-            dataset=attempt.dataset,
-            exchange=attempt.exchange,
-            state="open",
-            from_time=from_micros(change.before_micros),
-            to_time=from_micros(change.after_micros),
-            seen_at=from_micros(None if change.seen_ms is None else change.seen_ms * 1_000),
-            commit_id=attempt.id,
-        )
-    )
+    return {
+        **{name: getattr(change, name) for name in names},
+        "dataset": attempt.dataset,
+        "exchange": attempt.exchange,
+        "state": "open",
+        "from_time": from_micros(change.before_micros),
+        "to_time": from_micros(change.after_micros),
+        "seen_at": from_micros(None if change.seen_ms is None else change.seen_ms * 1_000),
+        "commit_id": attempt.id,
+    }
 
 
 def _settle(connection: Connection, attempt: Any, change: LedgerChange) -> None:

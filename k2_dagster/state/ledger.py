@@ -6,13 +6,14 @@ neither loses nor doubles a row.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection
 
 from k2_dagster.state.breakers import BreakerOpens, fold_breaker
 from k2_dagster.state.feed_events import ConnectionChanged, SessionBegan, fold_connection, fold_session
-from k2_dagster.state.gaps import LedgerChange, fold_gap
+from k2_dagster.state.gaps import LedgerChange, fold_gaps
 from k2_dagster.state.intervals import Cover, fold_cover
 
 Change = LedgerChange | Cover | SessionBegan | ConnectionChanged | BreakerOpens
@@ -26,7 +27,6 @@ _CLASSES: Mapping[str, type[Change]] = {
     "halt": BreakerOpens,
 }
 _FOLDS: Mapping[type[Change], Callable[[Connection, Any, Any], None]] = {
-    LedgerChange: fold_gap,
     Cover: fold_cover,
     SessionBegan: fold_session,
     ConnectionChanged: fold_connection,
@@ -41,6 +41,11 @@ def as_records(changes: Sequence[Change]) -> list[dict[str, Any]]:
 
 def fold_changes(connection: Connection, attempt: Any) -> None:
     """Apply an attempt's changes in their order, once: the caller is its settlement. `attempt` is its row."""
-    for record in attempt.ledger:
-        change = _CLASSES[record["change"]](**record)
-        _FOLDS[type(change)](connection, attempt, change)
+    changes = [_CLASSES[record["change"]](**record) for record in attempt.ledger]
+    for kind, run in groupby(changes, key=type):
+        if kind is LedgerChange:
+            # a batch that begins behind a lost stretch reports a gap of every symbol
+            fold_gaps(connection, attempt, list(run))
+        else:
+            for change in run:
+                _FOLDS[kind](connection, attempt, change)

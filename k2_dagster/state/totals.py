@@ -11,7 +11,18 @@ from sqlalchemy.dialects.postgresql import insert
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import totals
 
+_NAMED = ("table_name", "exchange", "dataset")
 _SUMMED = ("consumed", "rows", "quarantined")
+
+
+_ONE = insert(totals)
+_ADD = _ONE.on_conflict_do_update(
+    index_elements=_NAMED,
+    set_={
+        **{name: totals.c[name] + _ONE.excluded[name] for name in ("commits", *_SUMMED)},
+        "last_stamp": func.greatest(totals.c.last_stamp, _ONE.excluded.last_stamp),
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +41,8 @@ def add_to_totals(
 ) -> None:
     """Count one commit of a stream (table name, exchange, dataset), in the transaction that settles it."""
     values = {"commits": 1, **{name: int(counts.get(name, 0)) for name in _SUMMED}}
-    named = dict(zip(("table_name", "exchange", "dataset"), stream, strict=True))
-    fresh = insert(totals).values(**named, **values, last_stamp=stamp)
-    added = {name: totals.c[name] + value for name, value in values.items()}
-    last_stamp = func.greatest(totals.c.last_stamp, fresh.excluded.last_stamp)
-    connection.execute(
-        fresh.on_conflict_do_update(index_elements=list(named), set_={**added, "last_stamp": last_stamp})
-    )
+    named = dict(zip(_NAMED, stream, strict=True))
+    connection.execute(_ADD, {**named, **values, "last_stamp": stamp})
 
 
 def read_totals(database: Database, table_name: str | None = None) -> dict[tuple[str, str, str], Totals]:

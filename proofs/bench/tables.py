@@ -19,7 +19,7 @@ from k2_dagster.lake.append import Append, fenced_append
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.lake.expiry import expire_snapshots
 from k2_dagster.lake.fence import Rules, position_key
-from k2_dagster.lake.parquet import data_path, write_data_file
+from k2_dagster.lake.parquet import DataFiles, data_path
 from k2_dagster.schemas.datasets import table_name
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.schemas.ticks import TICKS
@@ -158,7 +158,7 @@ def _commit(catalog: Catalog, database: Database, rows: pa.Table, number: int, p
     name, commit_id, topic_id = table_name(TICKS.name), str(uuid.uuid4()), "bench"
     start, end = number * ROWS_PER_COMMIT, (number + 1) * ROWS_PER_COMMIT
     table = load_table(catalog, name)
-    file = write_data_file(table, TICKS, rows, data_path(table, "bench", "2026-01-01", commit_id))
+    file = DataFiles(table, TICKS).write(rows, data_path(table, "bench", "2026-01-01", commit_id))
     covered = Range("bench", topic_id, 1, 0, start, end, ROWS_PER_COMMIT, ROWS_PER_COMMIT, 0, "0" * 16, "0" * 16)
     attempt = Attempt(
         id=commit_id, table_name=name, exchange="bench", dataset=TICKS.name, previous_id=previous, ranges=[covered],

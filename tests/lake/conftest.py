@@ -14,7 +14,7 @@ from pyiceberg.manifest import DataFile
 from k2_dagster.lake.append import Append, Landed, fenced_append
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.lake.fence import Rules, read_fence
-from k2_dagster.lake.parquet import data_path, write_data_file
+from k2_dagster.lake.parquet import DataFiles, data_path
 from k2_dagster.lake.tables import ensure_tables
 from k2_dagster.schemas.arrow import table_schema
 from k2_dagster.schemas.datasets import TABLES
@@ -45,7 +45,7 @@ class Lake:
             for at in range(rows)
         ]
         arrow = pa.Table.from_pylist(filled, schema=table_schema(DATASET))
-        return write_data_file(table, DATASET, arrow, data_path(table, exchange, "2026-01-01", commit_id))
+        return DataFiles(table, DATASET).write(arrow, data_path(table, exchange, "2026-01-01", commit_id))
 
     def prepare(
         self, exchange: str, starts: Mapping[str, int | None], ends: Mapping[str, int], rows: int = 2

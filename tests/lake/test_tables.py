@@ -20,7 +20,7 @@ from pyiceberg.table import Table
 from k2_dagster.errors import SchemaIncompatible, TableLost
 from k2_dagster.lake import tables
 from k2_dagster.lake.catalog import load_table
-from k2_dagster.lake.parquet import ROW_GROUP_ROWS, data_path, write_data_file
+from k2_dagster.lake.parquet import ROW_GROUP_ROWS, DataFiles, data_path
 from k2_dagster.lake.tables import ensure_tables
 from k2_dagster.schemas import iceberg
 from k2_dagster.schemas.arrow import table_schema
@@ -166,7 +166,7 @@ def tick_rows(count: int) -> pa.Table:
 def test_files_have_the_layout_for_readers_and_both_engines_read_them(catalog: SqlCatalog) -> None:
     table = load_table(catalog, "market_data.ticks")
     rows = tick_rows(ROW_GROUP_ROWS + 1_000)
-    file = write_data_file(table, TICKS, rows, data_path(table, LONG_NAME, "2026-01-01", "one"))
+    file = DataFiles(table, TICKS).write(rows, data_path(table, LONG_NAME, "2026-01-01", "one"))
     assert file.partition[0] == LONG_NAME
     assert file.record_count == len(rows)
     with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
@@ -192,7 +192,7 @@ def test_files_have_the_layout_for_readers_and_both_engines_read_them(catalog: S
 def test_files_are_at_most_half_of_what_the_plain_writer_makes(catalog: SqlCatalog) -> None:
     table = load_table(catalog, "market_data.ticks")
     rows = tick_rows(50_000)
-    ours = write_data_file(table, TICKS, rows, data_path(table, LONG_NAME, "2026-01-01", "ours")).file_size_in_bytes
+    ours = DataFiles(table, TICKS).write(rows, data_path(table, LONG_NAME, "2026-01-01", "ours")).file_size_in_bytes
     table.append(rows)
     theirs = table.inspect.files()["file_size_in_bytes"].to_pylist()
     print(f"bytes per row: {ours / len(rows):.1f}, PyIceberg's own writer {sum(theirs) / len(rows):.1f}")  # noqa: T201
@@ -207,7 +207,7 @@ def test_the_lowest_and_highest_numbers_come_back(catalog: SqlCatalog) -> None:
     for name, values in (("price", prices), ("size", sizes)):
         at = rows.schema.get_field_index(name)
         rows = rows.set_column(at, rows.schema.field(at), pa.array(values, rows.schema.field(at).type))
-    file = write_data_file(table, TICKS, rows, data_path(table, LONG_NAME, "2026-01-01", "edges"))
+    file = DataFiles(table, TICKS).write(rows, data_path(table, LONG_NAME, "2026-01-01", "edges"))
     with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
         append.append_data_file(file)
     read = table.scan().to_arrow()

@@ -8,7 +8,7 @@ import pytest
 from pyiceberg.types import IntegerType
 
 from k2_dagster.errors import QueryRefused
-from k2_dagster.lake.parquet import data_path, write_data_file
+from k2_dagster.lake.parquet import DataFiles, data_path
 from k2_dagster.schemas.arrow import table_schema
 from k2_dagster.schemas.datasets import TABLES, table_name
 from tests.query.lake import START, Lake, add_position_deletes, tick
@@ -207,7 +207,7 @@ def test_files_of_our_own_layout_are_read(empty_lake: Lake) -> None:
     empty_lake.append("ticks", [tick("AAPL", second=second) for second in range(3)])
     rows = table.refresh().scan().to_arrow().cast(table_schema(declared))
     path = data_path(table, "al[p]ha*", "2026-03-01", "it's")
-    file = write_data_file(table, declared, rows, path)
+    file = DataFiles(table, declared).write(rows, path)
     with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
         append.append_data_file(file)
 
