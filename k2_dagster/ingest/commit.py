@@ -10,7 +10,7 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.compute as pc
@@ -50,6 +50,18 @@ class CommitReport:
     lag_messages: int
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An outcome whose rows are in files, and no more in memory. `rows` are per day."""
+
+    commit_id: str
+    outcome: Outcome
+    rows: Mapping[str, int]
+    quarantined: int
+    files: list[DataFile]
+    quarantine_files: list[DataFile]
+
+
 class Committer:
     """Commits the outcomes of one stream, in order, and keeps its position up to date."""
 
@@ -67,24 +79,32 @@ class Committer:
         self._data_files = DataFiles(self._data, TABLES[position.dataset])
         self._quarantine_files = DataFiles(self._quarantine, QUARANTINE)
 
-    def commit(self, outcome: Outcome) -> CommitReport:
-        """Commit one outcome. Raises FenceMoved, CommitUnknown or another transient error: resume then."""
+    def write(self, outcome: Outcome) -> Written:
+        """Write the files of one outcome (step 1); nothing refers to them yet. May run beside an earlier `commit`."""
         commit_id = str(uuid.uuid4())
-        files = self._write(outcome, commit_id)  # Step 1
+        files = self._write(outcome, commit_id)
         quarantine_files = self._write_quarantine(outcome, commit_id)
         reached("files.written")
-        if quarantine_files:  # Step 2
-            self._commit_quarantine(outcome, quarantine_files)
-        attempt = self._attempt(commit_id, outcome, files)
+        rows = {day: table.num_rows for day, table in outcome.days.items()}
+        quarantined = outcome.quarantine.num_rows
+        told = replace(outcome, days={}, quarantine=outcome.quarantine.slice(0, 0))
+        return Written(commit_id, told, rows, quarantined, files, quarantine_files)
+
+    def commit(self, written: Written) -> CommitReport:
+        """Commit what was written. Raises FenceMoved, CommitUnknown or another transient error: resume then."""
+        ranges = written.outcome.ranges
+        if written.quarantine_files:  # Step 2
+            self._commit_quarantine(written)
+        attempt = self._attempt(written)
         insert_attempt(self.database, attempt)  # Step 3
         reached("state.written")
-        ends = _ends(outcome.ranges)
-        landed = self._append(attempt, files, self.position.expected, ends)  # Step 4
+        ends = _ends(ranges)
+        landed = self._append(attempt, written.files, self.position.expected, ends)  # Step 4
         self._settle(attempt, landed)  # Step 5
         self.position.expected.update(ends)
-        for one in outcome.ranges:
+        for one in ranges:
             self.position.starts[one.partition] = one.end
-        self.position.previous_id = commit_id
+        self.position.previous_id = written.commit_id
         self._expire(self.position.table, landed)
         return self._report(attempt, landed)
 
@@ -103,8 +123,8 @@ class Committer:
             files.append(self._quarantine_files.write(rows, path))
         return files
 
-    def _commit_quarantine(self, outcome: Outcome, files: list[DataFile]) -> None:
-        position = self.position
+    def _commit_quarantine(self, written: Written) -> None:
+        position, outcome, files = self.position, written.outcome, written.quarantine_files
         attempt = Attempt(
             id=str(uuid.uuid4()),
             table_name=QUARANTINE_TABLE,
@@ -114,8 +134,8 @@ class Committer:
             ranges=outcome.quarantine_ranges,
             counts={
                 "consumed": outcome.counts["consumed"],
-                "rows": outcome.quarantine.num_rows,
-                "quarantined": outcome.quarantine.num_rows,
+                "rows": written.quarantined,
+                "quarantined": written.quarantined,
                 "reasons": outcome.counts["reasons"],
                 **_file_counts(files),
             },
@@ -133,16 +153,17 @@ class Committer:
         position.quarantine_previous_id = attempt.id
         self._expire(QUARANTINE_TABLE, landed)
 
-    def _attempt(self, commit_id: str, outcome: Outcome, files: list[DataFile]) -> Attempt:
+    def _attempt(self, written: Written) -> Attempt:
+        outcome = written.outcome
         return Attempt(
-            id=commit_id,
+            id=written.commit_id,
             table_name=self.position.table,
             exchange=self.position.exchange,
             dataset=self.position.dataset,
             previous_id=self.position.previous_id,
             ranges=outcome.ranges,
-            counts={**outcome.counts, **_file_counts(files)},
-            days={day: rows.num_rows for day, rows in outcome.days.items()},
+            counts={**outcome.counts, **_file_counts(written.files)},
+            days=written.rows,
             schema_ids=outcome.schema_ids,
             rules_version=self.rules_version,
             run_id=self.run_id,

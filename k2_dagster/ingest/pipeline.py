@@ -1,8 +1,9 @@
-"""The three overlapping stages of one drain call, with bounded queues between them (DESIGN D8).
+"""The overlapping stages of one drain call, with bounded queues between them (DESIGN D8).
 
 read      exact offsets from Kafka, up to `ingest_batch_rows` or `ingest_commit_interval_seconds`
 judge     decode, validate, sequence, deduplicate: columns in, columns out
-commit    files, quarantine, attempt, fenced append, settle
+write     Parquet files, which nothing refers to yet
+commit    quarantine, attempt, fenced append, settle: mostly waiting for the database and the warehouse
 """
 
 import gc
@@ -13,14 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from k2_dagster.ingest.commit import CommitReport
+from k2_dagster.ingest.commit import CommitReport, Written
 from k2_dagster.ingest.outcome import Outcome
 from k2_dagster.ingest.resume import Position
 from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.observability.points import reached
 
-# Raw batches read ahead of the judge, and outcomes ahead of the commit: one each keeps all stages busy, and memory is
-# (1 + 1 + the ones in hand) batches.
+# Raw batches read ahead of the judge, and outcomes ahead of the writer: one each keeps all stages busy, and memory is
+# (1 + 1 + the ones in hand) batches. What is written needs none.
 QUEUED_BATCHES = 1
 # A stage looks this often whether another one has ended.
 STAGE_POLL_SECONDS = 0.1
@@ -41,12 +42,15 @@ class Stages(Protocol):
     def judge(self, raw: RawBatch, starts: dict[int, int]) -> Outcome:
         """What becomes of them; `starts` are the positions before the batch."""
 
-    def commit(self, outcome: Outcome) -> CommitReport:
+    def write(self, outcome: Outcome) -> Written:
+        """Its rows into files."""
+
+    def commit(self, written: Written) -> CommitReport:
         """Land it."""
 
 
 class Pipeline:
-    """The three stages of one drain call; the commit stage runs in the caller's thread.
+    """The stages of one drain call; the commit stage runs in the caller's thread.
 
     The reader decides when to end (caught up, deadline). What it has read by then still goes through the other stages,
     so that reader, tracker and fence agree when the call returns. A stop ends all stages where they are, but for the
@@ -70,6 +74,7 @@ class Pipeline:
         self.failed = threading.Event()
         self.raw: queue.Queue[RawBatch | None] = queue.Queue(QUEUED_BATCHES)
         self.outcomes: queue.Queue[Outcome | None] = queue.Queue(QUEUED_BATCHES)
+        self.written: queue.Queue[Written | None] = queue.Queue(QUEUED_BATCHES)
         self.errors: list[BaseException] = []
         self.abandoned = False
         self.halted = threading.Event()
@@ -81,7 +86,7 @@ class Pipeline:
             self._run()
 
     def _run(self) -> None:
-        bodies = (self._read, self._judge)
+        bodies = (self._read, self._judge, self._write)
         threads = [threading.Thread(target=self._guarded, args=(body,), daemon=True) for body in bodies]
         for thread in threads:
             thread.start()
@@ -127,17 +132,26 @@ class Pipeline:
         while (batch := self._take(self.raw)) is not None:
             outcome = self.stages.judge(batch, starts)
             starts.update(batch.positions)
+            halted = bool(outcome.halted)
+            del batch
             self._put(self.outcomes, outcome)
-            if outcome.halted:
+            del outcome
+            if halted:
                 self.halted.set()
                 break
         self._put(self.outcomes, None)
 
-    def _commit(self) -> None:
+    def _write(self) -> None:
         while (outcome := self._take(self.outcomes)) is not None:
-            self.on_commit(self.stages.commit(outcome))
+            written = self.stages.write(outcome)
+            del outcome  # its rows, while the queue is full
+            self._put(self.written, written)
+        self._put(self.written, None)
+
+    def _commit(self) -> None:
+        while (written := self._take(self.written)) is not None:
+            self.on_commit(self.stages.commit(written))
             # what a commit leaves behind (table metadata refers to itself) would otherwise wait for the end of the run
-            del outcome
             gc.collect()
 
     def _asked_to_end(self) -> bool:

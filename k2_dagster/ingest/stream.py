@@ -1,4 +1,4 @@
-"""One stream: a topic into its table, in the three stages of `pipeline.py` (DESIGN D7, D8).
+"""One stream: a topic into its table, in the stages of `pipeline.py` (DESIGN D7, D8).
 
 Any error throws the position away; the next call finds it again from the fence.
 """
@@ -9,7 +9,7 @@ import time
 
 from k2_dagster.errors import FenceMoved, NotInitialized
 from k2_dagster.ingest.batch import BatchJudge
-from k2_dagster.ingest.commit import CommitReport, Committer
+from k2_dagster.ingest.commit import CommitReport, Committer, Written
 from k2_dagster.ingest.connections import Connections
 from k2_dagster.ingest.decode import Decoder
 from k2_dagster.ingest.outcome import Outcome
@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 # Another writer may win this often in a row before we stop competing with it.
 MAX_FENCE_MOVES = 5
+# A backlog of so many batches begins with smaller ones, of these shares of the others' size: the stages behind the
+# reader wait for the first one, and a share of it comes sooner. Not for less: small commits make small files.
+LONG_BACKLOG_BATCHES = 8
+FIRST_SHARES = (4, 2)
 # How soon an acknowledgement reaches a stream with a halted partition.
 ACKNOWLEDGED_SECONDS = 5.0
 
@@ -40,6 +44,7 @@ class StreamDrain:
         self.run_id = run_id
         self.position: Position | None = None
         self._reader: Reader | None = None
+        self._first_rows: list[int] = []
         self._asked_at = 0.0
         self._judge: BatchJudge | None = None
         self._committer: Committer | None = None
@@ -92,6 +97,7 @@ class StreamDrain:
             self._refresh(position)
         if _caught_up(position):
             return True
+        self._first_rows = first_batches(position, self.connections.settings.ingest_batch_rows)
         pipeline = Pipeline(self, position, stop, deadline, on_commit)
         try:
             pipeline.run()
@@ -157,19 +163,31 @@ class StreamDrain:
         assert self.position is not None
         settings = self.connections.settings
         seconds, until = settings.ingest_commit_interval_seconds, self.position.ends
-        return self._reader.read(settings.ingest_batch_rows, seconds, until)
+        rows = self._first_rows.pop(0) if self._first_rows else settings.ingest_batch_rows
+        return self._reader.read(rows, seconds, until)
 
     def judge(self, raw: RawBatch, starts: dict[int, int]) -> Outcome:
         """Stage 2. Raises SchemaUnknown or RegistryUnavailable: whoever drives the stream decides how long to wait."""
         assert self._judge is not None
         return self._judge.judge(raw, starts)
 
-    def commit(self, outcome: Outcome) -> CommitReport:
-        """Stage 3. A topic that was made anew meanwhile may have given offsets that are not what they seem."""
+    def write(self, outcome: Outcome) -> Written:
+        """Stage 3."""
+        assert self._committer is not None
+        return self._committer.write(outcome)
+
+    def commit(self, written: Written) -> CommitReport:
+        """Stage 4. A topic that was made anew meanwhile may have given offsets that are not what they seem."""
         assert self._committer is not None
         assert self.position is not None
         self._end(self.position)
-        return self._committer.commit(outcome)
+        return self._committer.commit(written)
+
+
+def first_batches(position: Position, batch_rows: int) -> list[int]:
+    """Smaller batches to begin with, where the backlog is many: the later stages have something to do sooner."""
+    backlog = sum(end - position.starts[partition] for partition, end in position.ends.items())
+    return [batch_rows // share for share in FIRST_SHARES] if backlog >= LONG_BACKLOG_BATCHES * batch_rows else []
 
 
 def _caught_up(position: Position) -> bool:

@@ -212,9 +212,9 @@ def test_two_drains_that_each_move_another_partition_do_not_both_land(exchange: 
             stream.judge(raw, dict(position.starts))
             for stream, raw, position in zip(streams, (batches[0], mine), opened, strict=True)
         ]
-        streams[0].commit(outcomes[0])
+        streams[0].commit(streams[0].write(outcomes[0]))
         with pytest.raises(FenceMoved):
-            streams[1].commit(outcomes[1])
+            streams[1].commit(streams[1].write(outcomes[1]))
         for stream in streams:
             stream.close()
     exchange.drain()

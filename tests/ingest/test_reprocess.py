@@ -123,7 +123,7 @@ def test_a_writer_with_the_old_profile_puts_nothing_into_quarantine_that_has_lan
         outcome = zombie.judge(raw, dict(position.starts))
         mended.drain()
         with pytest.raises(FenceMoved):
-            zombie.commit(outcome)
+            zombie.commit(zombie.write(outcome))
         zombie.close()
         with pytest.raises(RulesDiffer, match="start this one again"):
             zombie.drain(Event(), None, lambda _report: None)
@@ -139,7 +139,7 @@ def test_what_the_old_writer_quarantined_before_it_was_taken_over_does_not_land_
         position = dying._open()
         outcome = dying.judge(dying.read(), dict(position.starts))
         assert dying._committer is not None
-        dying._committer._commit_quarantine(outcome, dying._committer._write_quarantine(outcome, "lost"))
+        dying._committer._commit_quarantine(dying._committer.write(outcome))
         dying.close()
     mended = exchange.with_profile(2, ticks_stream="dense", other="none")
     mended.drain()
