@@ -88,4 +88,4 @@ def _numbers(array: pa.Array) -> npt.NDArray[np.int64] | npt.NDArray[np.int32]:
 
 
 def _are_empty(array: pa.ListArray) -> bool:
-    return array.null_count == 0 and array.offsets[0] == array.offsets[-1]
+    return bool(array.null_count == 0 and array.offsets[0] == array.offsets[-1])

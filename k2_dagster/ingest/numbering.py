@@ -32,7 +32,7 @@ EVENTS_PER_ROW = 15
 EVENTS_PER_HOLE = 6
 # Free places for holes that a batch starts with; they double when that is not enough. Room for a hole per row would be
 # 50 MB to write for every batch, nearly always for nothing.
-_GROWTH_HOLES = 16_384
+_GROWTH_HOLES = 4_096
 
 
 @dataclass(frozen=True, slots=True)

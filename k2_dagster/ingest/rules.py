@@ -156,11 +156,11 @@ class Validator:
                 for at in np.flatnonzero(levels.column(name).is_null().to_numpy(zero_copy_only=False)):
                     detail = f"{field.name} has a level without {name}"
                     found.refuse(int(row_of[at]), "missing_field", detail, identity=False)
-            for column, at, value in self._levels.failures({name: levels.column(name) for name in LEVEL_RULES}):
+            for column, place, value in self._levels.failures({name: levels.column(name) for name in LEVEL_RULES}):
                 rule = LEVEL_RULES[column]
                 found.break_rule(rule, 1)
                 detail = f"{field.name} has a level with {column} {value}, rule {rule.name}; {describe(rule)}"
-                found.refuse(int(row_of[at]), "rule_violated", detail, identity=False)
+                found.refuse(int(row_of[place]), "rule_violated", detail, identity=False)
 
     def _check_texts(self, codes: dict[str, Codes], found: _Findings) -> None:
         for field, rule, schema in self._texts:
