@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2_dagster.ingest.fixed import fixed
+
 
 @dataclass(frozen=True, slots=True)
 class Codes:
@@ -84,7 +86,7 @@ def _numbered(columns: list[Codes], count: int) -> npt.NDArray[np.int64]:
         return np.zeros(count, dtype=np.int64)
     out = columns[0].indices.astype(np.int64)
     for column in columns[1:]:
-        _append_digit(out, column.indices, len(column.values))
+        _append_digit(out, fixed(column.indices), len(column.values))
     return out
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from k2_dagster.ingest.columns import Codes, Known, combine
+from k2_dagster.ingest.fixed import fixed
 
 Int64s = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -129,7 +130,7 @@ class Sessions:
         return old[places] if old.any() else np.zeros(len(places), dtype=bool)
 
     def _note(self, places: Int64s, parts: list[tuple[str | None, ...]], times: Int64s, rows: Int64s) -> set[int]:
-        firsts, lasts = _first_and_last(places, times, len(parts))
+        firsts, lasts = first_and_last(fixed(places), fixed(times), len(parts))
         old: set[int] = set()
         for at in np.argsort(firsts, kind="stable").tolist():
             session = (int(str(parts[at][0])), str(parts[at][1]), parts[at][2] or "")
@@ -155,7 +156,7 @@ class Sessions:
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_and_last(places, times, count):  # type: ignore[no-untyped-def]
+def first_and_last(places, times, count):  # type: ignore[no-untyped-def]
     """Of each place its first row, and its last time: record time never goes back within a partition, so a session's
     newest is that of its last row."""
     firsts = np.full(count, -1, dtype=np.int64)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.columns import Codes, Known, combine
+from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.numbering import Event, Key, Numbering
 from k2_dagster.ingest.returned import Original, Returned
 from k2_dagster.ingest.sessions import Reset, Session, Sessions
@@ -189,7 +190,7 @@ class Tracker:
         """Kafka's record time of each row, never going back within a partition."""
         partitions = int(rows.partition.max(initial=-1)) + 1
         before = [self.numberings[VENUE].record_ms(partition) for partition in range(partitions)]
-        out: Int64s = _never_back(rows.partition, rows.time_ms, np.array(before, dtype=np.int64))
+        out: Int64s = never_back(fixed(rows.partition), fixed(rows.time_ms), np.array(before, dtype=np.int64))
         return out
 
     def _forget_old(self) -> dict[str, bytes]:
@@ -227,7 +228,7 @@ class Tracker:
 
 
 @numba.njit(cache=True, nogil=True)
-def _never_back(partition, time_ms, newest):  # type: ignore[no-untyped-def]
+def never_back(partition, time_ms, newest):  # type: ignore[no-untyped-def]
     """The newest time of each row's partition so far; `newest` is that before the batch, and is written over."""
     out = np.empty(len(time_ms), dtype=np.int64)
     for row in range(len(time_ms)):

@@ -46,8 +46,8 @@ class _BoundedCatalog(SqlCatalog):
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
-        """As PyIceberg's, on `table` as the caller has it: theirs loads it once more. The catalog moves the table on only
-        if it still is where that was read, and else says CommitFailedException.
+        """As PyIceberg's, on `table` as the caller has it, where theirs loads it once more. The catalog moves the table
+        on only if it still is where that was read; else this raises CommitFailedException.
         """
         self._base.table = table
         try:
