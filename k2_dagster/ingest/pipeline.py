@@ -120,6 +120,7 @@ class Pipeline:
             positions.update(batch.positions)
             reached("batch.consumed")
             self._put(self.raw, batch)
+            del batch  # what a stage is done with is the next one's: two batches more would be kept otherwise
         self._put(self.raw, None)
 
     def _judge(self) -> None:
@@ -127,8 +128,11 @@ class Pipeline:
         while (batch := self._take(self.raw)) is not None:
             outcome = self.stages.judge(batch, starts)
             starts.update(batch.positions)
+            del batch
+            halted = bool(outcome.halted)
             self._put(self.outcomes, outcome)
-            if outcome.halted:
+            del outcome
+            if halted:
                 self.halted.set()
                 break
         self._put(self.outcomes, None)
