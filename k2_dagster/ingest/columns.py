@@ -50,8 +50,8 @@ def encode(array: pa.Array) -> Codes:
     return Codes(encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist())
 
 
-# Places and distinct numbers of combinations, by the arrays of indices that made them, which it keeps alive.
-Known = dict[tuple[int, ...], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list["Codes"]]]
+# Places and distinct numbers of combinations, by the columns that made them, which it keeps alive.
+Known = dict[tuple[tuple[int, int], ...], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list["Codes"]]]
 
 
 def combine(
@@ -66,7 +66,7 @@ def combine(
         return _combine_stepwise(columns)
     # a column of one value adds nothing
     telling = [column for column in columns if len(column.values) > 1]
-    key = tuple(id(column.indices) for column in telling)
+    key = tuple((id(column.indices), len(column.values)) for column in telling)
     if known is not None and key in known:
         rows, distinct, _ = known[key]
         return rows, _decombine(distinct, columns)
