@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from k2_dagster.ingest.decode import DecodedBatch
+from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.outcome import Topic, int64_values
 from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.schemas.digest import row_digests, total
@@ -31,7 +32,7 @@ def committed_ranges(
     """One range per partition that the batch moved, with what became of its messages. `landed` and `refused` are per
     raw message, `starts` the positions before the batch."""
     partitions = 1 + max(int(raw.partition.max(initial=-1)), *raw.positions, -1)
-    counts = _counts(raw.partition, landed, refused, partitions)
+    counts = count_messages(fixed(raw.partition), fixed(landed), fixed(refused), partitions)
     digests = landed_digests(raw, decoded, landed, partitions)
     at = np.flatnonzero(refused)
     of_refused = raw.partition[at]
@@ -60,17 +61,16 @@ def landed_digests(raw: RawBatch, decoded: DecodedBatch, landed: Flags, partitio
     sums = np.zeros(partitions, dtype=np.uint64)
     if landed.any():
         wire = decoded.wire
-        _add_digests(
-            *(sums, landed, decoded.rows, raw.partition, raw.offset),
-            int64_values(wire.column("exchange_timestamp")),
-            int64_values(wire.column("sequence"), -1),
-            int64_values(wire.column("publisher_sequence"), -1),
-        )
+        time = int64_values(wire.column("exchange_timestamp"))
+        sequence = int64_values(wire.column("sequence"), -1)
+        publisher_sequence = int64_values(wire.column("publisher_sequence"), -1)
+        columns = (landed, decoded.rows, raw.partition, raw.offset, time, sequence, publisher_sequence)
+        add_digests(sums, *map(fixed, columns))
     return sums
 
 
 @numba.njit(cache=True, nogil=True)
-def _counts(partition, landed, refused, partitions):  # type: ignore[no-untyped-def]
+def count_messages(partition, landed, refused, partitions):  # type: ignore[no-untyped-def]
     """Messages, rows and quarantined ones of each partition."""
     out = np.zeros((partitions, 3), dtype=np.int64)
     for row in range(len(partition)):
@@ -91,7 +91,7 @@ def _mixed(state, value):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_digests(  # type: ignore[no-untyped-def]
+def add_digests(  # type: ignore[no-untyped-def]
     sums, landed, rows, partition, offset, time, sequence, publisher_sequence
 ):
     for place in range(len(rows)):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2_dagster.ingest.fixed import fixed
 from k2_dagster.schemas.declaration import Dataset, FieldType
 
 # Texts without a rule, mostly distinct on every row: coding them would cost more than it saves.
@@ -78,26 +79,43 @@ def _used(array: pa.DictionaryArray) -> Codes:
     return Codes(place[indices].astype(np.int32, copy=False), [values[at] for at in np.flatnonzero(used)])
 
 
-def combine(columns: list[Codes]) -> tuple[npt.NDArray[np.int64], list[tuple[str | None, ...]]]:
-    """Codes of the combinations: an index per row, and the distinct combinations that occur."""
+# Places and distinct numbers of combinations, by the columns that made them, which it keeps alive.
+Known = dict[tuple[tuple[int, int], ...], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list["Codes"]]]
+
+
+def combine(
+    columns: list[Codes], known: Known | None = None
+) -> tuple[npt.NDArray[np.int64], list[tuple[str | None, ...]]]:
+    """Codes of the combinations: an index per row, and the distinct combinations that occur.
+
+    `known` remembers them for another call with the same arrays; nobody may change the index then.
+    """
     size = math.prod(len(column.values) for column in columns)
     if size > _LARGEST_CODE:
         return _combine_stepwise(columns)
-    rows = _numbered([column for column in columns if len(column.values) > 1], len(columns[0].indices))
+    # a column of one value adds nothing
+    telling = [column for column in columns if len(column.values) > 1]
+    key = tuple((id(column.indices), len(column.values)) for column in telling)
+    if known is not None and key in known:
+        rows, distinct, _ = known[key]
+        return rows, _decombine(distinct, columns)
+    rows = _numbered(telling, len(columns[0].indices))
     if size <= _TABLE_LIMIT:
         distinct = _ranked(rows, size)
     else:
         distinct, rows = np.unique(rows, return_inverse=True)
+    if known is not None:
+        known[key] = rows, distinct, telling
     return rows, _decombine(distinct, columns)
 
 
 def _numbered(columns: list[Codes], count: int) -> npt.NDArray[np.int64]:
-    """A number for each row's combination. A column of one value would add nothing, and is not among them."""
+    """A number for each row's combination."""
     if not columns:
         return np.zeros(count, dtype=np.int64)
     out = columns[0].indices.astype(np.int64)
     for column in columns[1:]:
-        _append_digit(out, column.indices, len(column.values))
+        _append_digit(out, fixed(column.indices), len(column.values))
     return out
 
 

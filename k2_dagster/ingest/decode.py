@@ -11,6 +11,7 @@ import pyarrow as pa
 from k2_dagster.errors import RegistryUnavailable, SchemaUnknown
 from k2_dagster.ingest.avro_decode import FRAME_BYTES, AvroDecoder
 from k2_dagster.ingest.columns import coded_texts
+from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.json_decode import JsonDecoder
 from k2_dagster.ingest.project import Projection, SchemaMismatch, plan
 from k2_dagster.ingest.refusal import Refusal
@@ -165,7 +166,7 @@ def frame(values: pa.BinaryArray) -> tuple[npt.NDArray[np.int64], list[Refusal]]
     offsets = np.frombuffer(values.buffers()[1], dtype=np.int32)[values.offset : values.offset + count + 1]
     data = np.frombuffer(values.buffers()[2] or b"", dtype=np.uint8)
     missing = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else np.zeros(count, dtype=bool)
-    _read_ids(offsets, data, missing, schema_ids)
+    _read_ids(offsets, data, fixed(missing), schema_ids)
     refusals = [
         Refusal(int(row), "empty", "the message has no value")
         if missing[row]

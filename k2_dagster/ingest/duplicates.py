@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2_dagster.ingest.columns import combine
+from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.ingest.tracker import Input
 from k2_dagster.kafka.batch import RawBatch
@@ -50,7 +51,7 @@ def _by_original(rows: Input, landed: npt.NDArray[np.bool_], duplicates: set[int
 
 def _by_number(rows: Input, landed: npt.NDArray[np.bool_], duplicates: Int64s) -> dict[int, int]:
     number = np.where(rows.by_venue, rows.sequence, rows.publisher_sequence)
-    candidates = np.flatnonzero(_alike(number, rows.symbol.indices, landed, duplicates))
+    candidates = np.flatnonzero(alike(*map(fixed, (number, rows.symbol.indices, landed, duplicates))))
     concerned = np.concatenate([candidates, duplicates])
     columns = [rows.stream, rows.kind, rows.session, rows.symbol, rows.publisher_session]
     places, _ = combine([column.take(concerned) for column in columns])
@@ -66,7 +67,7 @@ def _by_number(rows: Input, landed: npt.NDArray[np.bool_], duplicates: Int64s) -
 
 
 @numba.njit(cache=True, nogil=True)
-def _alike(numbers, symbols, landed, duplicates):  # type: ignore[no-untyped-def]
+def alike(numbers, symbols, landed, duplicates):  # type: ignore[no-untyped-def]
     """Landed rows that may be a duplicate's first: number and symbol fall into a cell that one of them falls into."""
     taken = np.zeros(_CELLS, dtype=np.bool_)
     for row in duplicates:

@@ -1,6 +1,7 @@
 """Rows of a batch in the order of a file: columns are put together here, each value moved once."""
 
 from functools import lru_cache
+from typing import Any
 
 import numba
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2_dagster.ingest.columns import Codes
+from k2_dagster.ingest.fixed import fixed
 
 Int64s = npt.NDArray[np.int64]
 
@@ -57,9 +59,20 @@ def gather_array(array: pa.Array, rows: Int64s) -> pa.Array:
     return array.take(pa.array(rows))
 
 
-@numba.njit(cache=True, nogil=True)
-def gather(values, rows):  # type: ignore[no-untyped-def]
+def gather(values: npt.NDArray[Any], rows: Int64s) -> npt.NDArray[Any]:
     """`values[rows]`, without a look at whether the places lie in it."""
+    out: npt.NDArray[Any] = _gather(fixed(values), fixed(rows))
+    return out
+
+
+def gather_wide(values: Int64s, rows: Int64s) -> Int64s:
+    """`values[rows]` as 128 bits each: the value is the low word, its sign the high one."""
+    out: Int64s = _gather_wide(fixed(values), fixed(rows))
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(values, rows):  # type: ignore[no-untyped-def]
     out = np.empty(len(rows), dtype=values.dtype)
     for at in range(len(rows)):
         out[at] = values[rows[at]]
@@ -67,8 +80,7 @@ def gather(values, rows):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def gather_wide(values, rows):  # type: ignore[no-untyped-def]
-    """`values[rows]` as 128 bits each: the value is the low word, its sign the high one."""
+def _gather_wide(values, rows):  # type: ignore[no-untyped-def]
     out = np.empty(2 * len(rows), dtype=np.int64)
     for at in range(len(rows)):
         value = values[rows[at]]
@@ -88,4 +100,4 @@ def _numbers(array: pa.Array) -> npt.NDArray[np.int64] | npt.NDArray[np.int32]:
 
 
 def _are_empty(array: pa.ListArray) -> bool:
-    return array.null_count == 0 and array.offsets[0] == array.offsets[-1]
+    return bool(array.null_count == 0 and array.offsets[0] == array.offsets[-1])

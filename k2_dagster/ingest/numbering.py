@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from k2_dagster.ingest import kernel
+from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.room import EVENT_COLUMNS, HOLE_COLUMNS, events_with, put, with_room
 from k2_dagster.state.frames import framed, unframed
 from k2_dagster.state.tracked import with_columns
@@ -32,7 +33,7 @@ EVENTS_PER_ROW = 15
 EVENTS_PER_HOLE = 6
 # Free places for holes that a batch starts with; they double when that is not enough. Room for a hole per row would be
 # 50 MB to write for every batch, nearly always for nothing.
-_GROWTH_HOLES = 16_384
+_GROWTH_HOLES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Numbering:
     def judge(self, rows: kernel.Rows, *, grace_messages: int, grace_ms: int) -> Judged:
         """Judge the rows and move the state on."""
         count = len(rows.key)
+        rows = kernel.Rows(**{name: fixed(column) for name, column in rows._asdict().items()})
         self._grow(rows)
         holes = self._open_holes(room=_GROWTH_HOLES)
         keys = self._key_arrays(holes)

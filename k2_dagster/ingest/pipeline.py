@@ -125,6 +125,7 @@ class Pipeline:
             positions.update(batch.positions)
             reached("batch.consumed")
             self._put(self.raw, batch)
+            del batch  # what a stage is done with is the next one's: two batches more would be kept otherwise
         self._put(self.raw, None)
 
     def _judge(self) -> None:
@@ -132,8 +133,8 @@ class Pipeline:
         while (batch := self._take(self.raw)) is not None:
             outcome = self.stages.judge(batch, starts)
             starts.update(batch.positions)
-            halted = bool(outcome.halted)
             del batch
+            halted = bool(outcome.halted)
             self._put(self.outcomes, outcome)
             del outcome
             if halted:

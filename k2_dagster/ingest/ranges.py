@@ -25,7 +25,7 @@ class Range:
         if column.null_count == len(column):
             return True
         found = pc.min_max(column.view(pa.int64()) if pa.types.is_timestamp(column.type) else column)
-        return self.lowest <= found["min"].as_py() and found["max"].as_py() <= self.highest
+        return bool(self.lowest <= found["min"].as_py() and found["max"].as_py() <= self.highest)
 
     def outside(self, column: pa.Array) -> npt.NDArray[np.bool_]:
         """Which numbers of the column (int64) are none of them."""

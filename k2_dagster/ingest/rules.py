@@ -16,6 +16,7 @@ import pyarrow as pa
 from pandera.errors import SchemaErrors
 
 from k2_dagster.ingest.columns import Codes, coded_texts, combine, encode
+from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.ranges import Numbers, whole
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule
@@ -109,7 +110,8 @@ class Validator:
         self._check_texts(codes, found)
         self._check_exchange(codes["exchange"], found)
         stream_rows, streams = self._check_streams(wire, codes, found)
-        days, strange = _days(whole(wire.column("exchange_timestamp")).fill_null(0).to_numpy(), record_ms)
+        times = whole(wire.column("exchange_timestamp")).fill_null(0).to_numpy()
+        days, strange = days_of(fixed(times), fixed(record_ms))
         self._check_days(days, strange, found)
         return Validated(found.refused, found.unnumbered, found.broken, codes, stream_rows, streams, days)
 
@@ -153,11 +155,11 @@ class Validator:
                 for at in np.flatnonzero(levels.column(name).is_null().to_numpy(zero_copy_only=False)):
                     detail = f"{field.name} has a level without {name}"
                     found.refuse(int(row_of[at]), "missing_field", detail, identity=False)
-            for column, at, value in self._levels.failures({name: levels.column(name) for name in LEVEL_RULES}):
+            for column, place, value in self._levels.failures({name: levels.column(name) for name in LEVEL_RULES}):
                 rule = LEVEL_RULES[column]
                 found.break_rule(rule, 1)
                 detail = f"{field.name} has a level with {column} {value}, rule {rule.name}; {describe(rule)}"
-                found.refuse(int(row_of[at]), "rule_violated", detail, identity=False)
+                found.refuse(int(row_of[place]), "rule_violated", detail, identity=False)
 
     def _check_texts(self, codes: dict[str, Codes], found: _Findings) -> None:
         for field, rule, schema in self._texts:
@@ -247,7 +249,7 @@ _DETAIL_CHARACTERS = 300
 
 
 @numba.njit(cache=True, nogil=True)
-def _days(micros, record_ms):  # type: ignore[no-untyped-def]
+def days_of(micros, record_ms):  # type: ignore[no-untyped-def]
     """The UTC day of each row's event, and which of them no table keeps."""
     days = np.empty(len(micros), dtype=np.int64)
     strange = np.empty(len(micros), dtype=np.bool_)

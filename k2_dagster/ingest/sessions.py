@@ -11,7 +11,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from k2_dagster.ingest.columns import Codes, combine
+from k2_dagster.ingest.columns import Codes, Known, combine
+from k2_dagster.ingest.fixed import fixed
 
 Int64s = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -51,19 +52,21 @@ class Sessions:
         self.resets: list[Reset] = []
         self._told: set[Session] = set()
 
-    def old(self, columns: list[Codes], wanted: Flags, record_ms: Int64s) -> Flags:
+    def old(self, columns: list[Codes], wanted: Flags, record_ms: Int64s, known: Known | None = None) -> Flags:
         """Rows of sessions that ended longer ago than the horizon; notes the sessions of the others.
 
         `columns` are partition, stream and session of each row. The rows are looked at by stretches of record time that
         are shorter than the horizon: inside one, a session's first row decides for all of its rows, so that the batch
-        may be split anywhere.
+        may be split anywhere. `known` is what was combined of the batch before, see `combine`.
         """
-        out = np.zeros(len(wanted), dtype=bool)
         if not wanted.any():
-            return out
-        at = np.arange(len(wanted)) if wanted.all() else np.flatnonzero(wanted)
-        taken, times = _taken(columns, record_ms, at)
-        if int(times.min()) // self.horizon_ms == int(times.max()) // self.horizon_ms:
+            return np.zeros(len(wanted), dtype=bool)
+        if wanted.all() and self._one_stretch(record_ms):
+            return self._old_of_stretch(columns, record_ms, np.arange(len(wanted)), known)
+        out = np.zeros(len(wanted), dtype=bool)
+        at = np.flatnonzero(wanted)
+        taken, times = [column.take(at) for column in columns], record_ms[at]
+        if self._one_stretch(times):
             out[at] = self._old_of_stretch(taken, times, at)
             return out
         stretches = times // self.horizon_ms
@@ -72,6 +75,9 @@ class Sessions:
             of_stretch = [column.take(inside) for column in taken]
             out[at[inside]] = self._old_of_stretch(of_stretch, times[inside], at[inside])
         return out
+
+    def _one_stretch(self, times: Int64s) -> bool:
+        return int(times.min()) // self.horizon_ms == int(times.max()) // self.horizon_ms
 
     def take_resets(self) -> list[Reset]:
         """Those since the last call, in the order of their rows."""
@@ -115,14 +121,16 @@ class Sessions:
         for partition, stream, session in stored.get("newest", ()):
             self.newest[_whole(partition), str(stream)] = str(session)
 
-    def _old_of_stretch(self, columns: list[Codes], record_ms: Int64s, rows: Int64s) -> Flags:
-        places, parts = combine(columns)
+    def _old_of_stretch(
+        self, columns: list[Codes], record_ms: Int64s, rows: Int64s, known: Known | None = None
+    ) -> Flags:
+        places, parts = combine(columns, known)
         old = np.zeros(len(parts), dtype=bool)
         old[list(self._note(places, parts, record_ms, rows))] = True
         return old[places] if old.any() else np.zeros(len(places), dtype=bool)
 
     def _note(self, places: Int64s, parts: list[tuple[str | None, ...]], times: Int64s, rows: Int64s) -> set[int]:
-        firsts, lasts = _first_and_last(places, times, len(parts))
+        firsts, lasts = first_and_last(fixed(places), fixed(times), len(parts))
         old: set[int] = set()
         for at in np.argsort(firsts, kind="stable").tolist():
             session = (int(str(parts[at][0])), str(parts[at][1]), parts[at][2] or "")
@@ -147,15 +155,8 @@ class Sessions:
             self.resets.append(Reset(row, partition, stream, previous, name))
 
 
-def _taken(columns: list[Codes], record_ms: Int64s, at: Int64s) -> tuple[list[Codes], Int64s]:
-    """The rows at these ascending places; all of them, as nearly always, without a copy."""
-    if len(at) == len(record_ms):
-        return columns, record_ms
-    return [column.take(at) for column in columns], record_ms[at]
-
-
 @numba.njit(cache=True, nogil=True)
-def _first_and_last(places, times, count):  # type: ignore[no-untyped-def]
+def first_and_last(places, times, count):  # type: ignore[no-untyped-def]
     """Of each place its first row, and its last time: record time never goes back within a partition, so a session's
     newest is that of its last row."""
     firsts = np.full(count, -1, dtype=np.int64)

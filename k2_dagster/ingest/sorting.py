@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from k2_dagster.ingest.columns import Codes
+from k2_dagster.ingest.fixed import fixed
 
 Int64s = npt.NDArray[np.int64]
 
@@ -19,7 +20,7 @@ def file_order(symbol: Codes, time: Int64s, sequence: Int64s) -> Int64s:
     rank = np.empty(len(names), dtype=np.int32)
     rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names), dtype=np.int32)
     ranks = rank[symbol.indices]
-    order, done = _order(ranks, len(names), time, sequence, MAX_MOVES_PER_ROW * max(len(time), 1))
+    order, done = _order(fixed(ranks), len(names), fixed(time), fixed(sequence), MAX_MOVES_PER_ROW * max(len(time), 1))
     if done:
         out: Int64s = order
         return out

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from k2_dagster.ingest import kernel
-from k2_dagster.ingest.columns import Codes, combine
+from k2_dagster.ingest.columns import Codes, Known, combine
+from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.numbering import Event, Key, Numbering
 from k2_dagster.ingest.returned import Original, Returned
 from k2_dagster.ingest.sessions import Reset, Session, Sessions
@@ -98,18 +99,21 @@ class Tracker:
         numbered = rows.flag != kernel.UNREADABLE
         record_ms = self._record_times(rows)
         of_venue, of_publisher = numbered & rows.by_venue, numbered & rows.has_publisher
-        venue_old = self.sessions[VENUE].old([partition, rows.stream, rows.session], of_venue, record_ms)
+        known: Known = {}
+        venue_old = self.sessions[VENUE].old([partition, rows.stream, rows.session], of_venue, record_ms, known)
         publisher_old = self.sessions[PUBLISHER].old(
-            [partition, rows.stream, rows.publisher_session], of_publisher, record_ms
+            [partition, rows.stream, rows.publisher_session], of_publisher, record_ms, known
         )
         venue_flags = np.where(numbered & (~of_venue | venue_old), kernel.SKIPPED, rows.flag).astype(np.int8)
         if rows.blind is not None:
             venue_flags[rows.blind] = kernel.UNREADABLE
         publisher_flags = np.where(numbered & (~of_publisher | publisher_old), kernel.SKIPPED, rows.flag)
         # good rows have the symbol of their key
-        symbols = None if numbered.all() and rows.blind is None else combine([partition, rows.symbol])
-        venue = self._judge_venue(rows, partition, symbols, venue_flags)
-        publisher = self._judge_publisher(rows, partition, symbols, publisher_flags.astype(np.int8), strict_partitions)
+        symbols = None if numbered.all() and rows.blind is None else combine([partition, rows.symbol], known)
+        of_keys = combine([partition, rows.stream, rows.kind, rows.session, rows.symbol], known)
+        venue = self._judge_venue(rows, of_keys, symbols, venue_flags)
+        of_keys = combine([partition, rows.publisher_session, rows.symbol], known)
+        publisher = self._judge_publisher(rows, of_keys, symbols, publisher_flags.astype(np.int8), strict_partitions)
         # A refused row is known by its pair: the venue's number of a damaged message may be damage too
         by_venue = rows.by_venue & ~((rows.flag == kernel.REFUSED) & rows.has_publisher)
         verdict = np.where(by_venue, venue[0], publisher[0])
@@ -125,13 +129,11 @@ class Tracker:
         )
 
     def _judge_venue(
-        self, rows: Input, partition: Codes, symbols: Combinations | None, flags: Flags
+        self, rows: Input, of_keys: Combinations, symbols: Combinations | None, flags: Flags
     ) -> tuple[Flags, list[Event]]:
-        places, parts = combine([partition, rows.stream, rows.kind, rows.session, rows.symbol])
-        used = np.zeros(len(parts), dtype=bool)
-        used[_places_of(places, (flags == kernel.GOOD) | (flags == kernel.REFUSED))] = True
-        sparse = np.zeros(len(parts), dtype=bool)
-        sparse[_places_of(places, rows.sparse)] = True
+        places, parts = of_keys
+        used = _occurring(places, len(parts), (flags == kernel.GOOD) | (flags == kernel.REFUSED))
+        sparse = _occurring(places, len(parts), rows.sparse)
         numbering = self.numberings[VENUE]
         index = np.array(
             [
@@ -147,14 +149,13 @@ class Tracker:
     def _judge_publisher(
         self,
         rows: Input,
-        partition: Codes,
+        of_keys: Combinations,
         symbols: Combinations | None,
         flags: Flags,
         strict_partitions: frozenset[int],
     ) -> tuple[Flags, list[Event]]:
-        places, parts = combine([partition, rows.publisher_session, rows.symbol])
-        used = np.zeros(len(parts), dtype=bool)
-        used[_places_of(places, (flags == kernel.GOOD) | (flags == kernel.REFUSED))] = True
+        places, parts = of_keys
+        used = _occurring(places, len(parts), (flags == kernel.GOOD) | (flags == kernel.REFUSED))
         numbering = self.numberings[PUBLISHER]
         index = np.full(len(parts), -1, dtype=np.int32)
         for at in np.flatnonzero(used):
@@ -189,7 +190,7 @@ class Tracker:
         """Kafka's record time of each row, never going back within a partition."""
         partitions = int(rows.partition.max(initial=-1)) + 1
         before = [self.numberings[VENUE].record_ms(partition) for partition in range(partitions)]
-        out: Int64s = _never_back(rows.partition, rows.time_ms, np.array(before, dtype=np.int64))
+        out: Int64s = never_back(fixed(rows.partition), fixed(rows.time_ms), np.array(before, dtype=np.int64))
         return out
 
     def _forget_old(self) -> dict[str, bytes]:
@@ -227,7 +228,7 @@ class Tracker:
 
 
 @numba.njit(cache=True, nogil=True)
-def _never_back(partition, time_ms, newest):  # type: ignore[no-untyped-def]
+def never_back(partition, time_ms, newest):  # type: ignore[no-untyped-def]
     """The newest time of each row's partition so far; `newest` is that before the batch, and is written over."""
     out = np.empty(len(time_ms), dtype=np.int64)
     for row in range(len(time_ms)):
@@ -236,11 +237,14 @@ def _never_back(partition, time_ms, newest):  # type: ignore[no-untyped-def]
     return out
 
 
-def _places_of(places: Int64s, chosen: npt.NDArray[np.bool_]) -> Int64s:
-    """The places of the chosen rows; all or none, as nearly always, without a copy."""
+def _occurring(places: Int64s, count: int, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which of `count` places, each of which occurs, do so in the chosen rows; nearly always those are all or none."""
     if chosen.all():
-        return places
-    return places[chosen] if chosen.any() else places[:0]
+        return np.ones(count, dtype=bool)
+    out = np.zeros(count, dtype=bool)
+    if chosen.any():
+        out[places[chosen]] = True
+    return out
 
 
 def _symbols(numbering: Numbering, symbols: Combinations | None, count: int) -> npt.NDArray[np.int32]:

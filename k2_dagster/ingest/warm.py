@@ -9,10 +9,18 @@ import numpy as np
 import pyarrow as pa
 
 from k2_dagster.ingest import kernel
+from k2_dagster.ingest.accounts import add_digests, count_messages
 from k2_dagster.ingest.avro_decode import FRAME_BYTES, AvroDecoder
-from k2_dagster.ingest.columns import Codes
+from k2_dagster.ingest.columns import Codes, combine
+from k2_dagster.ingest.decode import frame
+from k2_dagster.ingest.duplicates import alike
+from k2_dagster.ingest.fixed import fixed
+from k2_dagster.ingest.gather import gather, gather_wide
 from k2_dagster.ingest.numbering import Numbering
+from k2_dagster.ingest.rules import days_of
+from k2_dagster.ingest.sessions import first_and_last
 from k2_dagster.ingest.sorting import file_order
+from k2_dagster.ingest.tracker import never_back
 
 _DISTINCT_CODES = 2_000
 
@@ -24,6 +32,7 @@ def main() -> None:
         _judge(numbering)
     zeros = np.zeros(2, dtype=np.int64)
     file_order(Codes(np.zeros(2, dtype=np.int32), ["A"]), zeros, zeros)
+    _passes()
     _decode()
 
 
@@ -34,7 +43,25 @@ def _decode() -> None:
     schema = {"type": "record", "name": "Warm", "fields": fields}
     codes = [b"\x08%04d" % number for number in range(_DISTINCT_CODES)]
     messages = [bytes(FRAME_BYTES) + b"\2" + code + b"\2B" + b"\2\2C\0" for code in codes]
-    AvroDecoder(json.dumps(schema), ["code"]).decode(pa.array(messages, pa.binary()))
+    values = pa.array(messages, pa.binary())
+    frame(values)
+    AvroDecoder(json.dumps(schema), ["code"]).decode(values)
+
+
+def _passes() -> None:
+    """The passes over a batch: what each calls is compiled for the types of a batch's columns."""
+    longs, codes, flags = (fixed(np.ones(2, dtype=one)) for one in (np.int64, np.int32, np.bool_))
+    texts = Codes(codes, ["A", "B"])
+    combine([texts, Codes(codes.copy(), ["A", "B"])])
+    never_back(codes, longs, np.zeros(2, dtype=np.int64))
+    first_and_last(longs, longs, 2)
+    days_of(longs, longs)
+    alike(longs, codes, flags, longs)
+    for column in (longs, codes, flags):
+        gather(column, longs)
+    gather_wide(longs, longs)
+    count_messages(codes, flags, flags, 2)
+    add_digests(np.zeros(2, dtype=np.uint64), flags, longs, codes, longs, longs, longs, longs)
 
 
 def _judge(numbering: Numbering) -> None:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitStateUnknownException, NoSuchNamespaceError, NoSuchTableError
-from pyiceberg.table import Table
+from pyiceberg.table import CommitTableResponse, Table
+from pyiceberg.table.update import TableRequirement, TableUpdate
+from pyiceberg.typedef import Identifier
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -32,8 +34,8 @@ class _BoundedCatalog(SqlCatalog):
 
     def __init__(self, name: str, engine: Engine, **properties: str) -> None:
         self._bounded = engine
-        # the newest of each table, by its name
-        self._read: dict[str, Table] = {}
+        # what the thread is committing to
+        self._base = threading.local()
         super().__init__(name, **properties)
 
     def _init_catalog(self) -> None:
@@ -41,15 +43,26 @@ class _BoundedCatalog(SqlCatalog):
         self.engine = self._bounded
         super()._init_catalog()
 
-    def _convert_orm_to_iceberg(self, orm_table: IcebergTables) -> Table:
-        """A metadata file never changes, so one that was read is not read again: a commit asks for it twice."""
-        name = f"{orm_table.table_namespace}.{orm_table.table_name}"
-        known = self._read.get(name)
-        if known is None or known.metadata_location != orm_table.metadata_location:
-            known = super()._convert_orm_to_iceberg(orm_table)
-            known.metadata = shared(known.metadata)
-            self._read[name] = known
-        return Table(known.name(), known.metadata, known.metadata_location, known.io, self)
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        """As PyIceberg's, on `table` as the caller has it, where theirs loads it once more. The catalog moves the table
+        on only if it still is where that was read; else this raises CommitFailedException.
+        """
+        self._base.table = table
+        try:
+            return super().commit_table(table, requirements, updates)
+        finally:
+            self._base.table = None
+
+    def load_table(self, identifier: str | Identifier) -> Table:
+        """The table as it is now; to `commit_table`, as its caller has it."""
+        base: Table | None = getattr(self._base, "table", None)
+        if base is not None:
+            return base
+        loaded = super().load_table(identifier)
+        loaded.metadata = shared(loaded.metadata)
+        return loaded
 
 
 def open_catalog(settings: Settings, stop: threading.Event = NEVER) -> Catalog:

@@ -7,7 +7,7 @@ neither loses nor doubles a row.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
@@ -44,8 +44,8 @@ def fold_changes(connection: Connection, attempt: Any) -> None:
     changes = [_CLASSES[record["change"]](**record) for record in attempt.ledger]
     for kind, run in groupby(changes, key=type):
         if kind is LedgerChange:
-            # a batch that begins behind a lost stretch reports a gap of every symbol
-            fold_gaps(connection, attempt, list(run))
+            # a batch behind a lost stretch reports a gap of every symbol
+            fold_gaps(connection, attempt, cast("list[LedgerChange]", list(run)))
         else:
             for change in run:
                 _FOLDS[kind](connection, attempt, change)
