@@ -20,9 +20,11 @@ from k2_dagster.ingest.resume import Position
 from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.observability.points import reached
 
-# Raw batches read ahead of the judge, and outcomes ahead of the writer: one each keeps all stages busy, and memory is
-# (1 + 1 + the ones in hand) batches. What is written needs none.
+# Outcomes ahead of the writer, and what is written ahead of the commit: one each keeps all stages busy.
 QUEUED_BATCHES = 1
+# Raw batches ahead of the judge, the one that is being read among them: it is there when the judge has done the one in
+# hand, and a second would only take memory.
+BATCHES_AHEAD = 1
 # A stage looks this often whether another one has ended.
 STAGE_POLL_SECONDS = 0.1
 # A stage that is still at work so long after a stop (a registry that does not answer, a batch of damaged messages) is
@@ -72,7 +74,8 @@ class Pipeline:
         self.deadline = deadline
         self.on_commit = on_commit
         self.failed = threading.Event()
-        self.raw: queue.Queue[RawBatch | None] = queue.Queue(QUEUED_BATCHES)
+        self.raw: queue.Queue[RawBatch | None] = queue.Queue()
+        self.ahead = threading.Semaphore(BATCHES_AHEAD)
         self.outcomes: queue.Queue[Outcome | None] = queue.Queue(QUEUED_BATCHES)
         self.written: queue.Queue[Written | None] = queue.Queue(QUEUED_BATCHES)
         self.errors: list[BaseException] = []
@@ -119,8 +122,11 @@ class Pipeline:
     def _read(self) -> None:
         positions = dict(self.position.starts)
         while not self._asked_to_end() and not reached_ends(positions, self.position.ends):
+            if not self.ahead.acquire(timeout=STAGE_POLL_SECONDS):
+                continue
             batch = self.stages.read()
             if not len(batch) and all(positions[key] == at for key, at in batch.positions.items()):
+                self.ahead.release()
                 continue
             positions.update(batch.positions)
             reached("batch.consumed")
@@ -131,6 +137,7 @@ class Pipeline:
     def _judge(self) -> None:
         starts = dict(self.position.starts)
         while (batch := self._take(self.raw)) is not None:
+            self.ahead.release()
             outcome = self.stages.judge(batch, starts)
             starts.update(batch.positions)
             del batch
