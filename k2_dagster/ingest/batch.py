@@ -115,10 +115,10 @@ class BatchJudge:
         by_venue = np.zeros(count, dtype=bool)
         sparse = np.zeros(count, dtype=bool)
         known = [info is not None and info.by_venue for info in checked.streams]
-        linked = [info is not None and info.domain is Domain.LINKED for info in checked.streams]
+        covering = [info is not None and info.domain.covers_many for info in checked.streams]
         dense = [info is not None and info.domain is Domain.DENSE for info in checked.streams]
         by_venue[at] = np.array(known, dtype=bool)[checked.stream_rows]
-        sparse[at] = np.array(linked, dtype=bool)[checked.stream_rows]
+        sparse[at] = np.array(covering, dtype=bool)[checked.stream_rows]
         is_dense = np.array(dense, dtype=bool)[checked.stream_rows]
         sequence = int64_values(decoded.wire.column("sequence"))
         previous = np.where(is_dense, sequence - 1, int64_values(decoded.wire.column("previous_sequence")))

@@ -13,7 +13,7 @@ SYMBOLS = 4
 FAULTY_SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 START_MICROS = 1_780_000_000_000_000
 # Of all three datasets together. Ticks, the rarest, have room for two faults of each type then.
-MESSAGES = 5_000
+MESSAGES = 4_000
 FAST_MESSAGES_PER_SECOND = 1_000.0
 # A slow feed lasts so long that its first sessions are forgotten before it ends.
 SLOW_DAYS, SLOW_SHARE = 8, 0.25

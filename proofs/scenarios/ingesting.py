@@ -34,13 +34,13 @@ from proofs.scenarios.asked import Scenario
 from proofs.scenarios.sending import Kafka, Sent, Topic
 
 EPOCH = 0
-# Batches: a few messages, some hundred, or a topic's half.
-SIZES = ((1, 12), (50, 400), (500, 2_000), (500, 2_000))
+# Batches: a few messages, some hundred, or most of a topic.
+SIZES = ((1, 12), (100, 600), *[(600, 3_000)] * 3)
 # Of one partition before the reader turns to another.
 MOST_IN_A_ROW = 40
 # After a batch, so often: the process ends with all that was judged (of that, so often behind the quarantine's append);
 # or it ends between two commits; somebody decides about a gap; a halted partition is acknowledged.
-CRASHES, QUARANTINED_FIRST, RESTARTS, DECISIONS, ACKNOWLEDGES = 0.12, 0.6, 0.25, 0.15, 0.3
+CRASHES, QUARANTINED_FIRST, RESTARTS, DECISIONS, ACKNOWLEDGES = 0.1, 0.6, 0.2, 0.2, 0.3
 DECIDED = ("request", "expire", "accept")
 WHO, WHY = "scenario", "drawn"
 
