@@ -19,9 +19,10 @@ from k2_dagster.state.database import Database
 from proofs.common import Proof, conclude, say
 from proofs.scenarios.asked import Scenario, scenario
 from proofs.scenarios.database import throwaway_database
-from proofs.scenarios.expected import Expected, Row
+from proofs.scenarios.expected import Expected
 from proofs.scenarios.ingesting import Ingest, Landed
 from proofs.scenarios.reported import reported
+from proofs.scenarios.rows import Row
 from proofs.scenarios.sending import Run, sent
 from proofs.scenarios.wanted import PUBLISHER, landing, touching, views
 
@@ -114,10 +115,8 @@ def _misplaced(feed: Run, landed: list[Landed]) -> list[str]:
         counted[dataset] += 1
         if (rows, len(found)) != (int(not reasons), int(bool(reasons))) or any(one not in reasons for one in found):
             out.append(f"{dataset} {place} is {message.state}: {rows} rows, in quarantine for {found}")
-    for one in landed:
-        if one.places.total() + one.refused.total() != counted[one.dataset]:
-            out.append(f"{one.dataset}: more places than the {counted[one.dataset]} messages")
-    return out
+    more = [one for one in landed if one.places.total() + one.refused.total() != counted[one.dataset]]
+    return [*out, *(f"{one.dataset}: more places than the {counted[one.dataset]} messages" for one in more)]
 
 
 @click.command()

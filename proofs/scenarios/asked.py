@@ -70,7 +70,7 @@ def _scenario(seed: int, exchange: str, domains: dict[str, Domain], chance: rand
             "gap_page_at": page_at,
             "gap_halt_above": page_at + chance.randint(2, 5),
             "closed_session_days": 1,
-            "streams": {STREAMS[dataset]: {"dataset": dataset, "domain": one.value} for dataset, one in domains.items()},
+            "streams": {STREAMS[name]: {"dataset": name, "domain": one.value} for name, one in domains.items()},
         }
     )
     faults = [one for dataset in STREAMS for one in _faults(dataset, profile, chance)]

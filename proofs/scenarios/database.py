@@ -8,8 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from k2_dagster.devstack.composition import choose_socket_folder
-from k2_dagster.devstack.postgres import PostgresServer
+from k2_dagster.devstack.postgres import PostgresServer, choose_socket_folder
 from k2_dagster.devstack.process import stop
 from k2_dagster.devstack.state import StackState
 from k2_dagster.settings import Settings, load_settings

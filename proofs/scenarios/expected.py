@@ -9,6 +9,7 @@ from k2_dagster.schemas.profiles import Domain
 from k2_dagster.schemas.topics import CONTROL_DATASET
 from proofs.scenarios.asked import STREAMS, Scenario
 from proofs.scenarios.ingesting import EPOCH, WHO, WHY, Landed
+from proofs.scenarios.rows import NEXT_STATES, Ledger, row
 from proofs.scenarios.sending import COPY, DAMAGED, LATE, Run, Sent
 from proofs.scenarios.wanted import (
     PUBLISHER,
@@ -26,20 +27,7 @@ from proofs.scenarios.wanted import (
     views,
 )
 
-Row = tuple[tuple[str, Any], ...]
-Ledger = dict[str, Counter[Row]]
-_NEXT = {
-    ("open", "request"): "requested",
-    ("requested", "expire"): "expired",
-    ("expired", "request"): "requested",
-    **{(state, "accept"): "accepted" for state in ("open", "requested", "expired")},
-}
 _KINDS = {"ticks": "trade", "quotes": "quote", "book": "book", "control": ""}
-
-
-def row(**values: Any) -> Row:
-    """A row, whatever the order of its columns."""
-    return tuple(sorted(values.items()))
 
 
 class Expected:
@@ -91,7 +79,9 @@ class Expected:
             return
         at = reported_at(view, clock, one.key, above, self._scenario)
         if at is None:
-            self._hole(view, one.key, one.span, below, moment(above.row["exchange_timestamp"]), above.partition, "waiting")
+            self._hole(
+                view, one.key, one.span, below, moment(above.row["exchange_timestamp"]), above.partition, "waiting"
+            )
             return
         self._gap(view, one, below, above, at)
 
@@ -140,7 +130,7 @@ class Expected:
             said = row(gap=name, dataset=gap["dataset"], event=what, by=WHO, note=WHY)
             self.ledger["gap_events"][said] += 1
             if gap["fill_offset"] is None or positions[place] <= gap["fill_offset"]:
-                state = _NEXT.get((state, what), state)
+                state = NEXT_STATES.get((state, what), state)
         return "filled" if gap["fill_offset"] is not None and state != "accepted" else state
 
     def _hole(
@@ -223,7 +213,11 @@ class Expected:
         """What the feed handler said: of each session that it saw, of what channels lost, of connections."""
         said = self._run.kafka.topics[CONTROL_DATASET].messages
         sessions: dict[tuple[str, str | None], str] = {}
-        told = {(one.row["stream"], one.row["channel"], one.row["session"]): one for one in said if one.row["kind"] == "session"}
+        told = {
+            (one.row["stream"], one.row["channel"], one.row["session"]): one
+            for one in said
+            if one.row["kind"] == "session"
+        }
         for (stream, channel, session), first in self._run.seen.items():
             one = told.get((stream, channel, session))
             before = sessions.get((stream, channel))
@@ -274,7 +268,12 @@ class Expected:
         for gap in sorted(critical, key=lambda one: one["numbering"] != VENUE):
             first.setdefault((gap["dataset"], gap["kafka_partition"], gap["reported_offset"]), gap)
         for (dataset, partition, offset), gap in first.items():
-            place = {"exchange": self._scenario.exchange, "dataset": dataset, "topic_epoch": EPOCH, "kafka_partition": partition}
+            place = {
+                "exchange": self._scenario.exchange,
+                "dataset": dataset,
+                "topic_epoch": EPOCH,
+                "kafka_partition": partition,
+            }
             names = ("numbering", "stream", "kind", "session", "symbol", "first_sequence", "last_sequence", "missing")
             told = {name: gap[name] for name in names}
             self.ledger["breakers"][
@@ -283,7 +282,8 @@ class Expected:
                     acknowledged_reason=WHY, through_offset=offset,
                 )
             ] += 1  # fmt: skip
-            reason = f"{gap['missing']} numbers of {gap['symbol']} are missing: {gap['first_sequence']} to {gap['last_sequence']}"
+            numbers = f"{gap['first_sequence']} to {gap['last_sequence']}"
+            reason = f"{gap['missing']} numbers of {gap['symbol']} are missing: {numbers}"
             self.ledger["holds"][
                 row(
                     **place, kind="halted", from_offset=offset + 1, from_time=gap["to_time"], to_offset=offset + 1,

@@ -41,7 +41,7 @@ MOST_IN_A_ROW = 40
 # After a batch, so often: the process ends with all that was judged (of that, so often behind the quarantine's append);
 # or it ends between two commits; somebody decides about a gap; a halted partition is acknowledged.
 CRASHES, QUARANTINED_FIRST, RESTARTS, DECISIONS, ACKNOWLEDGES = 0.1, 0.6, 0.2, 0.2, 0.3
-DECIDED = ("request", "expire", "accept")
+DECIDED: tuple[GapEvent, ...] = ("request", "expire", "accept")
 WHO, WHY = "scenario", "drawn"
 
 
@@ -138,7 +138,9 @@ class Ingest:
         for at, log in enumerate(self._logs):
             # a halted partition ends inside the batch
             end = self._positions[at]
-            self._read[at] = next((place for place in range(self._read[at], read[at]) if log[place].offset >= end), read[at])
+            self._read[at] = next(
+                (place for place in range(self._read[at], read[at]) if log[place].offset >= end), read[at]
+            )
         for rows in outcome.days.values():
             self.landed.places.update(zip(*(rows[name].to_pylist() for name in _PLACE), strict=True))
         self._note_refused(outcome)
@@ -168,7 +170,9 @@ class Ingest:
         self.landed.done["restarts"] += 1
         old = self._judge
         breakers = (
-            read_breakers(self._database, self._scenario.exchange, self._dataset, EPOCH) if self._halts else old.breakers
+            read_breakers(self._database, self._scenario.exchange, self._dataset, EPOCH)
+            if self._halts
+            else old.breakers
         )
         self._resume(breakers)
 

@@ -12,10 +12,10 @@ from k2_dagster.state.coverage_tables import breakers, connections, gap_events, 
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import gaps
 from k2_dagster.state.tracked import numbering_tables
-from proofs.scenarios.expected import Ledger, row
 from proofs.scenarios.ingesting import Landed
+from proofs.scenarios.rows import Ledger, row
 
-_OF_THE_RUN = {"id", "commit_id", "changed_at", "recorded_at", "opened_at", "acknowledged_at", "to_time of holds"}
+_OF_THE_RUN = {"id", "commit_id", "changed_at", "recorded_at", "opened_at", "acknowledged_at"}
 
 
 def reported(database: Database, exchange: str, landed: Sequence[Landed]) -> Ledger:

@@ -7,7 +7,7 @@ late follows from these by looking through the messages of a key, one after anot
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,7 @@ def touching(view: View, truth: Iterable[dict[str, Any]], grace: int) -> bool:
     that nobody could say which is which: of channels, whose symbols are rarer than the channel's own messages."""
     for _, found in groupby(missing(view, truth), key=lambda one: one.key):
         together = list(found)
-        for one, following in zip(together, together[1:], strict=False):
+        for one, following in pairwise(together):
             if one.how == following.how == "damaged":
                 continue
             between = [

@@ -9,6 +9,7 @@ import pytest
 
 from k2_dagster.feeds.simulator.faults import FaultType
 from k2_dagster.ingest import batch, kernel
+from k2_dagster.ingest.ledger import ledger_changes
 from k2_dagster.ingest.numbering import Judged, Numbering
 from k2_dagster.ingest.sessions import Sessions
 from k2_dagster.ingest.tracker import Terms, Tracker
@@ -53,12 +54,14 @@ def test_the_ledger_is_what_was_planted(database: Database, capsys: pytest.Captu
 
 def _changes(change: Callable[[LedgerChange], list[LedgerChange]]) -> Any:
     """`ledger_changes` with one of its reports of a gap made into something else."""
-    real = batch.ledger_changes
+    real = ledger_changes
 
     def broken(*arguments: Any) -> Any:
         made = real(*arguments)
-        at = next((at for at, one in enumerate(made) if isinstance(one, LedgerChange) and one.change == "report"), None)
-        return made if at is None else [*made[:at], *change(made[at]), *made[at + 1 :]]
+        for at, one in enumerate(made):
+            if isinstance(one, LedgerChange) and one.change == "report":
+                return [*made[:at], *change(one), *made[at + 1 :]]
+        return made
 
     return broken
 
