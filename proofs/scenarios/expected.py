@@ -88,12 +88,18 @@ class Expected:
     def _gap(self, view: View, one: Missing, below: Sent | None, above: Sent, at: int) -> None:
         found = next(sent for sent in view.topic.messages if (sent.partition, sent.offset) == (above.partition, at))
         first, last = one.span
+        late = []
+        for sent in view.keys[one.key] if one.how == "late" else ():
+            came = view.span(sent.row)
+            if sent.state != LATE or not one.span[0] <= came[0] <= one.span[1]:
+                continue
+            if sent.offset <= at:  # within the grace, as it may be at the end of a run; the lowest come first
+                first = came[1] + 1
+            else:
+                late.append(sent.offset)
+        if first > last:
+            return
         count = 1 if view.domain is Domain.LINKED and view.numbering == VENUE else last - first + 1
-        late = [
-            sent.offset
-            for sent in view.keys[one.key]
-            if one.how == "late" and sent.state == LATE and first <= view.span(sent.row)[0] <= last
-        ]
         # what is said of a message whose bytes are spoiled is Kafka's: it may say anything
         readable = found.state not in (DAMAGED, "spoiled")
         micros = found.row["exchange_timestamp"] if readable else found.time_ms * 1_000

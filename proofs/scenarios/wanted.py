@@ -43,6 +43,17 @@ class View:
         name = "session" if self.numbering == VENUE else "publisher_session"
         for one in self.topic.messages:
             self.keys.setdefault((one.row[name] or "", one.row["symbol"]), []).append(one)
+        if self.numbering == VENUE:
+            self.keys = {key: self._in_order(found) for key, found in self.keys.items()}
+
+    def _in_order(self, found: list[Sent]) -> list[Sent]:
+        """What comes late and still before anything above it, as at the end of a run, is in order."""
+        out, highest = [], -1
+        for one in found:
+            first, last = self.span(one.row)
+            out.append(one._replace(state=GOOD) if one.state == LATE and first > highest else one)
+            highest = max(highest, last if one.state in (GOOD, LATE) else -1)
+        return out
 
     def span(self, row: dict[str, Any]) -> Span:
         """The numbers that a message stands for."""
