@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint format screenshot bench chaos up down lock clean
+.PHONY: help setup demo test coverage lint format screenshot bench chaos scenarios up down lock clean
 
 help: ## Print the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ KILLS ?= 40
 SEED ?= 1
 chaos: $(STAMP) ## Kill it n times at enumerated points and prove that nothing is lost (KILLS, SEED)
 	@$(BIN)/python -m proofs.chaos --kills $(KILLS) --seed $(SEED)
+
+SEEDS ?= 100
+scenarios: $(STAMP) ## Plant every fault in every sequence domain and compare the ledger, n times (SEEDS)
+	@$(BIN)/python -m proofs.scenarios --seeds $(SEEDS)
 
 up: $(STAMP) ## Start Kafka, schema registry and PostgreSQL for development
 	@$(BIN)/k2 dev up

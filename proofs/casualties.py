@@ -51,7 +51,7 @@ class Ring:
 
     def __init__(self, workers: Herd, lake: Lake, exchange: str, chance: random.Random, tally: Tally) -> None:
         self.exchange = exchange
-        self._workers, self._lake, self._chance, self._tally = workers, lake, chance, tally
+        self._workers, self.lake, self._chance, self._tally = workers, lake, chance, tally
         self._points = _shuffled_for_ever(POINTS, chance)
         self._alive: dict[Worker, float] = {}
         self._not_before = 0.0
@@ -69,7 +69,7 @@ class Ring:
             point = self._chance.choice(spared) if spared else next(self._points)
             fields = {"action": "kill", "point": point, "reach": 1 if spared else self._chance.randint(*REACHES)}
             worker = self._workers.start(
-                self.exchange, self._lake.environment, driver=driver, **(fields if at_point else {})
+                self.exchange, self.lake.environment, driver=driver, **(fields if at_point else {})
             )
             self._alive[worker] = time.monotonic() + (
                 LIFE_SECONDS if at_point else self._chance.uniform(*OUTSIDE_SECONDS)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from k2_dagster.errors import K2Error
 from k2_dagster.feeds.simulator.faults import FaultPlan
@@ -13,6 +13,8 @@ from proofs.common import Lake
 # Random faults per million messages: enough that every life of a worker meets some.
 FAULTS_PER_MILLION = 3_000.0
 SYMBOLS = 40
+# Random faults have up to eight messages: the largest of them halt an exchange that halts.
+HALTING_PAGE_AT, HALTING_ABOVE = 3, 6
 # After `stop`, what was accepted is delivered within the producer's own timeout of two minutes, or it fails.
 STOP_TIMEOUT_SECONDS = 150.0
 
@@ -24,7 +26,9 @@ calendar = "24/7"
 timezone = "UTC"
 entitlement_class = "simulated"
 partitions = {partitions}
-on_critical_gap = "mark_stale"
+on_critical_gap = "{on_critical_gap}"
+gap_page_at = {page_at}
+gap_halt_above = {halt_above}
 gap_grace_seconds = {grace_seconds}
 [exchanges.{name}.streams.trade]
 dataset = "ticks"
@@ -39,12 +43,20 @@ domain = "{book}"
 
 
 def profiles_text(
-    exchanges: dict[str, tuple[str, str, str]], *, partitions: int = 2, grace_seconds: float = 5.0
+    exchanges: dict[str, tuple[str, str, str]],
+    *,
+    partitions: int = 2,
+    grace_seconds: float = 5.0,
+    halting: Collection[str] = (),
 ) -> str:
-    """A profiles file: exchange -> domains of its ticks, quotes and book."""
+    """A profiles file: exchange -> domains of its ticks, quotes and book. Partitions of those in `halting` halt at a
+    gap, and one of the random faults' size is critical."""
+    marks = {"on_critical_gap": "mark_stale", "page_at": 10, "halt_above": 100}
+    halts = {"on_critical_gap": "halt", "page_at": HALTING_PAGE_AT, "halt_above": HALTING_ABOVE}
+    own = {"partitions": partitions, "grace_seconds": grace_seconds}
     return "version = 1\n" + "".join(
         _EXCHANGE.format(
-            name=name, ticks=ticks, quotes=quotes, book=book, partitions=partitions, grace_seconds=grace_seconds
+            name=name, ticks=ticks, quotes=quotes, book=book, **own, **(halts if name in halting else marks)
         )
         for name, (ticks, quotes, book) in exchanges.items()
     )

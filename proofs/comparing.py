@@ -1,5 +1,6 @@
 """Two lakes filled from the same topics: the same rows, the same refusals, the same coverage ledger."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -7,6 +8,7 @@ import pyarrow.compute as pc
 
 from k2_dagster.coverage.reading import Wanted, one_look, read_received
 from k2_dagster.coverage.relations import RELATIONS
+from k2_dagster.state.breakers import list_breakers
 from k2_dagster.state.database import Database
 from proofs.accounting import table_rows
 from proofs.common import Lake
@@ -16,10 +18,10 @@ _ORDER = [("kafka_partition", "ascending"), ("kafka_offset", "ascending")]
 # batch, and the bytes are left out only then.
 _OF_THE_RUN = ("ingest_timestamp",)
 _OF_THE_BATCH = ("ingest_timestamp", "first_offset", "value", "headers")
-# Row numbers and commits differ from run to run, and so does which batch found that a session is over.
-_OF_THE_LEDGER = ("id", "commit_id", "changed_at", "is_open")
-# Halts and deferrals are of the run.
-_LEDGER = ("gaps", "resets", "connections")
+# Row numbers and commits differ from run to run, and so does which batch found that a session is over. When a halt
+# was noted and let go is of the run; where it was is not.
+_OF_THE_LEDGER = ("id", "commit_id", "changed_at", "is_open", "recorded_at", "opened_at", "acknowledged_at")
+_LEDGER = ("gaps", "resets", "connections", "holds")
 SHOWN = 3
 
 
@@ -36,23 +38,26 @@ def compare_lakes(one: Lake, other: Lake, exchanges: Sequence[str]) -> list[str]
     return out
 
 
-def ledger(lake: Lake, exchange: str) -> set[tuple[str, ...]]:
-    """The coverage ledger of an exchange (intervals, holes, gaps, sessions, connections), as texts, without what
-    differs from run to run."""
+def ledger(lake: Lake, exchange: str) -> Counter[tuple[str, ...]]:
+    """The coverage ledger of an exchange (intervals, holes, gaps, sessions, connections, halts), as texts, without what
+    differs from run to run. Each row begins with its table."""
     database = Database(lake.settings)
     try:
         with one_look(database) as connection:
             received = read_received(connection, Wanted(exchange=exchange))
-            tables = {name: RELATIONS[name](connection) for name in _LEDGER}
+            tables = {name: RELATIONS[name](connection).to_pylist() for name in _LEDGER}
+        tables["breakers"] = list_breakers(database, exchange)
     finally:
         database.close()
-    tables |= {"coverage": received.intervals, "holes": received.holes}
-    return {
+    tables |= {"coverage": received.intervals.to_pylist(), "holes": received.holes.to_pylist()}
+    for hold in tables["holds"]:
+        del hold["to_time"]
+    return Counter(
         (name, *(f"{key}={value}" for key, value in row.items() if key not in _OF_THE_LEDGER))
         for name, table in tables.items()
-        for row in table.to_pylist()
+        for row in table
         if row["exchange"] == exchange
-    }
+    )
 
 
 def _sorted(lake: Lake, dataset: str, exchange: str) -> pa.Table:

@@ -21,7 +21,8 @@ from k2_dagster.alerts.signals import RANKS, Reading, Severity, Signal
 # has ended.
 HOLD_SECONDS = 60.0
 
-Transition = Literal["opened", "worsened", "resolved"]
+# `acknowledged` is what a person says; the others are judged here.
+Transition = Literal["opened", "worsened", "resolved", "acknowledged"]
 
 
 @dataclass(frozen=True, slots=True)

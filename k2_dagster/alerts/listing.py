@@ -20,7 +20,8 @@ _SHOWN = ("severity", "key", "title", "opened_at", "updated_at", "resolved_at", 
 def list_incidents(database: Database, *, everything: bool, limit: int) -> list[dict[str, Any]]:
     """Open incidents and those of which something could not be delivered yet, the worst first; or all, newest first.
 
-    `waiting` counts deliveries under way, `undelivered` those given up; `problem` is what a service said last.
+    `waiting` counts deliveries under way, `undelivered` those given up; `problem` is what a service said last;
+    `acknowledged_at` when somebody last said that it is in hand, since it opened.
     """
     waits = and_(deliveries.c.delivered_at.is_(None), deliveries.c.given_up_at.is_(None))
     counts = (
@@ -34,10 +35,18 @@ def list_incidents(database: Database, *, everything: bool, limit: int) -> list[
         .group_by(deliveries.c.key)
         .subquery()
     )
+    acknowledged = (
+        select(func.max(transitions.c.at))
+        .where(transitions.c.key == incidents.c.key, transitions.c.transition == "acknowledged")
+        .where(transitions.c.at >= incidents.c.opened_at)
+        .scalar_subquery()
+        .label("acknowledged_at")
+    )
     rank = case(RANKS, value=incidents.c.severity)
     query = (
         select(
             *(incidents.c[name] for name in _SHOWN),
+            acknowledged,
             func.coalesce(counts.c.waiting, 0).label("waiting"),
             func.coalesce(counts.c.undelivered, 0).label("undelivered"),
             func.coalesce(counts.c.problem, "").label("problem"),

@@ -11,7 +11,12 @@ from k2_dagster.settings import Settings
 
 # Services cut or refuse long messages; the smallest limit of those in wide use is about this (Discord, Telegram).
 TEXT_CHARACTERS = 1_200
-PREFIXES: dict[Transition, str] = {"opened": "", "worsened": "Worse: ", "resolved": "Resolved: "}
+PREFIXES: dict[Transition, str] = {
+    "opened": "",
+    "worsened": "Worse: ",
+    "resolved": "Resolved: ",
+    "acknowledged": "Acknowledged: ",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,8 @@ def identity(key: str, number: int) -> str:
 
 
 def message(incident: Incident, transition: Transition, links: Links, now: datetime, note: str = "") -> Message:
-    """What is told of an incident that has just made this transition; `note` is added where it ended."""
+    """What is told of an incident that has just made this transition; `note` is added where a person had a
+    part in it."""
     signal = incident.signal
     number = incident.transitions
     lines = [mask(signal.text)[:TEXT_CHARACTERS]]
@@ -80,6 +86,8 @@ def message(incident: Incident, transition: Transition, links: Links, now: datet
             *([note] if note else []),
             f"Open from {_time(incident.opened_at)} to {_time(now)}.",
         ]
+    elif transition == "acknowledged":
+        lines = [note, f"It is: {lines[0]}"]
     else:
         lines += [f"What to do: {signal.what_to_do}", f"Runbook: {links.to_runbook(incident)}"]
     if link := links.to_dagster(incident):

@@ -70,15 +70,25 @@ class Outbox:
         with self._database.begin() as connection:
             take_lock(self._database, connection, LOCK)
             now = connection.execute(select(func.clock_timestamp())).scalar_one()
-            before = _known(connection, {key}).get(key)
-            if before is None or not before.is_open:
-                raise QueryRefused(
-                    f"no incident is open under {key!r}", advice="`k2 incidents list` shows those that are", key=key
-                )
+            before = _open_under(connection, key)
             after = replace(before, resolved_at=now, updated_at=now, transitions=before.transitions + 1)
             _write(connection, Change(after, "resolved"))
             told = message(after, "resolved", self._links, now, f"Closed by {closed_by}: {reason}")
             _write_transition(connection, told, targets, now)
+            return told
+
+    def acknowledge(self, key: str, acknowledged_by: str, reason: str) -> Message:
+        """Put on record that somebody has an open incident in hand. Nobody is told; that it got worse, and that it
+        ended, is told as ever. Raises QueryRefused when no incident is open under this key."""
+        with self._database.begin() as connection:
+            take_lock(self._database, connection, LOCK)
+            now = connection.execute(select(func.clock_timestamp())).scalar_one()
+            before = _open_under(connection, key)
+            after = replace(before, updated_at=now, transitions=before.transitions + 1)
+            _write(connection, Change(after, "acknowledged"))
+            note = f"Acknowledged by {acknowledged_by}: {reason}"
+            told = message(after, "acknowledged", self._links, now, note)
+            _write_transition(connection, told, (), now)
             return told
 
     def next_number(self, key: str) -> int:
@@ -121,6 +131,15 @@ def _known(connection: Connection, keys: set[str]) -> dict[str, Incident]:
     wanted = or_(incidents.c.resolved_at.is_(None), incidents.c.key.in_(keys))
     rows = connection.execute(select(incidents).where(wanted)).mappings()
     return {row["key"]: incident_of(row) for row in rows}
+
+
+def _open_under(connection: Connection, key: str) -> Incident:
+    found = _known(connection, {key}).get(key)
+    if found is None or not found.is_open:
+        raise QueryRefused(
+            f"no incident is open under {key!r}", advice="`k2 incidents list` shows those that are", key=key
+        )
+    return found
 
 
 def incident_of(row: Mapping[Any, Any]) -> Incident:

@@ -71,7 +71,6 @@ class PartitionFacts:
     skewed: Repeats
     against_sequence: Repeats
     reasons: Mapping[str, int]
-    control_gaps: Sequence[Mapping[str, Any]]
     commits: CommitFacts
     gaps: Sequence[Mapping[str, Any]]
     freshness: FreshnessFacts
@@ -102,7 +101,7 @@ def _read_rows(
     platform: Platform, duckdb: DuckDBResource, dataset: str, exchange: str, files: PartitionFiles
 ) -> dict[str, Any]:
     sql = check_sql(TABLES[dataset], platform.profiles.exchange(exchange))
-    out: dict[str, Any] = {"rows": 0, "reasons": {}, "control_gaps": ()}
+    out: dict[str, Any] = {"rows": 0, "reasons": {}}
     out |= dict.fromkeys(COUNTED, Repeats())
     if not files.paths:
         return out
@@ -119,8 +118,6 @@ def _told(connection: Any, sql: CheckSql) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if sql.reasons:
         out["reasons"] = dict(connection.execute(sql.reasons).fetchall())
-    if sql.control_gaps:
-        out["control_gaps"] = _records(connection.execute(sql.control_gaps))
     return out
 
 

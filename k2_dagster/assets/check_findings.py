@@ -1,6 +1,6 @@
 """From the facts of a partition to the outcome of each check. Pure: what passes, how bad it is, and what to show."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ STALE_TARGETS = 10.0
 GAPS_SHOWN = 20
 
 WARN, ERROR = "WARN", "ERROR"
+LEVELS = ("warn", "page", "halt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +53,40 @@ def judge(facts: PartitionFacts, freshness_target_seconds: float) -> list[Findin
 
 
 def _sequence_gaps(facts: PartitionFacts, _: float) -> Finding:
-    # those of channels are told by the rows of control themselves
-    of_ledger = [one for one in facts.gaps if one["numbering"] != "channel"]
-    unexplained = [one for one in of_ledger if one["state"] in MISSING_STATES and one["cause"] != "quarantined"]
+    """By the ledger alone: what came late or was accepted is no finding any more, whatever the rows look like."""
+    unexplained = [one for one in facts.gaps if one["state"] in MISSING_STATES and one["cause"] != "quarantined"]
     messages = sum(max(0, int(one["missing"]) - int(one["filled"]) - int(one["quarantined"])) for one in unexplained)
-    levels = {level: sum(one["level"] == level for one in unexplained) for level in ("warn", "page", "halt")}
+    levels = {level: sum(one["level"] == level for one in unexplained) for level in LEVELS}
     metadata: dict[str, Any] = {
         "gaps": len(unexplained),
         "messages_missing": messages,
         **{f"gaps_{level}": count for level, count in levels.items()},
-        "gaps_filled": sum(one["state"] == "filled" for one in of_ledger),
-        "channel_gaps": len(facts.control_gaps),
+        "gaps_filled": sum(one["state"] == "filled" for one in facts.gaps),
     }
-    shown = [{name: one[name] for name in _GAP_COLUMNS} for one in unexplained[:GAPS_SHOWN]]
-    if shown or facts.control_gaps:
-        metadata["ranges"] = [*shown, *facts.control_gaps[:GAPS_SHOWN]]
+    if facts.gaps:
+        metadata["by_level_and_state"] = _by_level_and_state(facts.gaps)
+    if unexplained:
+        metadata["ranges"] = [{name: one[name] for name in _GAP_COLUMNS} for one in unexplained[:GAPS_SHOWN]]
     severity = ERROR if levels["page"] or levels["halt"] else WARN
-    total = len(unexplained) + len(facts.control_gaps)
+    total = len(unexplained)
     text = "no sequence gaps" if not total else f"{total} sequence gaps, {messages} messages missing"
     return Finding("sequence_gaps", not total, text, severity, metadata)
 
 
+def _by_level_and_state(gaps: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """How many of each, those that are in quarantine under a state of their own."""
+    out: dict[str, dict[str, int]] = {}
+    for gap in gaps:
+        missing = gap["state"] in MISSING_STATES
+        state = "quarantined" if missing and gap["cause"] == "quarantined" else str(gap["state"])
+        of_level = out.setdefault(str(gap["level"]), {})
+        of_level[state] = of_level.get(state, 0) + 1
+    return out
+
+
 _GAP_COLUMNS = (
-    *("numbering", "stream", "kind", "symbol", "session", "first_sequence", "last_sequence", "missing", "filled"),
-    *("level", "kafka_partition", "reported_offset"),
+    *("id", "numbering", "stream", "kind", "symbol", "channel", "session", "first_sequence", "last_sequence"),
+    *("missing", "filled", "level", "state", "kafka_partition", "reported_offset"),
 )
 
 

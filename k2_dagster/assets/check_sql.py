@@ -6,7 +6,6 @@ from k2_dagster.schemas.common import MICROS_PER_SECOND, ORIGINS, TIME_SOURCE_FI
 from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.schemas.profiles import ExchangeProfile
 from k2_dagster.schemas.quarantine import QUARANTINE
-from k2_dagster.schemas.topics import CONTROL_DATASET
 
 # Rows shown with a failed check: enough to start looking, small in Dagster's event log (about 1 KB).
 EXAMPLES = 5
@@ -31,7 +30,6 @@ class CheckSql:
     backwards: str = ""
     split_symbols: str = ""
     reasons: str = ""
-    control_gaps: str = ""
     skewed: str = ""
     against_sequence: str = ""
 
@@ -48,15 +46,12 @@ def check_sql(dataset: Dataset, profile: ExchangeProfile) -> CheckSql:
             repeated_offsets=_repeated(("topic", *_POSITION)),
             reasons="SELECT reason, count(*)::BIGINT AS messages FROM part GROUP BY reason",
         )
-    is_control = dataset.name == CONTROL_DATASET
-    gap_columns = ("dataset", "first_sequence", "last_sequence") if is_control else ()
     return CheckSql(
-        load=_load((*_LOADED, *gap_columns)),
+        load=_load(_LOADED),
         repeated_offsets=_repeated(_POSITION),
         repeated_identities=_identities(dataset, profile),
         backwards=_BACKWARDS,
         split_symbols=_SPLIT,
-        control_gaps=_CONTROL_GAPS if is_control else "",
         skewed=_skewed(profile),
         against_sequence=_against_sequence(dataset, profile),
     )
@@ -169,9 +164,4 @@ _SPLIT = f"""
         FROM part GROUP BY topic_epoch, symbol HAVING count(DISTINCT kafka_partition) > 1
     )
     SELECT *, (count(*) OVER ())::BIGINT AS total FROM split ORDER BY symbol LIMIT {EXAMPLES}
-"""
-_CONTROL_GAPS = """
-    SELECT dataset, stream, symbol, session, first_sequence, last_sequence,
-        (last_sequence - first_sequence + 1)::BIGINT AS missing
-    FROM part WHERE kind = 'gap' AND first_sequence IS NOT NULL ORDER BY kafka_offset
 """

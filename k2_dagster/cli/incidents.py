@@ -16,7 +16,8 @@ from k2_dagster.errors import AlertUndelivered, ConfigurationError
 from k2_dagster.state.database import Database
 
 COLUMNS = (
-    *("severity", "key", "title", "opened_at", "resolved_at", "occurrences", "waiting", "undelivered", "problem"),
+    *("severity", "key", "title", "opened_at", "acknowledged_at", "resolved_at", "occurrences", "waiting"),
+    *("undelivered", "problem"),
 )
 # Lines of a listing.
 DEFAULT_LIMIT = 200
@@ -70,6 +71,22 @@ def close(key: str, closed_by: str, reason: str, as_json: bool) -> None:
     with _database() as database:
         told = Outbox(database, links_of(chosen)).close(key, closed_by, reason, targets_of(chosen))
         emit_one({"closed": key, "told": told.identity}, as_json)
+
+
+@incidents.command()
+@click.argument("key")
+@click.option("--by", "acknowledged_by", default=getpass.getuser, show_default="the user", help="Who has it in hand.")
+@click.option("--reason", required=True, help="What is being done; it stays on record.")
+@json_option
+def acknowledge(key: str, acknowledged_by: str, reason: str, as_json: bool) -> None:
+    """Put on record that somebody has an incident in hand.
+
+    Nobody is told. When it gets worse, and when it ends, everybody is, as ever.
+    """
+    chosen = settings()
+    with _database() as database:
+        told = Outbox(database, links_of(chosen)).acknowledge(key, acknowledged_by, reason)
+        emit_one({"acknowledged": key, "recorded": told.identity}, as_json)
 
 
 @incidents.command("test")

@@ -1,12 +1,12 @@
 """The feed handler's own voice: what it saw on the wire, published to the exchange's one-partition control topic."""
 
 import time
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from k2_dagster.feeds.channels import ChannelKey, Event, FeedState, Grace, judge, open_holes
-from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.common import RECEIVER_CLOCK, TIME_SOURCE_FIELD
 from k2_dagster.schemas.control import CONTROL, NO_SYMBOL
@@ -18,6 +18,14 @@ _END_REASON = "the feed ended before these numbers came"
 _TIMES = ("exchange_timestamp", "receive_timestamp", "publish_timestamp")
 
 
+class Publishes(Protocol):
+    """What a handler speaks through: a `Publisher`, or whoever gives its words a publisher pair and sends them."""
+
+    def publish(self, dataset: str, rows: pa.RecordBatch) -> int:
+        """Send rows in wire form, in order; returns how many were accepted."""
+        ...
+
+
 class FeedHandler:
     """Judges one exchange's rows as they arrive and publishes gaps, sessions, connections and heartbeats.
 
@@ -25,7 +33,7 @@ class FeedHandler:
     themselves. Not for several threads.
     """
 
-    def __init__(self, publisher: Publisher, profiles: Profiles, exchange: str) -> None:
+    def __init__(self, publisher: Publishes, profiles: Profiles, exchange: str) -> None:
         profile = profiles.exchange(exchange)
         self._publisher = publisher
         self._exchange = exchange

@@ -115,7 +115,7 @@ class BatchJudge:
             if flag[row] == kernel.GOOD and reason not in _REPEATED:
                 flag[row] = kernel.REFUSED
         streams, rows_of = checked.streams, checked.stream_rows
-        linked = [info is not None and info.domain is Domain.LINKED for info in streams]
+        covering = [info is not None and info.domain.covers_many for info in streams]
         dense = [info is not None and info.domain is Domain.DENSE for info in streams]
         sequence = int64_values(decoded.wire.column("sequence"))
         pair = decoded.wire.column("publisher_sequence")
@@ -129,7 +129,7 @@ class BatchJudge:
             by_venue=_scatter(
                 _of_streams([info is not None and info.by_venue for info in streams], rows_of), at, count
             ),
-            sparse=_scatter(_of_streams(linked, rows_of), at, count),
+            sparse=_scatter(_of_streams(covering, rows_of), at, count),
             stream=codes["stream"],
             kind=codes["kind"],
             session=codes["session"],

@@ -160,7 +160,7 @@ def _piece(keys, holes, hole, first, last):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _size(keys, holes, hole):  # type: ignore[no-untyped-def]
-    """Messages missing: where numbers jump, at least one."""
+    """Messages missing: where one may cover many numbers, at least one."""
     return 1 if keys.sparse[holes.key[hole]] else holes.last[hole] - holes.first[hole] + 1
 
 

@@ -25,7 +25,8 @@ class Rows(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """One entry per numbered sequence. `sparse`: numbers jump (linked domain), so a hole's size says nothing.
+    """One entry per numbered sequence. `sparse`: one message may cover many numbers (range and linked domains), so of
+    a hole's size only "at least one message" is known.
 
     `holes` counts the unexplained ones, of which `waiting` wait for their grace, `explained` the others. Of the
     unreadable messages of the symbol, `used` explain holes of this key, and `unread` of the others were there at its

@@ -68,7 +68,7 @@ def with_refused(rows: Input, refused: Mapping[int, Refused], dataset: Dataset, 
     return replace(
         out,
         by_venue=_with(rows.by_venue, at, by_venue),
-        sparse=_with(rows.sparse, at, np.array([domain is Domain.LINKED for domain in domains])),
+        sparse=_with(rows.sparse, at, np.array([domain is not None and domain.covers_many for domain in domains])),
         sequence=_with(rows.sequence, at, np.array([0 if one is None else one[0] for one in found])),
         previous=_with(rows.previous, at, np.array([0 if one is None else one[1] for one in found])),
         blind=_with(np.zeros(len(rows.flag), dtype=bool), at, judged & ~by_venue),

@@ -35,9 +35,9 @@ Combinations = tuple[Int64s, list[tuple[str | None, ...]]]
 class Input:
     """The rows of a batch, one entry per raw message, in raw order. Text columns are coded; see `kernel.Rows`.
 
-    `flag` is GOOD, REFUSED or UNREADABLE; `by_venue` says whose numbering identifies the row; `sparse` marks rows whose
-    venue numbers jump; `blind` those that are unreadable to the venue's numbering alone. Entries of unreadable rows are
-    ignored, but for partition, offset, time and symbol.
+    `flag` is GOOD, REFUSED or UNREADABLE; `by_venue` says whose numbering identifies the row; `sparse` marks rows that
+    may cover many of the venue's numbers; `blind` those that are unreadable to the venue's numbering alone. Entries of
+    unreadable rows are ignored, but for partition, offset, time and symbol.
     `originals` says of rows that come back from quarantine where they were first refused.
     """
 

@@ -67,6 +67,12 @@ class Domain(Enum):
         """Whether gaps and duplicates follow from the venue's numbers of one symbol alone."""
         return self in (Domain.DENSE, Domain.RANGE, Domain.LINKED)
 
+    @property
+    def covers_many(self) -> bool:
+        """Whether one message may stand for many of its symbol's numbers: how many messages are missing is not known
+        from their numbers then, only that it is at least one."""
+        return self in (Domain.RANGE, Domain.LINKED)
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

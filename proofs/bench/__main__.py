@@ -10,6 +10,7 @@ from proofs.bench.connect import measure_connect
 from proofs.bench.dagster import measure_checks, measure_ticks
 from proofs.bench.ingest import ROUNDS, measure_ingest, measure_memory
 from proofs.bench.results import Measure, save, show
+from proofs.bench.sequence import measure_sequence
 from proofs.bench.setting import Bench, open_bench
 from proofs.bench.stages import measure_stages
 from proofs.bench.tables import measure_commits, measure_layout
@@ -22,6 +23,7 @@ SIZES = {
     "layout": 2_000_000,
     "commits": 2_000,
     "stages": 3_000_000,
+    "sequence": 3_000_000,
     "memory": 6_000_000,
     "ticks": 20,
     "checks": 3_000_000,
@@ -65,6 +67,7 @@ def _measure(bench: Bench, name: str, size: int, rounds: int, progress: Callable
         "layout": measure_layout,
         "commits": measure_commits,
         "stages": measure_stages,
+        "sequence": measure_sequence,
         "memory": measure_memory,
         "ticks": measure_ticks,
         "checks": measure_checks,

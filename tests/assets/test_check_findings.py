@@ -14,13 +14,14 @@ TARGET_SECONDS = 10.0
 CLEAN = PartitionFacts(
     dataset="ticks", exchange="sim", day="2026-05-01", snapshot_id=1, rows=5, bytes=100, repeated_offsets=Repeats(),
     repeated_identities=Repeats(), backwards=Repeats(), split_symbols=Repeats(), skewed=Repeats(),
-    against_sequence=Repeats(), reasons={}, control_gaps=(),
+    against_sequence=Repeats(), reasons={},
     commits=CommitFacts(rows=5, commits=1), gaps=(), freshness=FreshnessFacts(judged=True), schema_differences=(),
 )  # fmt: skip
 
 
 def _gap(level: str, missing: int = 3, **changes: Any) -> dict[str, Any]:
     gap = {
+        "id": 1, "channel": "",
         "numbering": "venue", "stream": "trade", "kind": "trade", "symbol": "A", "session": "", "first_sequence": 5,
         "last_sequence": 4 + missing, "missing": missing, "filled": 0, "quarantined": 0, "level": level,
         "kafka_partition": 0, "reported_offset": 9, "state": "open", "cause": "unknown",
@@ -53,9 +54,25 @@ def test_filled_and_explained_gaps_are_none() -> None:
     assert all(one.passed for one in judge(replace(CLEAN, gaps=gaps), TARGET_SECONDS))
 
 
-def test_a_channel_gap_is_a_finding_of_the_control_table() -> None:
-    found = _only_failure(replace(CLEAN, dataset="control", control_gaps=[{"first_sequence": 1, "last_sequence": 2}]))
-    assert found.check == "sequence_gaps"
+def test_a_channel_gap_is_a_finding_of_the_control_table_until_somebody_accepts_it() -> None:
+    gap = _gap("warn", numbering="channel", channel="feed-1")
+    found = _only_failure(replace(CLEAN, dataset="control", gaps=[gap]))
+    assert (found.check, found.metadata["ranges"][0]["channel"]) == ("sequence_gaps", "feed-1")
+    accepted = replace(CLEAN, dataset="control", gaps=[gap | {"state": "accepted"}])
+    assert all(one.passed for one in judge(accepted, TARGET_SECONDS))
+
+
+def test_what_became_of_the_gaps_is_told_by_level_and_state() -> None:
+    gaps = [
+        *(_gap("warn", state="accepted"), _gap("warn", state="filled"), _gap("warn", state="filled")),
+        *(_gap("halt", state="requested"), _gap("page", cause="quarantined")),
+    ]
+    found = _only_failure(replace(CLEAN, gaps=gaps))
+    assert found.metadata["by_level_and_state"] == {
+        "warn": {"accepted": 1, "filled": 2},
+        "halt": {"requested": 1},
+        "page": {"quarantined": 1},
+    }
 
 
 @pytest.mark.parametrize("commits", [CommitFacts(rows=4), CommitFacts(rows=5, broken=["a range"])])

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from k2_dagster.assets.check_sql import COUNTED, check_sql
-from k2_dagster.schemas.control import CONTROL
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.schemas.quarantine import QUARANTINE
 from k2_dagster.schemas.quotes import QUOTES
@@ -84,14 +83,6 @@ def test_a_message_behind_a_later_one_is_found_unless_it_was_recovered(tmp_path:
 def test_a_symbol_on_two_partitions_is_found(tmp_path: Path) -> None:
     (found,) = _ask(tmp_path, TICKS, "split_symbols", [*_ticks((0, 1, 1)), *_ticks((0, 2, 2), kafka_partition=3)])
     assert (found["symbol"], found["partitions"], found["total"]) == ("A", [0, 3], 1)
-
-
-def test_gaps_that_the_feed_handler_saw_are_read_from_control(tmp_path: Path) -> None:
-    gap = {"kind": "gap", "dataset": "quotes", "first_sequence": 4, "last_sequence": 6}
-    other = {"dataset": None, "first_sequence": None, "last_sequence": None}
-    rows = _ticks((0, 0, 1), kind="heartbeat", **other) + _ticks((1, 0, 2), **gap)
-    (found,) = _ask(tmp_path, CONTROL, "control_gaps", rows)
-    assert (found["dataset"], found["missing"]) == ("quotes", 3)
 
 
 def test_quarantine_is_counted_by_reason_and_unique_by_topic_and_offset(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Whole batches of encoded messages: every split gives the same rows, quarantine, ledger and digests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from k2_dagster.ingest.decode import Decoder
 from k2_dagster.ingest.outcome import Held, Outcome, Topic
 from k2_dagster.ingest.tracker import Terms, Tracker
 from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.profiles import ExchangeProfile
 from k2_dagster.schemas.quarantine import REASONS
 from tests.ingest.helpers import (
     FOREIGN_ID,
@@ -70,12 +72,14 @@ class Landed:
             self.counts[name] = self.counts.get(name, 0) + outcome.counts[name]
 
 
-def judge_of(dataset: str, tracker: Tracker | None = None, held: Held | None = None) -> BatchJudge:
+def judge_of(
+    dataset: str, tracker: Tracker | None = None, under: ExchangeProfile = PROFILE, held: Held | None = None
+) -> BatchJudge:
     decoder = Decoder(WIRE_DATASETS[dataset], Schemas(registry_of(WIRE_DATASETS[dataset])))
-    return BatchJudge("testex", PROFILE, decoder, tracker or Tracker(TERMS), TOPIC, 100_001, held or Held())
+    return BatchJudge("testex", under, decoder, tracker or Tracker(TERMS), TOPIC, 100_001, held or Held())
 
 
-def land(dataset: str, sent: Sequence[Sent], cuts: set[int] = frozenset()) -> Landed:  # type: ignore[assignment]
+def land(dataset: str, sent: Sequence[Sent], cuts: Set[int] = frozenset(), under: ExchangeProfile = PROFILE) -> Landed:
     """Judge the messages in batches that end at the cuts, each by a new judge with the state that the last one left."""
     out = Landed()
     tracker = Tracker(TERMS)
@@ -83,7 +87,7 @@ def land(dataset: str, sent: Sequence[Sent], cuts: set[int] = frozenset()) -> La
     ends = [*sorted(cut for cut in cuts if 0 < cut < len(sent)), len(sent)]
     for start, end in zip([0, *ends], ends, strict=False):
         raw = raw_batch(TOPIC.name, sent[start:end])
-        outcome = judge_of(dataset, tracker).judge(raw, starts)
+        outcome = judge_of(dataset, tracker, under).judge(raw, starts)
         starts = {**starts, **raw.positions}
         out.add(outcome)
         tracker = Tracker.load(outcome.state, TERMS)
@@ -178,6 +182,22 @@ def test_an_unreadable_message_explains_the_hole_of_its_symbol() -> None:
     landed = land("ticks", sent, {4})
     assert reasons(landed) == {3: "undecodable"}
     assert landed.ledger == []
+
+
+@pytest.mark.parametrize("domain", ["range", "linked"])
+def test_an_unreadable_message_explains_all_numbers_that_it_may_have_covered(domain: str) -> None:
+    edges = [0, 3, 10, 11, 18, 30, 31, 32, 33, 34, 35]
+    sent = [
+        Sent(avro(BOOK, sequence=last, previous_sequence=before), offset=offset)
+        for offset, (before, last) in enumerate(pairwise(edges))
+    ]
+    sent[3] = replace(sent[3], value=(sent[3].value or b"")[:-2])
+    landed = land("book", sent, {2, 4}, under=profile(book=domain))
+    assert reasons(landed) == {3: "undecodable"}
+    assert landed.ledger == []
+    # what is lost beside it is told, with all of its numbers
+    (gap,) = land("book", [*sent[:1], *sent[2:]], under=profile(book=domain)).ledger
+    assert (gap.first_sequence, gap.last_sequence) == (4, 10)
 
 
 def test_a_missing_message_is_a_gap_of_the_day_that_showed_it() -> None:

@@ -13,6 +13,7 @@ from k2_dagster.jobs import check_job, check_run_config
 from k2_dagster.resources.tags import LANE_TAG
 from k2_dagster.sensors.commits import LAUNCH_INTERVAL_SECONDS, OVERDUE_SECONDS, Tick, commits_sensor
 from k2_dagster.sensors.cursor import Cursor
+from k2_dagster.state.gaps import open_gaps, record_event
 from k2_dagster.state.locks import lock_key
 from tests.dagster_support import Market, land, reported, run_check_job
 
@@ -186,6 +187,25 @@ def test_failures_that_stand_and_messages_that_wait_are_looked_at_without_a_comm
     market.publish(market.exchange, 300, seed=8)
     chosen, _ = _tick(market, instance, cursor, _later() + 3_700 + 310)
     assert set(chosen) == {(one, market.exchange, market.today) for one in ("ticks", "quotes", "book", "control")}
+
+
+@pytest.mark.stack
+def test_a_gap_that_was_accepted_has_its_partition_checked_at_once(
+    market: Market, instance: dg.DagsterInstance
+) -> None:
+    market.publish(market.exchange, 1_500, faults=("drop:3@1s/ticks",))
+    market.drain(market.exchange)
+    today: Partition = ("ticks", market.exchange, market.today)
+    run_check_job(market, instance, [today], mirrored=True)
+    _, cursor = _tick(market, instance, Cursor(), _later())
+    (gap,) = open_gaps(market.platform.database, "ticks", market.exchange)
+    with market.platform.database.begin() as connection:
+        record_event(connection, int(gap["id"]), "accept", by="test", note="the venue has no copy")
+    chosen, cursor = _tick(market, instance, cursor, _later() + 120)
+    assert chosen == [today]
+    run = run_check_job(market, instance, chosen)
+    assert all(one.passed for one in run.get_asset_check_evaluations() if one.check_name == "sequence_gaps")
+    assert _tick(market, instance, cursor, _later() + 240)[0] == []
 
 
 def _tick(market: Market, instance: dg.DagsterInstance, cursor: Cursor, now: float) -> tuple[list[Partition], Cursor]:

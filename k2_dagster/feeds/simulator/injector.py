@@ -78,7 +78,7 @@ class Injector:
         code = self._codes[fault.symbol or next(iter(self._codes))]
         unit = int(self._stream.units(np.array([code]))[0])
         self._waiting.append(_Waiting(fault, trigger, unit))
-        self._waiting.sort(key=lambda one: (one.record is None, one.trigger))
+        self._waiting.sort(key=_turn)
 
     def reset_due(self, numbers: Int64s) -> int | None:
         """The row at which a session reset is due, if one is."""
@@ -106,7 +106,8 @@ class Injector:
         records: list[FaultRecord] = []
         if rows.num_rows:
             self._release_held(plan, records)
-            for waiting in list(self._waiting):
+            # One that has begun goes on before any other begins, also one that was to begin earlier
+            for waiting in sorted(self._waiting, key=_turn):
                 self._plant(waiting, plan, records)
             self._rest_after(plan)
         return self._assembled(plan, records)
@@ -254,3 +255,7 @@ class Injector:
     def _assembled(self, plan: Plan, records: list[FaultRecord]) -> Injected:
         messages, self._messages = self._messages, []
         return plan.assembled(self._stream.dataset, messages, records)
+
+
+def _turn(waiting: _Waiting) -> tuple[bool, int]:
+    return waiting.record is None, waiting.trigger

@@ -1,0 +1,224 @@
+"""A simulated feed as it would lie in Kafka: encoded bytes with partition, offset and time; and what each message was.
+
+The feed, its handler and its encoder are the real ones; Kafka and the registry are lists.
+"""
+
+import json
+import random
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from k2_dagster.errors import SchemaUnknown
+from k2_dagster.feeds.encode import AvroEncoder, message_keys
+from k2_dagster.feeds.handler import FeedHandler
+from k2_dagster.feeds.numbering import Numbering
+from k2_dagster.feeds.simulator.damage import damaged
+from k2_dagster.feeds.simulator.feed import Outgoing, SimulatedFeed, changed_schema, with_added_fields
+from k2_dagster.feeds.simulator.truth import DAMAGES
+from k2_dagster.kafka.registry import RegisteredSchema
+from k2_dagster.schemas.avro import avro_schema_text
+from k2_dagster.schemas.datasets import dataset_named
+from k2_dagster.schemas.topics import CONTROL_DATASET
+from proofs.scenarios.asked import Scenario
+
+# Offsets that a transaction's markers take: one place in so many, up to so many at once.
+HOLE_SHARE, MOST_MARKERS = 0.01, 3
+GOOD, COPY, DAMAGED, SPOILED, LATE = "good", "copy", "damaged", "spoiled", "late"
+_TOLD = (
+    *("stream", "kind", "symbol", "session", "channel", "sequence", "previous_sequence"),
+    *("publisher_session", "publisher_sequence", "exchange_timestamp"),
+)
+_CONTROL = ("first_sequence", "last_sequence", "state", "reason")
+
+
+class Sent(NamedTuple):
+    """A message in Kafka. `row` is what it said before anything was done to its bytes, times as UTC microseconds;
+    `state` what it is: good, copy, damaged, spoiled, late. `damage` names the damage."""
+
+    partition: int
+    offset: int
+    time_ms: int
+    key: bytes
+    value: bytes
+    row: dict[str, Any]
+    state: str
+    damage: str
+
+
+@dataclass
+class Topic:
+    """One topic's log, in the order of sending. `ends`: next offset of each partition."""
+
+    dataset: str
+    partitions: int
+    first_offset: int
+    chance: random.Random
+    messages: list[Sent] = field(default_factory=list)
+    ends: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ends = dict.fromkeys(range(self.partitions), self.first_offset)
+
+    def append(self, key: bytes, value: bytes, time_ms: int, row: dict[str, Any], state: str, damage: str) -> None:
+        """Put a message behind the others of its key's partition."""
+        partition = zlib.crc32(key) % self.partitions
+        if self.chance.random() < HOLE_SHARE:
+            self.ends[partition] += self.chance.randint(1, MOST_MARKERS)
+        offset = self.ends[partition]
+        self.ends[partition] = offset + 1
+        self.messages.append(Sent(partition, offset, time_ms, key, value, row, state, damage))
+
+
+class Kafka:
+    """Topics and schemas of one exchange. As a publisher it takes what the feed handler says."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._exchange = scenario.exchange
+        chance = random.Random(scenario.seed)
+        self.topics = {
+            name: Topic(name, scenario.profile.partitions_of(name), scenario.first_offset, chance)
+            for name in scenario.profile.datasets
+        }
+        self.schemas: list[RegisteredSchema] = []
+        self._encoders: dict[str, AvroEncoder] = {}
+        self._numbers = Numbering()
+        self._session = ""
+        # the schema of another dataset that damaged messages name
+        self.foreign_id = self._encoder(avro_schema_text(dataset_named(CONTROL_DATASET))).schema_id
+
+    def lookup(self, schema_id: int) -> RegisteredSchema:
+        """As a registry does. Raises SchemaUnknown."""
+        if not 0 < schema_id <= len(self.schemas):
+            raise SchemaUnknown(f"no schema {schema_id}", schema_id=schema_id)
+        return self.schemas[schema_id - 1]
+
+    def publish(self, dataset: str, rows: pa.RecordBatch) -> int:
+        """What the handler says, with a publisher pair of its own."""
+        numbers = self._numbers.next_numbers(rows.column("symbol"))
+        for name, values in (
+            ("publisher_sequence", numbers),
+            ("publisher_session", pa.repeat(self._session, rows.num_rows)),
+        ):
+            place = rows.schema.get_field_index(name)
+            rows = rows.set_column(place, rows.schema.field(place), values)
+        self.send(dataset, rows, avro_schema_text(dataset_named(dataset)))
+        return len(numbers)
+
+    def speak_as(self, publisher_session: str) -> None:
+        """The publisher session of what the handler says."""
+        self._session = publisher_session
+
+    def send(
+        self,
+        dataset: str,
+        rows: pa.RecordBatch,
+        schema_text: str,
+        copies: "np.ndarray[Any, Any] | None" = None,
+        damages: "np.ndarray[Any, Any] | None" = None,
+    ) -> None:
+        """Encode the rows and append them; `copies` marks those that are sent a second time, `damages` as `damaged`."""
+        topic = self.topics[dataset]
+        values = self._encoder(schema_text).encode(rows).to_pylist()
+        keys = message_keys(self._exchange, rows.column("symbol"))
+        names = (*_TOLD, *(_CONTROL if dataset == CONTROL_DATASET else ()))
+        told = _plain(rows.select(list(names))).to_pylist()
+        # a record's time in Kafka is when it was published
+        times = rows.column("publish_timestamp").cast(pa.int64()).to_numpy() // 1_000
+        for at, (key, value, row) in enumerate(zip(keys, values, told, strict=True)):
+            damage = int(damages[at]) if damages is not None else 0
+            state = DAMAGED if damage else COPY if copies is not None and copies[at] else GOOD
+            name = DAMAGES[damage - 1][0] if damage else ""
+            data = damaged(value, damage, self.foreign_id) if damage else value
+            topic.append(key, data, int(times[at]), row, state, name)
+
+    def _encoder(self, schema_text: str) -> AvroEncoder:
+        if schema_text not in self._encoders:
+            number = len(self.schemas) + 1
+            self.schemas.append(RegisteredSchema(number, "AVRO", schema_text))
+            self._encoders[schema_text] = AvroEncoder(schema_text, number)
+        return self._encoders[schema_text]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A feed that has been sent. `truth`: its faults, as lines; `seen`: (stream, channel, session) -> the first number
+    that the handler saw of it; `unplanted` counts what was asked for and did not happen."""
+
+    kafka: Kafka
+    truth: list[dict[str, Any]]
+    seen: dict[tuple[str, str | None, str], int | None]
+    publisher_session: str
+    unplanted: int
+
+
+def sent(scenario: Scenario) -> Run:
+    """Run the scenario's feed to its end."""
+    feed, kafka = SimulatedFeed(scenario.profiles, scenario.parameters), Kafka(scenario)
+    kafka.speak_as(feed.publisher_session)
+    handler = FeedHandler(kafka, scenario.profiles, scenario.exchange)
+    truth: list[dict[str, Any]] = []
+    seen: dict[tuple[str, str | None, str], int | None] = {}
+    streams = [one.stream for one in feed.streams.values()]
+    now = scenario.parameters.start_micros
+    for stream in streams:
+        handler.connection(stream, "connected", "the scenario starts", at_micros=now)
+    for block in feed.blocks():
+        for outgoing in block.outgoing:
+            _note_sessions(outgoing.rows, seen)
+            handler.observe(outgoing.rows)
+            _send(kafka, outgoing)
+            now = max(now, int(outgoing.send_micros[-1]))
+        truth += [record.line(scenario.exchange) for record in block.records]
+    handler.finish()
+    for stream in streams:
+        handler.connection(stream, "disconnected", "the scenario ends", at_micros=now)
+    _mark(kafka, truth)
+    return Run(kafka, json.loads(json.dumps(truth)), seen, feed.publisher_session, len(feed.unplanted))
+
+
+def _send(kafka: Kafka, outgoing: Outgoing) -> None:
+    place = np.repeat(np.arange(len(outgoing.repeat)), outgoing.repeat)
+    copies = np.concatenate([[False], place[1:] == place[:-1]]) if len(place) else np.zeros(0, bool)
+    done = 0
+    for part in outgoing.expanded().of_one_version():
+        version, size = int(part.version[0]), part.rows.num_rows
+        text = changed_schema(part.dataset, version) if version else avro_schema_text(dataset_named(part.dataset))
+        rows = with_added_fields(part.rows, version)
+        kafka.send(part.dataset, rows, text, copies[done : done + size], part.damage)
+        done += size
+
+
+def _note_sessions(rows: pa.RecordBatch, seen: dict[tuple[str, str | None, str], int | None]) -> None:
+    columns = (rows.column(name).to_pylist() for name in ("stream", "channel", "session", "sequence"))
+    for stream, channel, session, sequence in zip(*columns, strict=True):
+        seen.setdefault((stream, channel, session), sequence if channel is not None else None)
+
+
+def _mark(kafka: Kafka, truth: list[dict[str, Any]]) -> None:
+    """Messages that the truth says were spoiled, or came behind their turn."""
+    states = {
+        (line["dataset"], one["symbol"], one["publisher_sequence"]): SPOILED if line["type"] == "out_of_range" else LATE
+        for line in truth
+        if line["type"] in ("out_of_range", "late", "reorder")
+        for one in _displaced(line)
+    }
+    for topic in kafka.topics.values():
+        topic.messages = [
+            one._replace(state=states.get((topic.dataset, one.row["symbol"], one.row["publisher_sequence"]), one.state))
+            for one in topic.messages
+        ]
+
+
+def _displaced(line: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of reordered messages the last leaves first and is in order; all others are behind it."""
+    messages: list[dict[str, Any]] = line["messages"]
+    return messages[:-1] if line["type"] == "reorder" else messages
+
+
+def _plain(rows: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [one.cast(pa.int64()) if pa.types.is_timestamp(one.type) else one for one in rows.columns]
+    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
