@@ -21,7 +21,8 @@ from k2_dagster.errors import ConfigurationError
 from k2_dagster.schemas.calendars import ALWAYS_OPEN, CALENDARS
 from k2_dagster.schemas.common import NAME_PATTERN
 from k2_dagster.schemas.datasets import RULES_VERSION, WIRE_DATASETS
-from k2_dagster.schemas.topics import CONTROL_DATASET, CONTROL_PARTITIONS
+from k2_dagster.schemas.instruments import STREAM as INSTRUMENTS_STREAM
+from k2_dagster.schemas.topics import CONTROL_DATASET, FEED_DATASETS, FEED_PARTITIONS, INSTRUMENTS_DATASET
 
 PACKAGED_PROFILES = Path(__file__).parent / "exchanges.toml"
 # A rules version is RULES_VERSION * this + the profile file's version.
@@ -87,7 +88,8 @@ class StreamProfile(_Strict):
 
 
 class ExchangeProfile(_Strict):
-    """One exchange. `partitions` holds for each of its data topics and is fixed while state exists."""
+    """One exchange. `partitions` holds for each of its data topics but `control` and `instruments`, and is fixed while
+    state exists."""
 
     title: str
     asset_class: Literal["equities", "futures", "options", "crypto", "fx"]
@@ -154,13 +156,13 @@ class ExchangeProfile(_Strict):
 
     def partitions_of(self, dataset: str) -> int:
         """Partitions of the dataset's topic."""
-        return CONTROL_PARTITIONS if dataset == CONTROL_DATASET else self.partitions
+        return FEED_PARTITIONS if dataset in FEED_DATASETS else self.partitions
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Data sets that this exchange has topics for; `control` always."""
+        """Data sets that this exchange has topics for; `control` and `instruments` always."""
         named = {stream.dataset for stream in self.streams.values()}
-        return tuple(name for name in WIRE_DATASETS if name in named or name == "control")
+        return tuple(name for name in WIRE_DATASETS if name in named or name in FEED_DATASETS)
 
     def verdict_digest(self, dataset: str) -> str:
         """Of what the verdicts on a dataset's messages depend on; thresholds and priorities are not among it."""
@@ -183,9 +185,11 @@ class ExchangeProfile(_Strict):
 
     def stream(self, dataset: str, name: str) -> StreamProfile | None:
         """The stream's profile, or None when it is not declared for this dataset."""
-        if dataset == "control":
-            return StreamProfile(dataset="control", domain=Domain.NONE)
+        if dataset == CONTROL_DATASET:
+            return StreamProfile(dataset=CONTROL_DATASET, domain=Domain.NONE)
         found = self.streams.get(name)
+        if dataset == INSTRUMENTS_DATASET and name == INSTRUMENTS_STREAM and found is None:
+            return StreamProfile(dataset=INSTRUMENTS_DATASET, domain=Domain.NONE)
         return found if found is not None and found.dataset == dataset else None
 
 
