@@ -115,7 +115,7 @@ def test_an_error_in_the_answer_is_told() -> None:
 
 
 def test_a_bad_item_costs_itself_only() -> None:
-    bad = [{"symbol": "A B", "baseAsset": "A", "quoteAsset": "B"}, {"symbol": 7}, {}, "x", None,
+    bad: list[Any] = [{"symbol": "A B", "baseAsset": "A", "quoteAsset": "B"}, {"symbol": 7}, {}, "x", None,
            spot_pair("N", "USDT", filters=7), spot_pair("S", "USDT", status=["TRADING"]),
            spot_pair("T", "USDT", filters=[{"filterType": "PRICE_FILTER", "tickSize": "0.000000001"}])]  # fmt: skip
     listing = read_listing(VENUES["binance"].listing, body(binance(*bad, spot_pair("BTC", "USDT"))))
