@@ -51,14 +51,18 @@ def test_defaults_and_derived_values(tmp_path: Path) -> None:
     profiles = load(tmp_path, GOOD)
     here = profiles.exchange("here")
     assert (here.gap_page_at, here.gap_halt_above, here.gap_grace_messages) == (10, 100, 20)
-    assert here.datasets == ("ticks", "control")
-    assert (here.partitions_of("ticks"), here.partitions_of("control")) == (4, 1)
+    assert here.datasets == ("ticks", "control", "instruments")
+    assert [here.partitions_of(dataset) for dataset in here.datasets] == [4, 1, 1]
     assert here.stream("ticks", "trade") is not None
     assert here.stream("quotes", "trade") is None
     assert here.stream("ticks", "nothing") is None
     control = here.stream("control", "anything")
     assert control is not None
     assert control.domain is Domain.NONE
+    instruments = here.stream("instruments", "instruments")
+    assert instruments is not None
+    assert instruments.domain is Domain.NONE
+    assert here.stream("instruments", "anything") is None
     assert profiles.rules_version == RULES_VERSION * PROFILE_VERSIONS + 3
 
 
