@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import tomllib
+from datetime import date
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from k2_dagster.errors import ConfigurationError
-from k2_dagster.schemas.calendars import ALWAYS_OPEN, CALENDARS
+from k2_dagster.schemas.calendars import ALWAYS_OPEN, CALENDARS, DAYS_OF
 from k2_dagster.schemas.common import NAME_PATTERN
 from k2_dagster.schemas.datasets import RULES_VERSION, WIRE_DATASETS
 from k2_dagster.schemas.instruments import STREAM as INSTRUMENTS_STREAM
@@ -95,6 +96,9 @@ class ExchangeProfile(_Strict):
     asset_class: Literal["equities", "futures", "options", "crypto", "fx"]
     calendar: str
     timezone: str
+    days_of: str | None = None
+    weekdays: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()
+    holidays: tuple[date, ...] = ()
     opens: _CLOCK_TIME | None = None
     closes: _CLOCK_TIME | None = None
     entitlement_class: _NAME
@@ -129,6 +133,13 @@ class ExchangeProfile(_Strict):
             raise ValueError(f"valid: {ALWAYS_OPEN}, or an ISO 10383 code: {', '.join(sorted(CALENDARS))}{hint}")
         return value
 
+    @field_validator("days_of")
+    @classmethod
+    def _known_days(cls, value: str | None) -> str | None:
+        if value is not None and value not in DAYS_OF:
+            raise ValueError(f"valid: a calendar whose trading days are known: {', '.join(sorted(DAYS_OF))}")
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _zone(cls, value: str) -> str:
@@ -140,6 +151,10 @@ class ExchangeProfile(_Strict):
     def _ordered(self) -> "ExchangeProfile":
         if self.gap_halt_above <= self.gap_page_at:
             raise ValueError(f"gap_halt_above ({self.gap_halt_above}) must be above gap_page_at ({self.gap_page_at})")
+        if self.days_of is not None and self.weekdays:
+            raise ValueError("days_of and weekdays both say the trading days: give one of them")
+        if self.calendar == ALWAYS_OPEN and (self.days_of is not None or self.weekdays or self.holidays):
+            raise ValueError(f"an exchange whose calendar is {ALWAYS_OPEN} has no other trading days")
         if (self.opens is None) != (self.closes is None):
             raise ValueError("opens and closes belong together: give both or neither")
         if self.opens is not None and self.closes is not None and self.closes <= self.opens:
