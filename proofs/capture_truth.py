@@ -208,7 +208,8 @@ def kraken_futures(path: Path) -> Truth:
                 chain.follow("trade", symbol, trade["seq"] - 1, trade["seq"])
         elif feed in ("book", "book_snapshot"):
             truth.add("book", symbol, message["timestamp"] * 1000, message["seq"], None, *_futures_book(message))
-            chain.follow("book", symbol, message["seq"] - 1, message["seq"])
+            if feed == "book":
+                chain.follow("book", symbol, message["seq"] - 1, message["seq"])
         elif feed == "ticker_lite":
             best = [None if message[name] is None else scaled(message[name]) for name in ("bid", "ask")]
             truth.add("quotes", symbol, received, None, best[0], None, best[1], None)

@@ -15,7 +15,7 @@ _AFRICA_AND_MIDDLE_EAST = "XJSE XNAI XCAI XTAE XSAU XDFM XADS DSMD XKUW XBAH"
 
 CALENDARS = frozenset(f"{_AMERICAS} {_EUROPE} {_ASIA_PACIFIC} {_AFRICA_AND_MIDDLE_EAST}".split())
 
-# Of these exchange_calendars 4.13, which knows trading days, has none; of the last two it has some, and cannot build it.
+# Of these exchange_calendars 4.13, which knows trading days, has none; those of the last two it cannot build.
 # A profile may say the days itself, or whose days they are.
 _WITHOUT = (
     "DSMD IEXG IFEU IFUS XADS XATH XBAH XCAI XCBO XCBT XCEC XCME XDCE XDFM XHKF XKFE XKUW XLME XNAI XNSE XNYM XOSE "

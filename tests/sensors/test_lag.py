@@ -217,14 +217,16 @@ def test_an_exchange_that_nobody_initialised_is_no_problem_and_one_whose_topics_
     market.publish(gone, 200)
     market.drain(gone)
     for exchange in (gone, never):
-        for dataset in ("ticks", "quotes", "book", "control"):
+        for dataset in ("ticks", "quotes", "book", "control", "instruments"):
             market.delete_topic(f"market.{dataset}.{exchange}")
     found = problems(market.platform, market.platform.lag.read(market.exchanges))
     assert found.not_initialised == {never}
-    assert set(found.by_topic) == {f"market.{one}.{gone}" for one in ("ticks", "quotes", "book", "control")}
+    assert set(found.by_topic) == {
+        f"market.{one}.{gone}" for one in ("ticks", "quotes", "book", "control", "instruments")
+    }
     reason = str(_tick(market, instance, None).skip_reason)
     assert "1 exchanges of the profiles are not initialised" in reason
-    assert "4 topics not looked at" in reason
+    assert "5 topics not looked at" in reason
     assert never not in reason
     market.platform.close()
 
@@ -236,7 +238,7 @@ def test_topics_are_observed_when_they_have_moved_but_not_in_every_tick(
     market.publish(market.exchange, 300)
     first = _tick(market, instance, None)
     assert {one.asset_key for one in first.asset_events} == {
-        dg.AssetKey(["kafka", name]) for name in ("ticks", "quotes", "book", "control")
+        dg.AssetKey(["kafka", name]) for name in ("ticks", "quotes", "book", "control", "instruments")
     }
     assert {one.partition for one in first.asset_events} == {market.exchange}
     assert all(isinstance(one, dg.AssetMaterialization) for one in first.asset_events), "the topic is there"
@@ -251,7 +253,7 @@ def test_topics_are_observed_when_they_have_moved_but_not_in_every_tick(
     lags = market.platform.lag.read([market.exchange]).lags
     due = time.time() + OBSERVE_SECONDS + 1
     later, after = observe(lags, Memory.load(again.cursor).observed, due)
-    assert [type(one) for one in later] == [dg.AssetObservation] * 4
+    assert [type(one) for one in later] == [dg.AssetObservation] * 5
     assert observe(lags, after, due + OBSERVE_SECONDS + 1)[0] == [], "nothing has moved"
 
 
@@ -274,7 +276,7 @@ def test_a_tick_fails_when_nothing_can_be_looked_at(
 ) -> None:
     market.publish(market.exchange, 200)
     market.drain(market.exchange)
-    for dataset in ("ticks", "quotes", "book", "control"):
+    for dataset in ("ticks", "quotes", "book", "control", "instruments"):
         market.delete_topic(f"market.{dataset}.{market.exchange}")
     with pytest.raises(K2Error, match="does not exist"):
         _tick(market, instance, None)
