@@ -92,8 +92,8 @@ def _kept(plan: FeedPlan, publisher: Publisher, report: FeedReport) -> Iterator[
     if not plan.definitions_url:
         yield None
         return
-    with ListingFetcher(plan.definitions_url) as fetcher:
-        yield Definitions(plan.venue.listing, fetcher, publisher, plan.exchange, report.definitions)
+    with ListingFetcher(plan.venue.listing, plan.definitions_url) as fetcher:
+        yield Definitions(fetcher, publisher, plan.exchange, report.definitions)
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""Fetches a venue's list of instruments, at once and then daily, in a thread of its own."""
+"""Fetches a venue's list of instruments and reads it, at once and then daily, in a thread of its own: market data would
+have to wait for a long one."""
 
 import queue
 import random
@@ -10,7 +11,9 @@ from typing import Self
 import httpx
 
 from k2_dagster import __version__
+from k2_dagster.errors import CaptureInvalid
 from k2_dagster.feeds.live.backoff import Backoff, pause_seconds
+from k2_dagster.feeds.live.listings.listing import Listing, ListingSource, read_listing
 
 # Venues list and change instruments a few times a week; who needs it sooner restarts the feed.
 REFRESH_SECONDS = 86_400.0
@@ -26,10 +29,10 @@ END_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came (`body`), or why nothing did; and when (Unix nanoseconds)."""
+    """What came, or why nothing did; and when (Unix nanoseconds)."""
 
     nanos: int
-    body: bytes = b""
+    listing: Listing | None = None
     failure: str = ""
 
 
@@ -37,8 +40,11 @@ class ListingFetcher:
     """Answers wait in `taken()` until the feed takes them. `good()` and `bad()` say what became of one: after a bad one
     the next try comes soon. Leaving the `with` block ends it."""
 
-    def __init__(self, url: str, *, refresh_seconds: float = REFRESH_SECONDS, retry: Backoff = RETRY) -> None:
-        self._url = url
+    def __init__(
+        self, source: ListingSource, url: str, *, refresh_seconds: float = REFRESH_SECONDS, retry: Backoff = RETRY
+    ) -> None:
+        self.url = url
+        self._source = source
         self._refresh = refresh_seconds
         self._retry = retry
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
@@ -84,7 +90,11 @@ class ListingFetcher:
     def _fetch(self, client: httpx.Client) -> float:
         """Put one answer; returns how long the venue wants to be left alone."""
         try:
-            self._answers.put(Answer(time.time_ns(), self._body(client)))
+            body = self._body(client)
+            nanos = time.time_ns()
+            self._answers.put(Answer(nanos, read_listing(self._source, body)))
+        except CaptureInvalid as error:
+            self._answers.put(Answer(time.time_ns(), failure=error.message))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             self._answers.put(Answer(time.time_ns(), failure=str(error) or type(error).__name__))
             return pause_seconds(error)
@@ -94,7 +104,7 @@ class ListingFetcher:
         deadline = time.monotonic() + WHOLE_ANSWER_SECONDS
         parts: list[bytes] = []
         size = 0
-        with client.stream("GET", self._url) as answer:
+        with client.stream("GET", self.url) as answer:
             answer.raise_for_status()
             for part in answer.iter_bytes():
                 parts.append(part)

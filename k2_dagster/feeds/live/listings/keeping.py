@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,20 +9,17 @@ import pyarrow as pa
 from k2_dagster.errors import CaptureInvalid
 from k2_dagster.feeds.capture.block import times, timestamps, wire_batch
 from k2_dagster.feeds.live.listings.changes import Changes, Known, changes
-from k2_dagster.feeds.live.listings.fetching import Answer, ListingFetcher
-from k2_dagster.feeds.live.listings.listing import BadItem, Definition, ListingSource, read_listing
+from k2_dagster.feeds.live.listings.fetching import ListingFetcher
+from k2_dagster.feeds.live.listings.listing import BadItem, Definition, Listing, own_columns
 from k2_dagster.feeds.live.report import DefinitionsReport
 from k2_dagster.feeds.publisher import Publisher
-from k2_dagster.schemas.arrow import TIMESTAMP
 from k2_dagster.schemas.common import RECEIVER_CLOCK, TIME_SOURCE_FIELD
 from k2_dagster.schemas.control import NO_SYMBOL
-from k2_dagster.schemas.declaration import FieldType
 from k2_dagster.schemas.instruments import INSTRUMENTS, STREAM
 from k2_dagster.schemas.refused import Refused, VenueIdentity
 from k2_dagster.schemas.topics import INSTRUMENTS_DATASET
 
 LOG = logging.getLogger(__name__)
-_FIELDS = INSTRUMENTS.own_fields
 
 
 class Definitions:
@@ -32,13 +28,11 @@ class Definitions:
 
     def __init__(
         self,
-        source: ListingSource,
         fetcher: ListingFetcher,
         publisher: Publisher,
         exchange: str,
         report: DefinitionsReport,
     ) -> None:
-        self._source = source
         self._fetcher = fetcher
         self._publisher = publisher
         self._exchange = exchange
@@ -51,9 +45,9 @@ class Definitions:
         if answer is None:
             return
         failure = answer.failure
-        if not failure:
+        if answer.listing is not None:
             try:
-                self._take(answer)
+                self._take(answer.listing, answer.nanos)
             except CaptureInvalid as error:
                 failure = error.message
         if failure:
@@ -65,12 +59,11 @@ class Definitions:
             self._report.missing = ""
             self._fetcher.good()
 
-    def _take(self, answer: Answer) -> None:
-        listing = read_listing(self._source, answer.body)
+    def _take(self, listing: Listing, nanos: int) -> None:
         self._known, found = changes(self._known, listing)
         self._report.lists += 1
         self._report.known = len(self._known.definitions)
-        self._publish(found, answer.nanos, listing.told_micros)
+        self._publish(found, nanos, listing.told_micros)
 
     def _publish(self, found: Changes, nanos: int, told_micros: int | None) -> None:
         for kind, definitions in (("definition", found.defined), ("withdrawal", found.withdrawn)):
@@ -85,7 +78,7 @@ class Definitions:
 
     def _refuse(self, one: BadItem) -> None:
         identity = VenueIdentity(stream=STREAM, kind=INSTRUMENTS.kinds[0], symbol=one.symbol)
-        refused = Refused(f"{STREAM}: {one.reason}", identity, source=self._source.url)
+        refused = Refused(f"{STREAM}: {one.reason}", identity, source=self._fetcher.url)
         self._publisher.refuse(INSTRUMENTS_DATASET, one.symbol or NO_SYMBOL, one.raw, refused)
 
 
@@ -94,16 +87,10 @@ def definition_rows(
 ) -> pa.RecordBatch:
     """Definitions in wire form, received at `nanos` (Unix nanoseconds). They are as of the venue's time where it told
     one, else of the receiver's. Raises CaptureInvalid, and as Arrow does, for values that do not fit."""
-    columns: dict[str, Any] = {one.name: _column(one.name, one.type, definitions) for one in _FIELDS}
     own = times("receive", np.full(len(definitions), nanos, np.int64))
     if told_micros is None:
         said = {**times("exchange", np.full(len(definitions), nanos, np.int64)), TIME_SOURCE_FIELD: RECEIVER_CLOCK}
     else:
         said = {"exchange_timestamp": timestamps([told_micros] * len(definitions))}
     fixed = {"exchange": exchange, "stream": STREAM, "kind": kind, "symbol": [one["symbol"] for one in definitions]}
-    return wire_batch(INSTRUMENTS_DATASET, len(definitions), {**fixed, **own, **said, **columns})
-
-
-def _column(name: str, type_: FieldType, definitions: Sequence[Definition]) -> pa.Array | list[Any]:
-    values = [one.get(name) for one in definitions]
-    return pa.array(values, pa.int64()).view(TIMESTAMP) if type_ is FieldType.TIMESTAMP else values
+    return wire_batch(INSTRUMENTS_DATASET, len(definitions), {**fixed, **own, **said, **own_columns(definitions)})

@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import pyarrow as pa
+
 from k2_dagster.errors import CaptureInvalid
-from k2_dagster.feeds.capture.block import DAMAGE, explain, wire_batch
+from k2_dagster.feeds.capture.block import DAMAGE, explain, keep_good
+from k2_dagster.schemas.arrow import TIMESTAMP, wire_type
 from k2_dagster.schemas.common import EARLIEST_MICROS, LATEST_MICROS
-from k2_dagster.schemas.declaration import MAX_WIRE_LONG, PRICE_SCALE
+from k2_dagster.schemas.declaration import MAX_WIRE_LONG, PRICE_SCALE, Field, FieldType
+from k2_dagster.schemas.instruments import INSTRUMENTS
 from k2_dagster.schemas.refused import valid_name
-from k2_dagster.schemas.topics import INSTRUMENTS_DATASET
 
 # Wire form of one definition: its own fields and `symbol`. What is not there is null.
 Definition = Mapping[str, Any]
@@ -66,20 +69,13 @@ def read_listing(source: ListingSource, body: bytes) -> Listing:
         raise _no_listing(explain(error), body) from error
     if not isinstance(items, list) or not items:
         raise _no_listing("the list is empty" if items == [] else "there is no list", body)
-    definitions: dict[str, Definition] = {}
-    refused: list[BadItem] = []
-    others = 0
-    for item in items:
-        found = _read(source, item)
-        if isinstance(found, BadItem):
-            refused.append(found)
-        elif found is None:
-            others += 1
-        else:
-            definitions[found["symbol"]] = found
+    found = [_read(source, item) for item in items]
+    told = [(item, one) for item, one in zip(items, found, strict=True) if isinstance(one, Mapping)]
+    definitions, bad = _fitting(source, told)
+    refused = [*(one for one in found if isinstance(one, BadItem)), *bad]
     if not definitions:
         raise _no_listing(f"none of its {len(items)} items could be read; the first: {_first(refused)}", body)
-    return Listing(micros, definitions, refused, others)
+    return Listing(micros, definitions, refused, found.count(None))
 
 
 def _first(refused: Sequence[BadItem]) -> str:
@@ -89,16 +85,41 @@ def _first(refused: Sequence[BadItem]) -> str:
 def _read(source: ListingSource, item: Any) -> Definition | BadItem | None:
     try:
         found = source.read(item)
-        if found is None:
-            return None
-        if valid_name(found["symbol"]) is None:
+        if found is not None and valid_name(found["symbol"]) is None:
             raise CaptureInvalid(f"symbol was {found['symbol']!r}", advice="a name", field="symbol")
-        # As it will be published: a value of another type is this item's damage, not the list's
-        fixed = {"exchange": "x", "stream": "x", "kind": "definition", "exchange_timestamp": 0}
-        wire_batch(INSTRUMENTS_DATASET, 1, {**found, **fixed})
     except DAMAGE as error:
-        return BadItem(_symbol(source, item), json.dumps(item).encode(), explain(error))
+        return _bad(source, item, explain(error))
     return found
+
+
+def _fitting(
+    source: ListingSource, told: Sequence[tuple[Any, Definition]]
+) -> tuple[dict[str, Definition], list[BadItem]]:
+    """The definitions whose values fit their columns; one that does not costs itself."""
+
+    def build(start: int, stop: int) -> list[Definition]:
+        part = [one for _, one in told[start:stop]]
+        own_columns(part)
+        return part
+
+    parts, bad = keep_good(len(told), build)
+    definitions = {one["symbol"]: one for _, _, part in parts for one in part}
+    return definitions, [_bad(source, told[place][0], reason) for place, reason in bad]
+
+
+def own_columns(definitions: Sequence[Definition]) -> dict[str, pa.Array]:
+    """The dataset's own fields as columns. Raises one of `DAMAGE` when a value has not its column's type."""
+    return {one.name: _column(one, [each.get(one.name) for each in definitions]) for one in INSTRUMENTS.own_fields}
+
+
+def _column(field: Field, values: Sequence[Any]) -> pa.Array:
+    if field.type is FieldType.TIMESTAMP:
+        return pa.array(values, pa.int64()).view(TIMESTAMP)
+    return pa.array(values, wire_type(field.type))
+
+
+def _bad(source: ListingSource, item: Any, reason: str) -> BadItem:
+    return BadItem(_symbol(source, item), json.dumps(item).encode(), reason)
 
 
 def _symbol(source: ListingSource, item: Any) -> str | None:
