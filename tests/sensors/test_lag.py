@@ -149,20 +149,20 @@ def test_a_living_lease_is_left_alone_and_a_stale_one_is_not(market: Market) -> 
 
 
 @pytest.mark.stack
-def test_twenty_topics_cost_little_and_a_broken_one_hides_none(
+def test_many_topics_cost_little_and_a_broken_one_hides_none(
     settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     market = make_market(settings, tmp_path, exchanges=5, partitions=4)
     whole = market.exchanges[0]
     market.publish(whole, messages=200)
     first = market.platform.lag.read(market.exchanges)
-    assert (len(first.lags), first.errors) == (20, {})
+    assert (len(first.lags), first.errors) == (25, {})
     seconds = []
     for _ in range(10):
         started = time.perf_counter()
         _tick(market, instance, Memory().dump())
         seconds.append(time.perf_counter() - started)
-    print(f"a tick at 20 topics (80 partitions): median {sorted(seconds)[5] * 1000:.0f} ms")  # noqa: T201
+    print(f"a tick at 25 topics (70 partitions): median {sorted(seconds)[5] * 1000:.0f} ms")  # noqa: T201
     missing = f"market.quotes.{market.exchanges[1]}"
     market.delete_topic(missing)
     result = _tick(market, instance, Memory(ticked_at=time.time() - 100).dump())
