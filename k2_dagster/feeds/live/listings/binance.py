@@ -11,6 +11,8 @@ _STATUSES = {
     "DELIVERED": "closed", "CLOSE": "closed",
 }  # fmt: skip
 _PERPETUAL = ("PERPETUAL", "TRADIFI_PERPETUAL")
+# How the types of dated contracts end (CURRENT_QUARTER, NEXT_MONTH, CURRENT_QUARTER_DELIVERING).
+_DATED = ("_QUARTER", "_MONTH", "_DELIVERING")
 # Where the venue says what the base is, only coins are crypto.
 _CRYPTO = ("COIN", None)
 
@@ -35,17 +37,24 @@ def _spot(item: Any) -> Definition:
 
 
 def _future(item: Any, rule: str, status: Any) -> dict[str, Any]:
-    is_perpetual = item.get("contractType") in _PERPETUAL
+    kind = _type(item.get("contractType"))
     ends = from_milliseconds(item.get("deliveryDate"))
     return {
         **_common(item, rule, status),
         "asset_class": "crypto" if item.get("underlyingType") in _CRYPTO else None,
-        "instrument_type": "perpetual" if is_perpetual else "future",
+        "instrument_type": kind,
         "settlement_currency": item.get("marginAsset"),
-        "expiry": None if is_perpetual else ends,
+        "expiry": ends if kind == "future" else None,
         "valid_from": from_milliseconds(item.get("onboardDate")),
         "valid_to": ends,
     }
+
+
+def _type(contract_type: Any) -> str | None:
+    """None for a contract that is being wound up, of which the venue does not tell any more what it was."""
+    if contract_type in _PERPETUAL:
+        return "perpetual"
+    return "future" if isinstance(contract_type, str) and contract_type.endswith(_DATED) else None
 
 
 def _usdm(item: Any) -> Definition:

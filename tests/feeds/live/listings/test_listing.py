@@ -50,6 +50,9 @@ def test_binance_futures() -> None:
     assert told("binance_usdm", "BTCUSDT_261225", *STEPS) == (
         "BTC-USDT-20261225", None, None, "pending", "PENDING_TRADING",
     )  # fmt: skip
+    ending = {**ANSWERS["binance_usdm"]["symbols"][0], "contractType": "", "status": "SETTLING"}
+    wound_up = read_listing(VENUES["binance_usdm"].listing, body(binance(ending))).definitions["BTCUSDT"]
+    assert (wound_up["instrument_type"], wound_up["expiry"], wound_up["status"]) == (None, None, None)
     # A share is no coin, and what settling means is not said
     assert told("binance_usdm", "TSLAUSDT", "asset_class", "status", "venue_status") == (None, None, "SETTLING")
     assert told("binance_coinm", "BTCUSD_PERP", "contract_multiplier", "contract_unit", "settlement_currency") == (
