@@ -196,10 +196,8 @@ def kraken_futures(path: Path) -> Truth:
     truth = Truth()
     chain = Chain(truth)
     for received, message in _recorded(path):
-        feed = message.get("feed")
-        if "event" in message:
-            continue
-        symbol = message["product_id"]
+        feed = None if "event" in message else message.get("feed")
+        symbol = message.get("product_id")
         if feed in ("trade", "trade_snapshot"):
             trades = message["trades"] if feed == "trade_snapshot" else [message]
             for trade in sorted(trades, key=lambda one: int(one["seq"])):

@@ -15,7 +15,7 @@ import pyarrow as pa
 from k2_dagster.errors import CaptureInvalid
 from k2_dagster.feeds.capture.block import DAMAGE, explain, keep_good
 from k2_dagster.schemas.arrow import TIMESTAMP, wire_type
-from k2_dagster.schemas.common import EARLIEST_MICROS, LATEST_MICROS
+from k2_dagster.schemas.common import EARLIEST_MICROS, LATEST_MICROS, MICROS_PER_SECOND
 from k2_dagster.schemas.declaration import MAX_WIRE_LONG, PRICE_SCALE, Field, FieldType
 from k2_dagster.schemas.instruments import INSTRUMENTS
 from k2_dagster.schemas.refused import valid_name
@@ -159,17 +159,20 @@ def step(decimals: Any, field: str) -> int | None:
 def from_milliseconds(value: Any) -> int | None:
     """Unix microseconds of Unix milliseconds. None where that is beyond all times of a message: 2100 is how venues say
     "never"."""
-    micros = None if value is None else int(value) * MICROS_PER_MILLISECOND
-    return micros if micros is not None and EARLIEST_MICROS <= micros <= LATEST_MICROS else None
+    return None if value is None else _within(int(value) * MICROS_PER_MILLISECOND)
 
 
 def from_iso(value: Any) -> int | None:
-    """Unix microseconds of a time in ISO 8601, UTC without an offset; None for null."""
+    """Unix microseconds of a time in ISO 8601, UTC without an offset; None for null, and as `from_milliseconds`."""
     if value is None:
         return None
     given = datetime.fromisoformat(value)
     aware = given if given.tzinfo is not None else given.replace(tzinfo=UTC)
-    return int(aware.timestamp()) * 1_000_000 + aware.microsecond
+    return _within(int(aware.timestamp()) * MICROS_PER_SECOND + aware.microsecond)
+
+
+def _within(micros: int) -> int | None:
+    return micros if EARLIEST_MICROS <= micros <= LATEST_MICROS else None
 
 
 def text(value: Any, field: str) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from k2_dagster.errors import CaptureInvalid
 from k2_dagster.feeds.live.listings.keeping import definition_rows
-from k2_dagster.feeds.live.listings.listing import Listing, exact, read_listing, step
+from k2_dagster.feeds.live.listings.listing import Listing, exact, from_iso, from_milliseconds, read_listing, step
 from k2_dagster.feeds.live.venues import VENUES
 from k2_dagster.schemas.refused import valid_name
 from tests.feeds.live.listings.answers import ANSWERS, SERVER_MILLISECONDS, binance, body, spot_pair
@@ -166,6 +166,13 @@ def test_numbers_are_exact_or_refused(number: Decimal) -> None:
 def test_what_is_no_step_is_refused(value: Any) -> None:
     with pytest.raises(CaptureInvalid):
         exact(value, "x")
+
+
+def test_times_beyond_all_messages_are_how_venues_say_never() -> None:
+    assert from_milliseconds(4_133_404_800_000) is from_milliseconds(0) is from_milliseconds(None) is None
+    assert from_milliseconds(1_780_000_000_123) == 1_780_000_000_123_000
+    assert from_iso("1970-01-01T00:00:00Z") is from_iso("9999-12-31T00:00:00Z") is from_iso(None) is None
+    assert from_iso("2026-05-28T20:26:40.123Z") == from_iso("2026-05-28T22:26:40.123+02:00") == 1_780_000_000_123_000
 
 
 def test_a_step_by_its_decimals() -> None:
