@@ -196,10 +196,8 @@ def kraken_futures(path: Path) -> Truth:
     truth = Truth()
     chain = Chain(truth)
     for received, message in _recorded(path):
-        feed = message.get("feed")
-        if "event" in message:
-            continue
-        symbol = message["product_id"]
+        feed = None if "event" in message else message.get("feed")
+        symbol = message.get("product_id")
         if feed in ("trade", "trade_snapshot"):
             trades = message["trades"] if feed == "trade_snapshot" else [message]
             for trade in sorted(trades, key=lambda one: int(one["seq"])):
@@ -208,7 +206,8 @@ def kraken_futures(path: Path) -> Truth:
                 chain.follow("trade", symbol, trade["seq"] - 1, trade["seq"])
         elif feed in ("book", "book_snapshot"):
             truth.add("book", symbol, message["timestamp"] * 1000, message["seq"], None, *_futures_book(message))
-            chain.follow("book", symbol, message["seq"] - 1, message["seq"])
+            if feed == "book":
+                chain.follow("book", symbol, message["seq"] - 1, message["seq"])
         elif feed == "ticker_lite":
             best = [None if message[name] is None else scaled(message[name]) for name in ("bid", "ask")]
             truth.add("quotes", symbol, received, None, best[0], None, best[1], None)

@@ -106,7 +106,7 @@ def _valid(lake: Lake, exchange: str, messages: int, seed: int, chance: random.R
         both = (
             (dataset, *one)
             for part in parts
-            for dataset, rows in ((part.dataset, part.rows), ("control", _control_rows(exchange, part.rows.num_rows)))
+            for dataset, rows in ((part.dataset, part.rows), *_of_the_feed(exchange, part.rows.num_rows))
             for one in zip(*avro.framed(dataset, rows), documents.framed(dataset, rows)[1], strict=True)
         )
         for dataset, key, value, document in itertools.islice(both, messages):
@@ -114,12 +114,18 @@ def _valid(lake: Lake, exchange: str, messages: int, seed: int, chance: random.R
             yield Original(dataset, "json" if in_json else "avro", key, document if in_json else value)
 
 
-def _control_rows(exchange: str, market_rows: int) -> pa.RecordBatch:
+def _of_the_feed(exchange: str, market_rows: int) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Rows of the datasets that every exchange has: heartbeats and definitions."""
     now = time.time_ns() // 1000
-    names = {"exchange": exchange, "stream": "trade", "kind": "heartbeat", "symbol": "*"}
-    row = {**names, "exchange_timestamp": now, "receive_timestamp": now}
-    count = 1 + market_rows // ROWS_PER_CONTROL
-    return pa.RecordBatch.from_pylist([row] * count, schema=wire_schema(WIRE_DATASETS["control"]))
+    common = {"exchange": exchange, "exchange_timestamp": now, "receive_timestamp": now}
+    beat = {"stream": "trade", "kind": "heartbeat", "symbol": "*"}
+    defined = {
+        "stream": "instruments", "kind": "definition", "symbol": "BTCUSDT", "canonical_symbol": "BTC-USDT",
+        "asset_class": "crypto", "tick_size": 1_000_000, "lot_size": 1_000, "expiry": now, "status": "trading",
+    }  # fmt: skip
+    for dataset, row in (("control", beat), ("instruments", defined)):
+        rows = [common | row] * (1 + market_rows // ROWS_PER_CONTROL)
+        yield dataset, pa.RecordBatch.from_pylist(rows, schema=wire_schema(WIRE_DATASETS[dataset]))
 
 
 def _spoil(originals: list[Original], chance: random.Random) -> list[Sent]:

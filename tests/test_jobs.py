@@ -150,7 +150,7 @@ def _pid(parts: DagsterParts) -> int:
 def _assert_once(market: Market, published: int) -> None:
     """Rows and quarantine together are what was published; no offset is there twice (the checks look)."""
     rows = {}
-    for dataset in ("ticks", "quotes", "book", "control", "quarantine"):
+    for dataset in ("ticks", "quotes", "book", "control", "instruments", "quarantine"):
         with partition_files(market.platform, dataset, market.exchange, market.today) as files:
             rows[dataset] = files.rows
     assert sum(rows.values()) == published, rows

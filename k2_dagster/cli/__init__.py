@@ -43,6 +43,7 @@ COMMANDS: dict[str, Entry] = {
     "watch": Entry("k2_dagster.cli.watch:watch", "Find what is wrong, as a process, and tell people"),
     "incidents": Entry("k2_dagster.cli.incidents:incidents", "What is wrong, what was, and who has been told"),
     "query": Entry("k2_dagster.cli.query:query", "Ask the tables in SQL"),
+    "symbols": Entry("k2_dagster.cli.symbols:symbols", "Search what is traded where, as the venues say it"),
     "coverage": Entry("k2_dagster.cli.coverage:coverage", "A day symbol by symbol: what came, and what is missing"),
     "gaps": Entry("k2_dagster.cli.gaps:gaps", "List and explain what is missing"),
     "breaker": Entry("k2_dagster.cli.breaker:breaker", "Partitions that are halted at a critical gap; let them go on"),

@@ -15,9 +15,10 @@ from k2_dagster.cli.progress import ProgressLine, progress_line
 from k2_dagster.cli.stopping import Stop, say_given_up, stop_on_signals
 from k2_dagster.errors import DeliveryTimedOut, K2Error
 from k2_dagster.feeds.live.feed import feed
-from k2_dagster.feeds.live.report import FeedReport
+from k2_dagster.feeds.live.report import DefinitionsReport, FeedReport
 from k2_dagster.feeds.live.serving import FeedPlan
 from k2_dagster.feeds.live.skew import Skew
+from k2_dagster.feeds.live.venue import Venue
 from k2_dagster.feeds.live.venues import VENUES
 from k2_dagster.schemas.common import NAME_PATTERN
 from k2_dagster.schemas.profiles import load_profiles
@@ -73,6 +74,8 @@ class Address(click.ParamType[str]):
 @click.option("--seconds", type=Finite(min=0, min_open=True), help="End after this long; without it, run on.")
 @click.option("--url", type=Address("wss", "ws"), help="Address of the feed instead of the venue's.")
 @click.option("--snapshot-url", type=Address("https", "http"), help="Address of book snapshots instead of Binance's.")
+@click.option("--definitions-url", type=Address("https", "http"), help="Address of the list of instruments.")
+@click.option("--definitions/--no-definitions", default=True, help="Publish what the venue says of its instruments.")
 @json_option
 def feed_command(
     venue: str,
@@ -82,6 +85,8 @@ def feed_command(
     seconds: float | None,
     url: str | None,
     snapshot_url: str | None,
+    definitions_url: str | None,
+    definitions: bool,
     as_json: bool,
 ) -> None:
     """Publish the live market data of VENUE: trades, best prices and books of the named symbols.
@@ -96,7 +101,7 @@ def feed_command(
         )
     plan = FeedPlan(
         chosen, symbols, exchange or chosen.exchange, url or chosen.url, snapshot_url or chosen.snapshot_url, record,
-        seconds,
+        seconds, _definitions_url(chosen, url, definitions_url) if definitions else "",
     )  # fmt: skip
     report = FeedReport(venue, plan.exchange, list(symbols))
     with stop_on_signals() as stop, progress_line(f"{venue}: connecting to {plan.url}") as line:
@@ -112,6 +117,11 @@ def feed_command(
     if stop.asked.is_set():
         say_given_up(report.undelivered)
         sys.exit(INTERRUPTED)
+
+
+def _definitions_url(venue: Venue, url: str | None, definitions_url: str | None) -> str:
+    """Where the list is asked for. Another feed than the venue's has instruments of its own."""
+    return definitions_url or ("" if url else venue.listing.url)
 
 
 def _feed(plan: FeedPlan, report: FeedReport, stop: Stop, line: ProgressLine) -> None:
@@ -140,6 +150,8 @@ def progress_text(report: FeedReport) -> str:
         parts.append(f"not connected ({newest.ended})")
     if report.books_waiting:
         parts.append(f"{report.books_waiting} books wait for a snapshot")
+    if report.definitions.missing:
+        parts.append("no definitions of instruments")
     if newest.silent:
         parts.append(f"nothing yet of {', '.join(newest.silent)}")
     if newest.skew is not None:
@@ -163,6 +175,14 @@ def _show(report: FeedReport, as_json: bool) -> None:
         click.echo(f"  {line}")
 
 
+def _definitions(report: DefinitionsReport) -> list[tuple[Any, str]]:
+    news = f"{report.published:,} new or changed, {report.withdrawn:,} withdrawn, {report.refused:,} refused"
+    return [
+        (report.lists, f"definitions of {report.known:,} instruments: {news}"),
+        (report.missing, f"no definitions since {report.failures:,} tries: {report.missing}"),
+    ]
+
+
 def _details(report: FeedReport) -> list[str]:
     told: list[tuple[Any, str]] = [
         (
@@ -175,6 +195,7 @@ def _details(report: FeedReport) -> list[str]:
         ),
         (report.books_lost, f"books lost and asked for anew: {report.books_lost:,}"),
         (report.snapshot_failures, f"book snapshots that could not be fetched: {report.snapshot_failures:,}"),
+        *_definitions(report.definitions),
         (report.undelivered, f"not delivered: {report.undelivered:,} messages"),
     ]
     lines = [text for condition, text in told if condition]

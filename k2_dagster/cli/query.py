@@ -34,10 +34,10 @@ INTERRUPT_AGAIN_SECONDS = 0.1
 def query(sql: str, form: str, output: Path | None, explain: bool) -> None:
     """Ask the tables in SQL; `-` reads the statement from standard input.
 
-    Tables: market_data.ticks, quotes, book, control and quarantine, with every column, and `timestamp` and `date` (UTC)
-    beside them; on ticks also `volume`. The coverage ledger: market_data.coverage, gaps, resets, connections and holds.
-    The history is asked, up to each table's last commit. The SQL is trusted: it
-    runs with your rights on this machine.
+    Tables: market_data.ticks, quotes, book, control, instruments and quarantine, with every column, and `timestamp` and
+    `date` (UTC) beside them; on ticks also `volume`. market_data.symbols has the current row of instruments of each
+    symbol. The coverage ledger: market_data.coverage, gaps, resets, connections and holds. The history is asked, up to
+    each table's last commit. The SQL is trusted: it runs with your rights on this machine.
     """
     statement = sys.stdin.read() if sql == "-" else sql
     if form == "parquet" and output is None and sys.stdout.isatty() and not explain:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, func, select
 
-from k2_dagster.coverage.calendar import closed_spans
+from k2_dagster.coverage.calendar import Closing, closing_of
 from k2_dagster.coverage.complete import Answer, Basis, Evidence, Extent, Held, Missing, judge
 from k2_dagster.coverage.reading import Wanted, one_look, read_received
 from k2_dagster.coverage.spans import Span
@@ -87,7 +87,7 @@ def gather(
     rows = Rows(
         found.intervals.to_pylist(), found.holes.to_pylist(), gaps, read_holds(connection, exchange, declared.dataset)
     )
-    return evidence_of(rows, closed_spans(profile, whole), named, symbol)
+    return evidence_of(rows, closing_of(profile, whole), named, symbol)
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -103,7 +103,7 @@ class Rows:
     holds: Sequence[Mapping[str, Any]] = ()
 
 
-def evidence_of(rows: Rows, closed: Sequence[Span], named: tuple[str, StreamProfile], symbol: str) -> Evidence:
+def evidence_of(rows: Rows, closing: Closing, named: tuple[str, StreamProfile], symbol: str) -> Evidence:
     """Of rows that may be of other streams and symbols too, what is about one symbol of one stream."""
     stream, declared = named
     numbering = VENUE if declared.domain.judged_by_ingest else PUBLISHER
@@ -127,7 +127,8 @@ def evidence_of(rows: Rows, closed: Sequence[Span], named: tuple[str, StreamProf
             *(_of_hole(row) for row in rows.holes if is_meant(row)),
         ],
         held=[_of_hold(row) for row in rows.holds],
-        closed=closed,
+        closed=closing.spans,
+        doubt=closing.doubt,
     )
 
 

@@ -71,13 +71,15 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the control database has of one symbol of one stream. `basis` is None where no numbers tell anything."""
+    """What the control database has of one symbol of one stream. `basis` is None where no numbers tell anything.
+    `doubt` says that the exchange may have been closed at other times than `closed`."""
 
     basis: Basis | None
     extents: Sequence[Extent] = ()
     missing: Sequence[Missing] = ()
     held: Sequence[Held] = ()
     closed: Sequence[Span] = ()
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,8 @@ def judge(evidence: Evidence, whole: Span) -> Answer:
         return Unknown(evidence.basis, first.kind, first.reason, spans)
     outside = without(whole, [*(one.span for one in evidence.extents), *evidence.closed])
     if outside:
-        return Unknown(evidence.basis, "outside", _where(evidence, outside[0]), tuple(outside))
+        told = "; ".join(one for one in (_where(evidence, outside[0]), evidence.doubt) if one)
+        return Unknown(evidence.basis, "outside", told, tuple(outside))
     return Complete(evidence.basis)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from sqlalchemy import Connection
 
 from k2_dagster.coverage.asking import Rows, as_span, channel_gaps, evidence_of
-from k2_dagster.coverage.calendar import closed_spans
+from k2_dagster.coverage.calendar import Closing, closing_of
 from k2_dagster.coverage.picture import Strip, strip_of
 from k2_dagster.coverage.reading import Wanted, one_look, read_received
 from k2_dagster.coverage.spans import Span, overlaps
@@ -53,13 +53,13 @@ def day_of(
     profile = profiles.exchange(exchange)
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     whole = as_span(start, start + ONE_DAY)
-    closed = closed_spans(profile, whole)
+    closing = closing_of(profile, whole)
     out: list[Strip] = []
     with one_look(database) as connection:
         for dataset in sorted({stream.dataset for stream in profile.streams.values()}):
             wanted = Wanted(exchange, dataset, symbol, start - LOOK_BACK, start + ONE_DAY)
             found = _read(connection, profile, wanted, (start, start + ONE_DAY))
-            out += _strips(found, profile, (exchange, dataset), whole, closed, minutes * MICROS_PER_MINUTE)
+            out += _strips(found, profile, (exchange, dataset), whole, closing, minutes * MICROS_PER_MINUTE)
     return sorted(out, key=lambda one: (one.trouble, one.dataset, one.stream, one.symbol))
 
 
@@ -97,14 +97,14 @@ def _strips(
     profile: ExchangeProfile,
     named: tuple[str, str],
     whole: Span,
-    closed: Sequence[Span],
+    closing: Closing,
     micros: int,
 ) -> Iterator[Strip]:
     for stream, declared in profile.streams.items():
         if declared.dataset != named[1]:
             continue
         for symbol in found.intervals:
-            evidence = evidence_of(found.rows(symbol), closed, (stream, declared), symbol)
+            evidence = evidence_of(found.rows(symbol), closing, (stream, declared), symbol)
             if evidence.extents:
                 numbering = VENUE if declared.domain.judged_by_ingest else PUBLISHER
                 counted = _counted(found.intervals[symbol], numbering, stream, whole)

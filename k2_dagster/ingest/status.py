@@ -16,7 +16,7 @@ from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
 from k2_dagster.lake.fence import Vector, position_key, read_fence
 from k2_dagster.schemas.datasets import table_name
 from k2_dagster.schemas.profiles import ExchangeProfile, Profiles
-from k2_dagster.schemas.topics import CONTROL_DATASET, topic_name
+from k2_dagster.schemas.topics import FEED_DATASETS, topic_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.breakers import list_breakers
 from k2_dagster.state.database import Database
@@ -228,7 +228,7 @@ def _undriven(driver: str, lag_seconds: float | None, settings: Settings) -> str
 
 
 def _units(profile: ExchangeProfile, dataset: str) -> dict[str, Any]:
-    if dataset == CONTROL_DATASET:
+    if dataset in FEED_DATASETS:
         return {"size_unit": None, "contract_value": {}}
     return {"size_unit": profile.size_unit, "contract_value": profile.contract_value}
 

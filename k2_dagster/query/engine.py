@@ -30,7 +30,7 @@ from k2_dagster.query.cache import FileCache
 from k2_dagster.query.constants import Constants, syntax_tree
 from k2_dagster.query.filters import file_filters, is_transparent, mentioned_tables
 from k2_dagster.query.plan import TablePlan, plan_table
-from k2_dagster.query.views import view_columns, view_sql
+from k2_dagster.query.views import DERIVED, view_columns, view_sql
 from k2_dagster.schemas.datasets import NAMESPACE, TABLES, table_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
@@ -41,13 +41,13 @@ BYTES_PER_MEGABYTE = 1_000_000
 CACHE_FOLDER = "cache/data-files"
 SPILL_FOLDER = "cache/query-spill"
 NO_PARAMETERS: Mapping[str, Any] = {}
-# Everything in `market_data`: Iceberg's tables, and those of the coverage ledger.
-NAMES = (*TABLES, *RELATIONS)
+# Everything in `market_data`: Iceberg's tables, what is derived from them, and those of the coverage ledger.
+NAMES = (*TABLES, *DERIVED, *RELATIONS)
 
 
 class QueryEngine:
-    """Answers SQL over `market_data.ticks`, `quotes`, `book`, `control` and `quarantine`, and over the coverage ledger:
-    `coverage`, `gaps`, `resets`, `connections` and `holds`. May be shared by threads.
+    """Answers SQL over `market_data.ticks`, `quotes`, `book`, `control`, `instruments`, `symbols` and `quarantine`, and
+    over the coverage ledger: `coverage`, `gaps`, `resets`, `connections` and `holds`. May be shared by threads.
 
     The SQL is trusted: it may read and write files of this machine. Statements name parameters as `$name`.
 
@@ -94,6 +94,8 @@ class QueryEngine:
             for table, plan in zip(tables, plans, strict=True):
                 paths = self._local_paths(table, plan, stack)  # Step 4
                 connection.execute(view_sql(_short(plan.table), table.schema(), paths))  # Step 5
+            for name in [one for one in names if one in DERIVED]:
+                connection.execute(DERIVED[name][1])
             interruption.check()
             relation = connection.sql(sql, params=dict(parameters) or None)  # Step 6
             reader = relation.to_arrow_reader(batch_rows)
@@ -149,9 +151,13 @@ class QueryEngine:
     def _plan(
         self, connection: duckdb.DuckDBPyConnection, tree: Any, mentioned: list[str], parameters: Mapping[str, Any]
     ) -> tuple[list[Table], tuple[TablePlan, ...]]:
+        beneath = {DERIVED[name][0] for name in mentioned if name in DERIVED}
         names = [name for name in mentioned if name in TABLES]
+        names += sorted(beneath - {*names})
         tables = [load_table(self._catalog, table_name(name)) for name in names]
         filters = _filters(connection, tree, dict(zip(names, tables, strict=True)), parameters)
+        # What a statement says of a table does not hold for what is derived from it
+        filters = {name: one for name, one in filters.items() if name not in beneath}
         plans = (plan_table(table, filters.get(name, AlwaysTrue())) for name, table in zip(names, tables, strict=True))
         return tables, tuple(plans)
 
@@ -199,9 +205,9 @@ def _tables_of(sql: str, tree: Any) -> list[str]:
     if is_transparent(tree):
         return mentioned
     named = [name for name in TABLES if re.search(rf"\b{name}\b", sql, re.IGNORECASE)]
-    # their names are words that a statement may have for other things, and they cost a look at the control database
-    ledger = [name for name in RELATIONS if re.search(rf"\b{NAMESPACE}\W+{name}\b", sql, re.IGNORECASE)]
-    return [*named, *ledger]
+    # their names are words that a statement may have for other things, and they cost a look elsewhere
+    others = [name for name in (*DERIVED, *RELATIONS) if re.search(rf"\b{NAMESPACE}\W+{name}\b", sql, re.I)]
+    return [*named, *others]
 
 
 def _advice(name: str) -> str:

@@ -1,4 +1,5 @@
-"""The relations that a query sees: `market_data.ticks` and its sisters, over a planned list of Parquet files.
+"""The relations that a query sees: `market_data.ticks` and its sisters, over a planned list of Parquet files, and views
+over these: `symbols` is the current definition of each symbol, out of `instruments`.
 
 A view has every column of the table, and the names that a quant expects beside them: `timestamp` (the time that
 partitions the table), `date` (its UTC day) and, on ticks, `volume` (the size). Where a row does not say whose clock its
@@ -48,6 +49,19 @@ _SIMPLE_TYPES: dict[type[IcebergType], str] = {
     UUIDType: "UUID",
     BinaryType: "BLOB",
     FixedType: "BLOB",
+}
+# Views over a table's view: of each, the table and the statement.
+DERIVED: Mapping[str, tuple[str, str]] = {
+    "symbols": (
+        "instruments",
+        # Newest by its own time; of the same time the one that was published last
+        f"""CREATE VIEW {NAMESPACE}.symbols AS SELECT * FROM {NAMESPACE}.instruments
+        QUALIFY row_number() OVER (
+            PARTITION BY exchange, symbol
+            ORDER BY exchange_timestamp DESC, exchange_timestamp_nanos DESC NULLS LAST, topic_epoch DESC,
+                kafka_partition DESC, kafka_offset DESC
+        ) = 1""",
+    ),
 }
 _GLOB_CHARACTERS = "*?["
 

@@ -4,12 +4,13 @@ from k2_dagster.errors import ConfigurationError
 from k2_dagster.schemas.book import BOOK
 from k2_dagster.schemas.control import CONTROL
 from k2_dagster.schemas.declaration import Dataset
+from k2_dagster.schemas.instruments import INSTRUMENTS
 from k2_dagster.schemas.quarantine import QUARANTINE
 from k2_dagster.schemas.quotes import QUOTES
 from k2_dagster.schemas.ticks import TICKS
 
 # Datasets with a wire form: each has a topic per exchange that lists it.
-WIRE_DATASETS: dict[str, Dataset] = {one.name: one for one in (TICKS, QUOTES, BOOK, CONTROL)}
+WIRE_DATASETS: dict[str, Dataset] = {one.name: one for one in (TICKS, QUOTES, BOOK, CONTROL, INSTRUMENTS)}
 TABLES: dict[str, Dataset] = {**WIRE_DATASETS, QUARANTINE.name: QUARANTINE}
 NAMESPACE = "market_data"
 

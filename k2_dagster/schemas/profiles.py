@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import tomllib
+from datetime import date
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from k2_dagster.errors import ConfigurationError
-from k2_dagster.schemas.calendars import ALWAYS_OPEN, CALENDARS
+from k2_dagster.schemas.calendars import ALWAYS_OPEN, CALENDARS, DAYS_OF
 from k2_dagster.schemas.common import NAME_PATTERN
 from k2_dagster.schemas.datasets import RULES_VERSION, WIRE_DATASETS
-from k2_dagster.schemas.topics import CONTROL_DATASET, CONTROL_PARTITIONS
+from k2_dagster.schemas.instruments import STREAM as INSTRUMENTS_STREAM
+from k2_dagster.schemas.topics import CONTROL_DATASET, FEED_DATASETS, FEED_PARTITIONS, INSTRUMENTS_DATASET
 
 PACKAGED_PROFILES = Path(__file__).parent / "exchanges.toml"
 # A rules version is RULES_VERSION * this + the profile file's version.
@@ -93,12 +95,16 @@ class StreamProfile(_Strict):
 
 
 class ExchangeProfile(_Strict):
-    """One exchange. `partitions` holds for each of its data topics and is fixed while state exists."""
+    """One exchange. `partitions` holds for each of its data topics but `control` and `instruments`, and is fixed while
+    state exists."""
 
     title: str
     asset_class: Literal["equities", "futures", "options", "crypto", "fx"]
     calendar: str
     timezone: str
+    days_of: str | None = None
+    weekdays: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ()
+    holidays: tuple[date, ...] = ()
     opens: _CLOCK_TIME | None = None
     closes: _CLOCK_TIME | None = None
     entitlement_class: _NAME
@@ -133,6 +139,13 @@ class ExchangeProfile(_Strict):
             raise ValueError(f"valid: {ALWAYS_OPEN}, or an ISO 10383 code: {', '.join(sorted(CALENDARS))}{hint}")
         return value
 
+    @field_validator("days_of")
+    @classmethod
+    def _known_days(cls, value: str | None) -> str | None:
+        if value is not None and value not in DAYS_OF:
+            raise ValueError(f"valid: a calendar whose trading days are known: {', '.join(sorted(DAYS_OF))}")
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _zone(cls, value: str) -> str:
@@ -144,6 +157,10 @@ class ExchangeProfile(_Strict):
     def _ordered(self) -> "ExchangeProfile":
         if self.gap_halt_above <= self.gap_page_at:
             raise ValueError(f"gap_halt_above ({self.gap_halt_above}) must be above gap_page_at ({self.gap_page_at})")
+        if self.days_of is not None and self.weekdays:
+            raise ValueError("days_of and weekdays both say the trading days: give one of them")
+        if self.calendar == ALWAYS_OPEN and (self.days_of is not None or self.weekdays or self.holidays):
+            raise ValueError(f"an exchange whose calendar is {ALWAYS_OPEN} has no other trading days")
         if (self.opens is None) != (self.closes is None):
             raise ValueError("opens and closes belong together: give both or neither")
         if self.opens is not None and self.closes is not None and self.closes <= self.opens:
@@ -160,13 +177,13 @@ class ExchangeProfile(_Strict):
 
     def partitions_of(self, dataset: str) -> int:
         """Partitions of the dataset's topic."""
-        return CONTROL_PARTITIONS if dataset == CONTROL_DATASET else self.partitions
+        return FEED_PARTITIONS if dataset in FEED_DATASETS else self.partitions
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Data sets that this exchange has topics for; `control` always."""
+        """Data sets that this exchange has topics for; `control` and `instruments` always."""
         named = {stream.dataset for stream in self.streams.values()}
-        return tuple(name for name in WIRE_DATASETS if name in named or name == "control")
+        return tuple(name for name in WIRE_DATASETS if name in named or name in FEED_DATASETS)
 
     def verdict_digest(self, dataset: str) -> str:
         """Of what the verdicts on a dataset's messages depend on; thresholds and priorities are not among it."""
@@ -189,9 +206,11 @@ class ExchangeProfile(_Strict):
 
     def stream(self, dataset: str, name: str) -> StreamProfile | None:
         """The stream's profile, or None when it is not declared for this dataset."""
-        if dataset == "control":
-            return StreamProfile(dataset="control", domain=Domain.NONE)
+        if dataset == CONTROL_DATASET:
+            return StreamProfile(dataset=CONTROL_DATASET, domain=Domain.NONE)
         found = self.streams.get(name)
+        if dataset == INSTRUMENTS_DATASET and name == INSTRUMENTS_STREAM and found is None:
+            return StreamProfile(dataset=INSTRUMENTS_DATASET, domain=Domain.NONE)
         return found if found is not None and found.dataset == dataset else None
 
 

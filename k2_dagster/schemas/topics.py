@@ -7,8 +7,11 @@ from k2_dagster.schemas.datasets import WIRE_DATASETS
 
 PREFIX = "market"
 CONTROL_DATASET = "control"
-# Channel gaps and sessions concern a whole feed; one partition keeps them in order.
-CONTROL_PARTITIONS = 1
+INSTRUMENTS_DATASET = "instruments"
+# Every exchange has these, whatever streams its profile declares. What a feed handler says concerns a whole feed, and
+# definitions are few: one partition keeps them in order.
+FEED_DATASETS = (CONTROL_DATASET, INSTRUMENTS_DATASET)
+FEED_PARTITIONS = 1
 
 
 def topic_name(dataset: str, exchange: str) -> str:

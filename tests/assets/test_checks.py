@@ -27,7 +27,7 @@ def test_clean_partitions_pass_and_planted_defects_are_found(market: Market, ins
     market.drain(market.exchange)
     clean = _outcomes(market, instance, *TABLES)
     assert all(clean.values()), clean
-    assert len(clean) == 4 * 8 + 4
+    assert len(clean) == 5 * 8 + 4
     market.publish(market.exchange, 1_500, faults=("drop:12@1s/ticks", "duplicate:4@1s/quotes"), seed=8)
     market.drain(market.exchange)
     outcomes = _outcomes(market, instance, "ticks", "quotes", "quarantine")

@@ -68,10 +68,10 @@ def test_a_partition_whose_check_takes_long_is_reported_rarer(check_seconds: flo
 def test_a_check_run_reports_what_it_has_read(market: Market, instance: dg.DagsterInstance) -> None:
     published = market.publish(market.exchange, 500)
     report = market.drain(market.exchange, run_id="a-run")
-    datasets = ("ticks", "quotes", "book", "control")
+    datasets = ("ticks", "quotes", "book", "control", "instruments")
     run_check_job(market, instance, [(one, market.exchange, market.today) for one in datasets], mirrored=True)
     found = [event for one in datasets for event in reported(instance, market, market.today, one)]
-    assert len(found) == 4
+    assert len(found) == 5
     assert sum(one["rows"] for one in found) == report.rows == published
     assert all(one[ROW_COUNT] == one["rows"] for one in found)
     assert all(one["run"] == "a-run" and one["schema_ids"] for one in found)

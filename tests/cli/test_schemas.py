@@ -57,7 +57,7 @@ def test_register_says_what_it_did_and_check_then_passes(stack: Stack) -> None:
 
     first = run("register", "--exchange", "us_consolidated")
     assert [row["subject"] for row in first] == [
-        f"market.{dataset}.us_consolidated-value" for dataset in ("ticks", "quotes", "control")
+        f"market.{dataset}.us_consolidated-value" for dataset in ("ticks", "quotes", "control", "instruments")
     ]
     again = run("register", "--exchange", "us_consolidated")
     assert {row["action"] for row in again} == {"confirmed"}

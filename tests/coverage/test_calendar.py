@@ -1,15 +1,20 @@
 """When an exchange is closed: weekends, holidays, hours, daylight saving, and what the library does not know."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from typing import Any
 
-from k2_dagster.coverage.calendar import closed_spans
+import exchange_calendars
+import pytest
+
+from k2_dagster.coverage.calendar import closed_spans, closing_of
 from k2_dagster.coverage.spans import Span
+from k2_dagster.schemas.calendars import CALENDARS, DAYS_OF, WITHOUT_DAYS
 from k2_dagster.schemas.profiles import ExchangeProfile
 from k2_dagster.state.times import from_micros, to_micros
 from tests.ingest.helpers import profile
 
 
-def exchange(calendar: str, **hours: str) -> ExchangeProfile:
+def exchange(calendar: str, **hours: Any) -> ExchangeProfile:
     zone = {"timezone": "America/New_York", "calendar": calendar}
     return profile(ticks="dense").model_copy(update=zone | hours)
 
@@ -54,3 +59,49 @@ def test_without_hours_an_open_day_is_open_all_day() -> None:
 def test_what_the_library_does_not_know_is_open() -> None:
     assert closed_spans(exchange("XCME"), span("2026-03-06", "2026-03-10")) == []
     assert closed_spans(exchange("XNYS"), span("2090-01-01", "2090-01-03")) == []
+
+
+def test_it_is_told_where_the_days_are_not_known() -> None:
+    week = span("2026-03-06", "2026-03-10")
+    assert "there is no calendar of XCME" in closing_of(exchange("XCME"), week).doubt
+    assert "the calendar of XNYS ends" in closing_of(exchange("XNYS"), span("2090-01-01", "2090-01-03")).doubt
+    for known in (
+        exchange("XNYS"),
+        exchange("24/7"),
+        exchange("XCME", days_of="CMES"),
+        exchange("XKUW", weekdays=("sun",)),
+    ):
+        assert closing_of(known, week).doubt == ""
+
+
+def test_a_profile_may_say_whose_days_they_are() -> None:
+    # Good Friday, 3 April 2026: no shares are traded in London
+    london = exchange("IFEU", days_of="XLON", timezone="Europe/London")
+    assert told(closed_spans(london, span("2026-04-02 12:00", "2026-04-03 12:00"))) == [("04-02 23:00", "04-03 12:00")]
+
+
+def test_a_profile_may_say_its_days_itself() -> None:
+    kuwait = exchange(
+        "XKUW", weekdays=("sun", "mon", "tue", "wed", "thu"), holidays=(date(2026, 3, 3),), timezone="UTC"
+    )
+    assert told(closed_spans(kuwait, span("2026-03-02", "2026-03-09"))) == [
+        ("03-03 00:00", "03-04 00:00"),
+        ("03-06 00:00", "03-08 00:00"),
+    ]
+    # Also beside a calendar
+    closed = closed_spans(exchange("XNYS", holidays=(date(2026, 3, 5),)), span("2026-03-05 12:00", "2026-03-06 12:00"))
+    assert told(closed) == [("03-05 12:00", "03-06 05:00")]
+
+
+def test_the_calendars_without_days_are_those_that_the_library_has_not() -> None:
+    known = set(exchange_calendars.get_calendar_names())
+    cannot_be_built = {"XBSE", "XTAE"}
+    assert (CALENDARS - known) | cannot_be_built == WITHOUT_DAYS
+    for code in cannot_be_built:
+        assert f"there is no calendar of {code}" in closing_of(exchange(code), span("2026-03-02", "2026-03-09")).doubt
+    assert known >= DAYS_OF
+
+
+@pytest.mark.parametrize("code", sorted(DAYS_OF))
+def test_every_calendar_with_days_can_be_read(code: str) -> None:
+    assert closing_of(exchange(code), span("2026-03-02", "2026-03-09")).doubt == ""

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2_dagster.coverage.asking import Rows, evidence_of
+from k2_dagster.coverage.calendar import Closing
 from k2_dagster.coverage.complete import Complete, Evidence, Extent, Gaps, Held, Missing, Unknown, judge
 from k2_dagster.coverage.received import received
 from k2_dagster.coverage.spans import without
@@ -21,6 +22,7 @@ from tests.ingest.judging import judge as judge_rows
 from tests.ingest.oracle import Row
 
 TICKS = 30
+ALWAYS = Closing([], "")
 TIMES = st.integers(0, TICKS - 1)
 TRADE = ("trade", StreamProfile(dataset="ticks", domain=Domain.DENSE))
 
@@ -175,7 +177,7 @@ def test_a_range_in_which_something_is_missing_is_never_complete(world: list[tup
     tables = dict(unframed(numbering.dump()))
     found = received("x", "ticks", VENUE, tables, is_open=True, symbol="A")
     rows = Rows(found.intervals.to_pylist(), found.holes.to_pylist(), ledger(events))
-    evidence = evidence_of(rows, [], TRADE, "A")
+    evidence = evidence_of(rows, ALWAYS, TRADE, "A")
     start = data.draw(st.integers(-1, len(world)))
     whole = (1_000 * start - 7, 1_000 * data.draw(st.integers(start + 1, len(world) + 1)) - 7)
     inside = [fate for time, _, _, fate in messages if whole[0] <= time - 7 < whole[1]]
@@ -249,9 +251,21 @@ def test_the_domain_says_whose_numbers_are_asked() -> None:
 
     def answer(domain: Domain, symbol: str = "A") -> Any:
         named = ("quote", StreamProfile(dataset="ticks", domain=domain))
-        return judge(evidence_of(Rows(found.intervals.to_pylist(), [], [channel_gap]), [], named, symbol), (993, 2_994))
+        return judge(
+            evidence_of(Rows(found.intervals.to_pylist(), [], [channel_gap]), ALWAYS, named, symbol), (993, 2_994)
+        )
 
     assert answer(Domain.MONOTONE) == answer(Domain.NONE) == Complete("publisher")
     assert isinstance(answer(Domain.CHANNEL), Gaps)
     assert answer(Domain.DENSE).reason == "outside"
     assert answer(Domain.NONE, "B").reason == "no_sequence"
+
+
+def test_what_is_not_known_of_the_calendar_is_told_where_it_matters() -> None:
+    row = {"numbering": "venue", "stream": "trade", "kind": "trade", "session": "", "symbol": "A", "kafka_partition": 0}
+    times = {"first_sequence": 1, "last_sequence": 9, "from_time": from_micros(10), "to_time": from_micros(20)}
+    evidence = evidence_of(Rows([row | times], [], []), Closing([], "there is no calendar of XCME"), TRADE, "A")
+    assert judge(evidence, (12, 18)).answer == "complete"
+    answer = judge(evidence, (12, 30))
+    assert isinstance(answer, Unknown)
+    assert answer.detail == "after the last message that was received; there is no calendar of XCME"

@@ -18,6 +18,7 @@ from k2_dagster.cli.check import run_checks
 from k2_dagster.devstack.dagster import INSTANCE_FILE, DagsterParts
 from k2_dagster.devstack.process import wait_until
 from k2_dagster.errors import ConfigurationError
+from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.settings import Settings
 from tests.dagster_support import Market, make_market
 from tests.reference import REPOSITORY
@@ -128,8 +129,8 @@ def _pids(parts: DagsterParts) -> list[int]:
 
 def _assert_assets(market: Market, parts: DagsterParts) -> None:
     nodes = {"/".join(one["assetKey"]["path"]): one for one in parts.graphql(ASSETS)["assetNodes"]}
-    assert set(nodes) == {"kafka/ticks", "kafka/quotes", "kafka/book", "kafka/control"} | {
-        *("ticks", "quotes", "book", "control", "quarantine")
+    assert set(nodes) == {f"kafka/{name}" for name in WIRE_DATASETS} | {
+        *("ticks", "quotes", "book", "control", "instruments", "quarantine")
     }
     for name, node in nodes.items():
         assert node["groupName"], name

@@ -176,6 +176,7 @@ def test_rows_beyond_the_limit_of_the_topic_are_refused_and_the_others_go_on(
     profiles, exchange = make_profiles(ticks="dense")
     create_topic(settings, NewTopic(topic_name("ticks", exchange), 2, 1, config={"max.message.bytes": "4000"}))
     create_topic(settings, NewTopic(topic_name("control", exchange), 1, 1))
+    create_topic(settings, NewTopic(topic_name("instruments", exchange), 1, 1))
     rows = ticks(exchange, ["A"] * 200)
     long = pa.array(["x" * 5_000 if place == 70 else None for place in range(200)])
     rows = rows.set_column(rows.schema.get_field_index("refers_to"), "refers_to", long)
@@ -267,6 +268,7 @@ def test_every_topic_is_checked_before_a_subject_is_registered_or_a_message_sent
     with pytest.raises(NotInitialized, match=f"market.control.{exchange}.*\n.*run `k2 init`"):
         publisher.publish("ticks", ticks(exchange, ["A"]))
     create_topic(settings, NewTopic(topic_name("control", exchange), 1, 1))
+    create_topic(settings, NewTopic(topic_name("instruments", exchange), 1, 1))
     told = f"market.quotes.{exchange} has 3, its profile declares 2"
     with pytest.raises(PartitionCountChanged, match=told):
         publisher.publish("ticks", ticks(exchange, ["A"]))

@@ -208,7 +208,7 @@ def test_the_lease_of_an_exchange_with_nothing_but_halted_streams_is_given_back_
     market: Market,
 ) -> None:
     exchange = market.exchange
-    for dataset in ("ticks", "quotes", "book", "control"):
+    for dataset in ("ticks", "quotes", "book", "control", "instruments"):
         market.delete_topic(f"market.{dataset}.{exchange}")
     with running(market) as one:
         soon(lambda: exchange not in holders(market) and one.condition(exchange, "control") == "halted")

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.stack
 def of(exchange: Exchange, dataset: str = "ticks", **changes: object) -> StreamStatus:
     settings = exchange.settings.model_copy(update=changes)
     found = stream_statuses(settings, exchange.profiles, [exchange.name])
-    assert [one.dataset for one in found] == ["ticks", "control"]
+    assert [one.dataset for one in found] == ["ticks", "control", "instruments"]
     return next(one for one in found if one.dataset == dataset)
 
 
@@ -204,7 +204,9 @@ def test_a_breaker_that_a_profile_asks_for_is_shown(exchange: Exchange) -> None:
     profile = exchange.profiles.exchange(exchange.name).model_copy(update={"on_critical_gap": "halt"})
     profiles = exchange.profiles.model_copy(update={"exchanges": {exchange.name: profile}})
     found = stream_statuses(exchange.settings, profiles, [exchange.name])
-    assert {one.dataset: one.breaker for one in found} == {"ticks": "closed", "control": "none"}
+    assert {one.dataset: one.breaker for one in found} == {
+        "ticks": "closed", "control": "none", "instruments": "closed",
+    }  # fmt: skip
     assert not in_trouble(found)
 
 

@@ -212,6 +212,7 @@ def test_files_are_compared_by_dataset(tmp_path: Path) -> None:
         "quotes": "same",
         "book": "new",
         "control": "same",
+        "instruments": "same",
     }
     assert [one.field for one in checks["ticks"].problems] == ["price"]
 

@@ -41,7 +41,8 @@ def exchange(admin: AdminClient) -> Iterator[str]:
     """A name that no other test has; its topics are deleted after the test."""
     name = f"t{uuid.uuid4().hex[:10]}"
     yield name
-    for deletion in admin.delete_topics([f"market.ticks.{name}", f"market.control.{name}"]).values():
+    topics = [f"market.{dataset}.{name}" for dataset in ("ticks", "control", "instruments")]
+    for deletion in admin.delete_topics(topics).values():
         deletion.exception(10)
 
 
@@ -51,6 +52,7 @@ def test_ensure_creates_then_confirms(kafka_settings: Settings, exchange: str, a
     assert [(one.topic, one.action, one.partitions) for one in first] == [
         (topic, "created", 3),
         (f"market.control.{exchange}", "created", 1),
+        (f"market.instruments.{exchange}", "created", 1),
     ]
     assert {one.action for one in ensure_topics(kafka_settings, profiles, [exchange])} == {"confirmed"}
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import datetime
 from typing import Any
 
 import fastavro
@@ -112,7 +113,7 @@ def _empty_lists(dataset: Dataset) -> dict[str, Any]:
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """Timestamps as microseconds again."""
     return {
-        name: pa.scalar(value, arrow.TIMESTAMP).value if name.endswith("_timestamp") and value is not None else value
+        name: pa.scalar(value, arrow.TIMESTAMP).value if isinstance(value, datetime) else value
         for name, value in row.items()
     }
 

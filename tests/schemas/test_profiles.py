@@ -51,14 +51,18 @@ def test_defaults_and_derived_values(tmp_path: Path) -> None:
     profiles = load(tmp_path, GOOD)
     here = profiles.exchange("here")
     assert (here.gap_page_at, here.gap_halt_above, here.gap_grace_messages) == (10, 100, 20)
-    assert here.datasets == ("ticks", "control")
-    assert (here.partitions_of("ticks"), here.partitions_of("control")) == (4, 1)
+    assert here.datasets == ("ticks", "control", "instruments")
+    assert [here.partitions_of(dataset) for dataset in here.datasets] == [4, 1, 1]
     assert here.stream("ticks", "trade") is not None
     assert here.stream("quotes", "trade") is None
     assert here.stream("ticks", "nothing") is None
     control = here.stream("control", "anything")
     assert control is not None
     assert control.domain is Domain.NONE
+    instruments = here.stream("instruments", "instruments")
+    assert instruments is not None
+    assert instruments.domain is Domain.NONE
+    assert here.stream("instruments", "anything") is None
     assert profiles.rules_version == RULES_VERSION * PROFILE_VERSIONS + 3
 
 
@@ -224,3 +228,27 @@ def test_the_page_explains_every_key_and_domain() -> None:
     keys = [*ExchangeProfile.model_fields, *StreamProfile.model_fields, "version"]
     assert [key for key in keys if f"`{key}`" not in page] == []
     assert [one.value for one in Domain if f"`{one.value}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('days_of = "XCME"', "valid: a calendar whose trading days are known"),
+        ('days_of = "XNYS"\nweekdays = ["mon"]', "give one of them"),
+        ('weekdays = ["monday"]', "'monday'"),
+        ('holidays = ["soon"]', "'soon'"),
+    ],
+)
+def test_trading_days_are_checked(tmp_path: Path, lines: str, told: str) -> None:
+    text = GOOD.replace('calendar = "24/7"', f'calendar = "XCME"\n{lines}')
+    assert text != GOOD
+    with pytest.raises(ConfigurationError, match=told):
+        load(tmp_path, text)
+    with pytest.raises(ConfigurationError, match="has no other trading days"):
+        load(tmp_path, GOOD.replace('calendar = "24/7"', 'calendar = "24/7"\nholidays = [2026-12-25]'))
+
+
+def test_trading_days_can_be_told(tmp_path: Path) -> None:
+    days = 'calendar = "XCME"\nweekdays = ["mon", "tue"]\nholidays = [2026-12-25]'
+    here = load(tmp_path, GOOD.replace('calendar = "24/7"', days)).exchange("here")
+    assert (here.weekdays, [str(one) for one in here.holidays]) == (("mon", "tue"), ["2026-12-25"])

@@ -148,7 +148,7 @@ def test_touched_partitions_are_checked_in_one_run_and_not_again(market: Market,
     (request,) = first.run_requests
     config = request.run_config["ops"]["check_partitions"]["config"]
     assert config["mirrored"]
-    assert {one["table"] for one in config["partitions"]} == {"ticks", "quotes", "book", "control"}
+    assert {one["table"] for one in config["partitions"]} == {"ticks", "quotes", "book", "control", "instruments"}
     assert {(one["exchange"], one["day"]) for one in config["partitions"]} == {(market.exchange, market.today)}
     assert not _evaluate(market, instance, first.cursor).run_requests
 
@@ -186,7 +186,9 @@ def test_failures_that_stand_and_messages_that_wait_are_looked_at_without_a_comm
     assert chosen == [today]
     market.publish(market.exchange, 300, seed=8)
     chosen, _ = _tick(market, instance, cursor, _later() + 3_700 + 310)
-    assert set(chosen) == {(one, market.exchange, market.today) for one in ("ticks", "quotes", "book", "control")}
+    assert set(chosen) == {
+        (one, market.exchange, market.today) for one in ("ticks", "quotes", "book", "control", "instruments")
+    }
 
 
 @pytest.mark.stack

@@ -67,9 +67,10 @@ FORMATS: tuple[Format, ...] = (
         kraken.take,
     ),
     Format(
-        "kraken_futures_ws", "kraken_futures", 2, "Kraken Futures lines: `<seconds>: <json>` after the address",
+        "kraken_futures_ws", "kraken_futures", 3, "Kraken Futures lines: `<seconds>: <json>` after the address",
         kraken_futures.recognises, kraken_futures.read,
-        (("ticks", "trade"), ("quotes", "ticker_lite"), ("book", "book")), kraken_futures.take,
+        (("ticks", "trade"), ("quotes", "ticker_lite"), ("book", "book"), ("book", "book_snapshot")),
+        kraken_futures.take,
     ),
     Format(
         "iex_tops", "iex", 2, "IEX TOPS 1.6 in a pcap or pcapng file",

@@ -25,7 +25,7 @@ _VERSION, _TOPS_1_6 = 1, 0x8003
 
 # Types that carry no trade or quote: counted, and part of the channel's sequence.
 _ADMINISTRATIVE = {
-    b"D": "security directory", b"H": "trading status", b"O": "operational halt", b"P": "short sale price test",
+    b"H": "trading status", b"O": "operational halt", b"P": "short sale price test",
     b"A": "auction information", b"X": "official price", b"E": "security event", b"I": "retail liquidity",
 }  # fmt: skip
 

@@ -17,9 +17,11 @@ from k2_dagster.feeds.capture.block import (
     wire_batch,
 )
 from k2_dagster.feeds.capture.exact import scaled_integers
+from k2_dagster.schemas.canonical import RULES
 from k2_dagster.schemas.control import NO_SYMBOL
+from k2_dagster.schemas.instruments import STREAM as INSTRUMENTS_STREAM
 from k2_dagster.schemas.refused import VenueIdentity
-from k2_dagster.schemas.topics import CONTROL_DATASET
+from k2_dagster.schemas.topics import CONTROL_DATASET, INSTRUMENTS_DATASET
 
 TRADES_STREAM, QUOTES_STREAM = "tops", "tops_quote"
 _PRICE_UNITS = 10_000
@@ -33,7 +35,13 @@ _QUOTE = np.dtype(
      ("ask", "<i8"), ("ask_size", "<u4")]
 )  # fmt: skip
 _SYSTEM = np.dtype([("type", "S1"), ("event", "S1"), ("time", "<i8")])
-LAYOUTS: Mapping[bytes, np.dtype[Any]] = {b"T": _TRADE, b"B": _TRADE, b"Q": _QUOTE, b"S": _SYSTEM}
+_DIRECTORY = np.dtype(
+    [("type", "S1"), ("flags", "u1"), ("time", "<i8"), ("symbol", "S8"), ("round_lot", "<u4"), ("close", "<i8"),
+     ("tier", "u1")]
+)  # fmt: skip
+LAYOUTS: Mapping[bytes, np.dtype[Any]] = {
+    b"T": _TRADE, b"B": _TRADE, b"Q": _QUOTE, b"S": _SYSTEM, b"D": _DIRECTORY,
+}  # fmt: skip
 _SALE_FLAGS = ((0x80, "F"), (0x40, "T"), (0x20, "I"), (0x10, "8"), (0x08, "X"))
 _QUOTE_FLAGS = ((0x80, "A"), (0x40, "P"))
 
@@ -42,6 +50,9 @@ _SYSTEM_EVENTS = {
     b"O": "start of messages", b"S": "start of system hours", b"R": "start of regular hours",
     b"M": "end of regular hours", b"E": "end of system hours", b"C": "end of messages",
 }  # fmt: skip
+# Of a directory message: what it says of the security beyond its name.
+_DIRECTORY_FLAGS = ((0x80, "test security"), (0x40, "when issued"))
+_FUND_FLAG = 0x20
 
 
 class Message(NamedTuple):
@@ -178,9 +189,27 @@ def _system(records: NDArray[Any]) -> dict[str, Any]:
     }
 
 
+def _directory(records: NDArray[Any]) -> dict[str, Any]:
+    """Definitions: what the message says, and no more. It tells neither currency nor tick."""
+    symbols, flags, lots = _symbols(records), records["flags"], records["round_lot"].astype(np.int64)
+    words = [", ".join(word for bit, word in _DIRECTORY_FLAGS if value & bit) or None for value in flags.tolist()]
+    return {
+        "stream": INSTRUMENTS_STREAM,
+        "kind": "definition",
+        "symbol": symbols,
+        **times("exchange", records["time"]),
+        "canonical_symbol": [RULES["us_equities"].canonical(symbol) for symbol in symbols],
+        "asset_class": "equities",
+        "instrument_type": ["fund" if value & _FUND_FLAG else None for value in flags.tolist()],
+        "lot_size": pa.array(np.asarray(scaled_integers(lots, 1, "round_lot")), mask=lots == 0),
+        "venue_status": words,
+    }
+
+
 BUILDERS = {
     b"T": ("ticks", _trades),
     b"B": ("ticks", _breaks),
     b"Q": ("quotes", _quotes),
     b"S": (CONTROL_DATASET, _system),
+    b"D": (INSTRUMENTS_DATASET, _directory),
 }

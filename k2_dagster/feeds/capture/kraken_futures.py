@@ -1,4 +1,5 @@
-"""Kraken Futures websocket lines: book (dense `seq` over snapshot and changes), trades (dense), ticker_lite (none).
+"""Kraken Futures websocket lines: book (dense `seq` of the changes), book_snapshot (`seq` of the last change in it,
+monotone), trades (dense), ticker_lite (none).
 
 Prices are JSON numbers; they are read as the text that they were written as, never as binary floats. A trade snapshot
 becomes one row per trade, oldest first. Sizes are contracts.
@@ -157,6 +158,6 @@ _CHANGE = Stream("book", "book", "book", _changes, _symbol_of, _numbers_of)
 _FEEDS = {
     "trade": _TRADE,
     "book": _CHANGE,
-    "book_snapshot": Stream("book", "book", "book", _snapshots, _symbol_of, _numbers_of),
+    "book_snapshot": Stream("book_snapshot", "book", "book", _snapshots, _symbol_of, _numbers_of),
     "ticker_lite": Stream("ticker_lite", "quotes", "quote", _tickers, _symbol_of),
 }

@@ -5,6 +5,8 @@ from functools import partial
 from typing import Any
 
 from k2_dagster.feeds.live.books import Books, ChainedBooks
+from k2_dagster.feeds.live.listings import binance as listings
+from k2_dagster.feeds.live.listings.listing import ListingSource
 from k2_dagster.feeds.live.venue import Message, Reply, Topic, Venue
 
 # Updates are merged over this time; the finest that all three markets offer.
@@ -63,25 +65,34 @@ def _future_previous(data: Any) -> int:
     return int(data["pu"])
 
 
-def _venue(name: str, url: str, snapshot_url: str, most_symbols: int, previous_of: Callable[[Any], int]) -> Venue:
+def _venue(
+    name: str,
+    url: str,
+    snapshot_url: str,
+    listing: ListingSource,
+    most_symbols: int,
+    previous_of: Callable[[Any], int],
+) -> Venue:
     books: Callable[[], Books] = partial(ChainedBooks, previous_of)
     return Venue(
         exchange=name, format=f"{name}_ws", url=url, channels=_CHANNELS, most_symbols=most_symbols,
-        silence_seconds=SILENCE_SECONDS, line=line, subscribe=subscribe, reply=reply, books=books,
+        silence_seconds=SILENCE_SECONDS, line=line, subscribe=subscribe, reply=reply, books=books, listing=listing,
         snapshot_url=snapshot_url, snapshot_query=_query, probe={"method": "LIST_SUBSCRIPTIONS", "id": _PROBE_ID},
     )  # fmt: skip
 
 
 SPOT = _venue(
-    "binance", "wss://stream.binance.com:9443/stream", "https://api.binance.com/api/v3/depth", _SPOT_SYMBOLS,
-    _spot_previous,
+    "binance", "wss://stream.binance.com:9443/stream", "https://api.binance.com/api/v3/depth",
+    listings.SPOT, _SPOT_SYMBOLS, _spot_previous,
 )  # fmt: skip
-# Its streams are divided over several paths. All of ours are on this one; another acknowledges them and says nothing.
+# Its streams are divided over three paths, documented so since March 2026: of ours, bookTicker and depth are public
+# ones by its documentation. `trade` is in no list of it; other clients ask for it on this path, and so does K2. A path
+# that has not what is asked for acknowledges it and says nothing: the report then names the silent stream.
 USDM = _venue(
-    "binance_usdm", "wss://fstream.binance.com/public/stream", "https://fapi.binance.com/fapi/v1/depth", _SPOT_SYMBOLS,
-    _future_previous,
+    "binance_usdm", "wss://fstream.binance.com/public/stream", "https://fapi.binance.com/fapi/v1/depth",
+    listings.USDM, _SPOT_SYMBOLS, _future_previous,
 )  # fmt: skip
 COINM = _venue(
-    "binance_coinm", "wss://dstream.binance.com/stream", "https://dapi.binance.com/dapi/v1/depth", _COINM_SYMBOLS,
-    _future_previous,
+    "binance_coinm", "wss://dstream.binance.com/stream", "https://dapi.binance.com/dapi/v1/depth",
+    listings.COINM, _COINM_SYMBOLS, _future_previous,
 )  # fmt: skip

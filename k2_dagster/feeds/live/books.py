@@ -85,14 +85,13 @@ class ChainedBooks:
 
 
 class NumberedBooks:
-    """Kraken Futures: snapshot and changes of a product share one dense `seq`, which is their identity. So a snapshot
-    behind a hole must have a higher number than any change that was seen, or ingest would take it for that change."""
+    """Kraken Futures: changes of a product have a dense `seq`, its snapshot that of the last change in it."""
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
         self._seen: dict[str, int] = {}
 
-    def look(self, stream: str, data: Any) -> Finding | None:  # noqa: ARG002  (one stream)
+    def look(self, stream: str, data: Any) -> Finding | None:  # noqa: ARG002  (the message tells what it is)
         """See `Books`. A change before any snapshot is older than the one that is on its way."""
         symbol, number = data["product_id"], int(data["seq"])
         if "bids" in data:
@@ -110,8 +109,9 @@ class NumberedBooks:
         if symbol in self._last:
             self._last[symbol] = max(number, self._last[symbol])
             return None
-        if number <= self._seen.get(symbol, -1):
-            return Finding(symbol, "wanted", f"snapshot {number} has the number of a change")
+        newest = self._seen.get(symbol, -1)
+        if number < newest:
+            return Finding(symbol, "wanted", f"snapshot {number} is older than change {newest}")
         self._last[symbol] = number
         return Finding(symbol, "synchronised", f"snapshot {number}")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from k2_dagster.feeds.capture.recorder import received_line
 from k2_dagster.feeds.live.books import SnapshotBooks
+from k2_dagster.feeds.live.listings.coinbase import COINBASE as LISTING
 from k2_dagster.feeds.live.venue import Message, Reply, Topic, Venue, by_channel, named_in
 
 # Of the level 2 channels, this one needs no account. Its messages are those of `level2`.
@@ -49,5 +50,5 @@ def reply(message: Any, topics: Sequence[Topic]) -> Reply | None:
 COINBASE = Venue(
     exchange="coinbase", format="coinbase_ws", url="wss://ws-feed.exchange.coinbase.com", channels=_CHANNELS,
     most_symbols=_SYMBOLS, silence_seconds=SILENCE_SECONDS, line=received_line, subscribe=subscribe, reply=reply,
-    books=SnapshotBooks, ask_again=ask_again,
+    books=SnapshotBooks, listing=LISTING, ask_again=ask_again,
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """A live feed: connects, publishes what comes, connects anew, until it is stopped.
 
 The thread that runs it publishes; each connection receives in a thread of its own, book snapshots are fetched in a
-third. Frames become lines of the venue's capture format, so they are read by what reads captures, and a recording is
-what was read.
+third, lists of instruments in a fourth. Frames become lines of the venue's capture format, so they are read by what
+reads captures, and a recording is what was read.
 """
 
 import logging
@@ -10,8 +10,8 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -25,6 +25,8 @@ from k2_dagster.feeds.live.connection import Connection
 from k2_dagster.feeds.live.conversation import Conversation
 from k2_dagster.feeds.live.fetching import SnapshotFetcher
 from k2_dagster.feeds.live.intake import Intake
+from k2_dagster.feeds.live.listings.fetching import ListingFetcher
+from k2_dagster.feeds.live.listings.keeping import Definitions
 from k2_dagster.feeds.live.recording import Recording
 from k2_dagster.feeds.live.report import FeedReport
 from k2_dagster.feeds.live.serving import FeedPlan, Outlets, Serving
@@ -75,12 +77,23 @@ def feed(
             fetcher = stack.enter_context(SnapshotFetcher(plan.venue, plan.snapshot_url))
             outlets = Outlets(format_, sender, recording, fetcher, report)
             deadline = None if plan.seconds is None else started + plan.seconds
-            LiveFeed(plan, run, outlets, stop, deadline, on_progress, reconnect).run()
+            definitions = stack.enter_context(_kept(plan, publisher, report))
+            LiveFeed(plan, run, outlets, stop, deadline, on_progress, reconnect, definitions).run()
             handler.finish()
     finally:
         report.undelivered = publisher.undelivered
         report.seconds = time.monotonic() - started
     return report
+
+
+@contextmanager
+def _kept(plan: FeedPlan, publisher: Publisher, report: FeedReport) -> Iterator[Definitions | None]:
+    """Definitions while the block runs; None where none are asked for."""
+    if not plan.definitions_url:
+        yield None
+        return
+    with ListingFetcher(plan.venue.listing, plan.definitions_url) as fetcher:
+        yield Definitions(fetcher, publisher, plan.exchange, report.definitions)
 
 
 @dataclass
@@ -94,6 +107,7 @@ class LiveFeed:
     deadline: float | None
     on_progress: Callable[[FeedReport], None]
     reconnect: Backoff
+    definitions: Definitions | None = None
 
     @property
     def report(self) -> FeedReport:
@@ -132,7 +146,7 @@ class LiveFeed:
                 if self._is_over():
                     connection.end("the feed was stopped")
                 serving.step()
-                self.on_progress(self.report)
+                self._look()
         LOG.info("%s: %s", self.plan.url, serving.ended)
         return serving.ended
 
@@ -142,8 +156,14 @@ class LiveFeed:
         delay = self.reconnect.delay_seconds(failures, random.random())
         until = time.monotonic() + delay
         while not self._is_over() and (left := until - time.monotonic()) > 0:
-            self.on_progress(self.report)
+            self._look()
             self.stop.wait(min(left, 0.5))
+
+    def _look(self) -> None:
+        """What is done whether there is a connection or not."""
+        if self.definitions is not None:
+            self.definitions.look()
+        self.on_progress(self.report)
 
     def _is_over(self) -> bool:
         return self.stop.is_set() or (self.deadline is not None and time.monotonic() >= self.deadline)

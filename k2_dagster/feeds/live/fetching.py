@@ -11,6 +11,7 @@ import orjson
 
 from k2_dagster import __version__
 from k2_dagster.feeds.capture.source import MAX_LINE_BYTES
+from k2_dagster.feeds.live.backoff import pause_seconds
 from k2_dagster.feeds.live.intake import Intake
 from k2_dagster.feeds.live.venue import Venue
 
@@ -20,11 +21,6 @@ ANSWER_SECONDS = 5.0
 # Between two requests: a snapshot of a thousand levels costs up to 50 of the 2,400 to 6,000 that a minute has.
 BETWEEN_SECONDS = 1.5
 END_MARGIN_SECONDS = 5.0
-# Too many requests, and banned for having gone on. The venue says how long (Binance: two minutes to three days);
-# without that a minute, in which its limits are counted, and an hour at most, in case somebody mends it.
-BUSY_STATUSES = (429, 418)
-BUSY_SECONDS = 60.0
-MOST_BUSY_SECONDS = 3_600.0
 
 
 class SnapshotFetcher:
@@ -78,14 +74,6 @@ class SnapshotFetcher:
         if len(answer.content) > MAX_LINE_BYTES:
             raise ValueError(f"{len(answer.content):,} bytes are more than any snapshot")
         return answer.content
-
-
-def pause_seconds(error: Exception) -> float:
-    """How long to leave the venue alone after this: 0, or what it asks of those that came too often."""
-    if not isinstance(error, httpx.HTTPStatusError) or error.response.status_code not in BUSY_STATUSES:
-        return 0.0
-    asked = error.response.headers.get("Retry-After", "")
-    return min(float(asked), MOST_BUSY_SECONDS) if asked.isdecimal() else BUSY_SECONDS
 
 
 def named(body: bytes, symbol: str) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any
 
 from k2_dagster.feeds.capture.recorder import received_line
 from k2_dagster.feeds.live.books import ChecksummedBooks
+from k2_dagster.feeds.live.listings.kraken import KRAKEN as LISTING
 from k2_dagster.feeds.live.venue import Message, Reply, Topic, Venue, by_channel, named_in
 
 # Levels a side.
@@ -52,5 +53,5 @@ def _request(event: str, channel: str, symbols: Sequence[str]) -> Message:
 KRAKEN = Venue(
     exchange="kraken", format="kraken_ws", url="wss://ws.kraken.com", channels=_CHANNELS, most_symbols=_SYMBOLS,
     silence_seconds=SILENCE_SECONDS, line=received_line, subscribe=subscribe, reply=reply,
-    books=partial(ChecksummedBooks, DEPTH), ask_again=ask_again, probe={"event": "ping"},
+    books=partial(ChecksummedBooks, DEPTH), listing=LISTING, ask_again=ask_again, probe={"event": "ping"},
 )  # fmt: skip

@@ -5,6 +5,7 @@ from typing import Any
 
 from k2_dagster.feeds.capture.recorder import received_line
 from k2_dagster.feeds.live.books import NumberedBooks
+from k2_dagster.feeds.live.listings.kraken_futures import KRAKEN_FUTURES as LISTING
 from k2_dagster.feeds.live.venue import Message, Reply, Topic, Venue, by_channel, named_in
 
 _CHANNELS = ("trade", "ticker_lite", "book")
@@ -44,5 +45,5 @@ def _request(event: str, feed: str, symbols: Sequence[str]) -> Message:
 KRAKEN_FUTURES = Venue(
     exchange="kraken_futures", format="kraken_futures_ws", url="wss://futures.kraken.com/ws/v1", channels=_CHANNELS,
     most_symbols=_SYMBOLS, silence_seconds=SILENCE_SECONDS, line=received_line, subscribe=subscribe, reply=reply,
-    books=NumberedBooks, ask_again=ask_again,
+    books=NumberedBooks, listing=LISTING, ask_again=ask_again,
 )  # fmt: skip

@@ -25,6 +25,21 @@ class ConnectionReport:
 
 
 @dataclass
+class DefinitionsReport:
+    """What became of the venue's list of instruments: `lists` that came, definitions that are `known` by them, those
+    that were `published` (new or changed) and `withdrawn`, items `refused`. `failures` are lists that could not be had;
+    `missing` says why there is none now, as far as that is."""
+
+    lists: int = 0
+    known: int = 0
+    published: int = 0
+    withdrawn: int = 0
+    refused: int = 0
+    failures: int = 0
+    missing: str = ""
+
+
+@dataclass
 class FeedReport:
     """`frames` came from the venue (`snapshots` of them were fetched); `rows` by dataset, with those of the feed
     handler in control; `refused` are published for quarantine, `too_large` of them were rows. `tries` are attempts to
@@ -49,12 +64,13 @@ class FeedReport:
     undelivered: int = 0
     seconds: float = 0.0
     stopped: bool = False
+    definitions: DefinitionsReport = field(default_factory=DefinitionsReport)
     last: deque[ConnectionReport] = field(default_factory=lambda: deque(maxlen=CONNECTIONS_SHOWN))
 
     def as_document(self) -> dict[str, object]:
         """The report as JSON has it."""
         told = {"rows": dict(self.rows), "skipped": dict(self.skipped), "last": [asdict(one) for one in self.last]}
-        return {**vars(self), **told}
+        return {**vars(self), **told, "definitions": asdict(self.definitions)}
 
     def count(self, block: Block) -> None:
         """Add what a published block holds besides its rows."""

@@ -36,7 +36,8 @@ HEARTBEAT_SECONDS = 30.0
 @dataclass(frozen=True)
 class FeedPlan:
     """What is fed from where: `url` and `snapshot_url` are the venue's unless they were replaced; `exchange` is where
-    the rows go. It ends by itself after `seconds`, if given."""
+    the rows go. It ends by itself after `seconds`, if given. Without a `definitions_url` no definitions are asked for.
+    """
 
     venue: Venue
     symbols: tuple[str, ...]
@@ -45,6 +46,7 @@ class FeedPlan:
     snapshot_url: str
     record: Path | None = None
     seconds: float | None = None
+    definitions_url: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k2_dagster.feeds.live.books import Books
+from k2_dagster.feeds.live.listings.listing import ListingSource
 
 # A channel of the venue and one symbol on it, both as the venue writes them.
 Topic = tuple[str, str]
@@ -28,7 +29,8 @@ class Venue:
     came (Unix nanoseconds). `subscribe` makes the messages that ask for topics, the first of a connection. `reply`
     reads one message that is no market event, given the topics in the order in which they were asked for; None when it
     answers nothing. `books` judges book messages of one connection. A new snapshot of a symbol is asked for by
-    `ask_again` on the connection, or where that is None at `snapshot_url` with the query of `snapshot_query`.
+    `ask_again` on the connection, or where that is None at `snapshot_url` with the query of `snapshot_query`. `listing`
+    tells what the venue trades.
 
     After `silence_seconds` without any frame `probe` is sent if there is one; as long again without any, and the
     connection is given up.
@@ -44,6 +46,7 @@ class Venue:
     subscribe: Callable[[Sequence[Topic]], list[Message]]
     reply: Callable[[Any, Sequence[Topic]], Reply | None]
     books: Callable[[], Books]
+    listing: ListingSource
     ask_again: Callable[[str], list[Message]] | None = None
     snapshot_url: str = ""
     snapshot_query: Callable[[str], Mapping[str, str]] | None = None

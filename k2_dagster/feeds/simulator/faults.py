@@ -9,7 +9,7 @@ import numpy as np
 
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.schemas.profiles import ExchangeProfile
-from k2_dagster.schemas.topics import CONTROL_DATASET
+from k2_dagster.schemas.topics import FEED_DATASETS
 
 # Random faults touch between one and this many messages, and the busiest symbols, where they complete soon.
 RANDOM_FAULT_MESSAGES = 8
@@ -93,7 +93,7 @@ class FaultPlan:
 
 def data_datasets(profile: ExchangeProfile) -> tuple[str, ...]:
     """The datasets of an exchange that carry market data."""
-    return tuple(name for name in profile.datasets if name != CONTROL_DATASET)
+    return tuple(name for name in profile.datasets if name not in FEED_DATASETS)
 
 
 _FORM = re.compile(

@@ -111,9 +111,9 @@ class SimulatedFeed:
         rng = np.random.default_rng(parameters.seed)
         self._parameters = parameters
         self._stamp = stamp_publish_times
-        self._instruments = make_instruments(profile, parameters.symbols, rng)
+        self.instruments = make_instruments(profile, parameters.symbols, rng)
         datasets = data_datasets(profile)
-        self._market = Market(self._instruments, rng, frozenset(datasets))
+        self._market = Market(self.instruments, rng, frozenset(datasets))
         self._latency = np.random.default_rng([parameters.seed, 1])
         self._schedule = Schedule(
             profile, rate=parameters.rate, pattern=parameters.pattern, start_micros=parameters.start_micros,
@@ -124,7 +124,7 @@ class SimulatedFeed:
         self.run = start.strftime("%Y%m%dT%H%M%S.%f")
         self.publisher_session = f"sim-{parameters.seed}-{self.run}"
         self.streams = {name: self._stream(profile, name) for name in datasets}
-        names = self._instruments.names
+        names = self.instruments.names
         grace = Grace(profile.gap_grace_messages, profile.gap_grace_seconds)
         self._injectors = {name: Injector(stream, names, grace) for name, stream in self.streams.items()}
         self._numbering = {name: Numbering() for name in datasets}
@@ -166,7 +166,7 @@ class SimulatedFeed:
         yield self._finished(ends, [])
 
     def _add(self, fault: Fault) -> None:
-        fault = checked(fault, self._profile, self._instruments.names)
+        fault = checked(fault, self._profile, self.instruments.names)
         trigger = fault.at_message
         if trigger is None:
             trigger = self._schedule.messages_within(fault.at_seconds or 0.0)
@@ -174,7 +174,7 @@ class SimulatedFeed:
 
     def _stream(self, profile: ExchangeProfile, dataset: str) -> VenueStream:
         name, found = next((name, one) for name, one in profile.streams.items() if one.dataset == dataset)
-        return VenueStream(self._parameters.exchange, dataset, name, found.domain, self._instruments.names, self.run)
+        return VenueStream(self._parameters.exchange, dataset, name, found.domain, self.instruments.names, self.run)
 
     def _block(self, chunk: Chunk, upto: int) -> Block:
         micros = self._schedule.times(chunk.first_number)
@@ -212,7 +212,7 @@ class SimulatedFeed:
                 resets += [record] if record is not None else []
                 may_reset = record is not None
                 if record is not None and name == BOOK:
-                    chunk, missing = begun_with_snapshots(chunk, self._instruments, stop)
+                    chunk, missing = begun_with_snapshots(chunk, self.instruments, stop)
                     self._market.snapshot_next(missing)
                     event, number, width, columns = payload(name, chunk)
             start = stop

@@ -17,6 +17,7 @@ from k2_dagster.feeds.delivery import Waiting
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.feeds.simulator.damage import damaged
+from k2_dagster.feeds.simulator.definitions import Definitions
 from k2_dagster.feeds.simulator.faults import Fault
 from k2_dagster.feeds.simulator.feed import (
     Block,
@@ -29,7 +30,7 @@ from k2_dagster.feeds.simulator.feed import (
 from k2_dagster.feeds.simulator.truth import FaultRecord
 from k2_dagster.schemas.common import MICROS_PER_SECOND
 from k2_dagster.schemas.profiles import Profiles
-from k2_dagster.schemas.topics import CONTROL_DATASET
+from k2_dagster.schemas.topics import CONTROL_DATASET, INSTRUMENTS_DATASET
 from k2_dagster.settings import Settings
 
 # In real time, what has become due is published this often: fine enough for a live view, coarse enough for columns.
@@ -93,6 +94,7 @@ class Simulation:
         self._truth_path = truth
         self._on_progress = on_progress
         self._feed = SimulatedFeed(profiles, parameters, stamp_publish_times=flat_out)
+        self._definitions = Definitions(profiles.exchange(parameters.exchange), self._feed.instruments, parameters)
         self._pending: list[FaultRecord] = []
         self._not_happened: list[Fault] = []
         self._sent_micros = parameters.start_micros
@@ -124,6 +126,7 @@ class Simulation:
         handler = FeedHandler(publisher, self._profiles, self._exchange)
         try:
             self._connection(handler, "connected", "the simulation starts")
+            self._define(publisher, self._sent_micros)
             for block in self._feed.blocks():
                 self._play(block, publisher, handler, truth)
                 if self._stop.is_set():
@@ -159,6 +162,7 @@ class Simulation:
         if not self._flat_out:
             late = time.time_ns() // 1000 - int(outgoing.send_micros[0])
             self.report.behind_seconds = max(self.report.behind_seconds, round(late / MICROS_PER_SECOND, 3))
+        self._define(publisher, int(outgoing.send_micros[-1]))
         handler.observe(outgoing.rows)
         foreign_id = publisher.schema_id(CONTROL_DATASET)
         for part in outgoing.expanded().of_one_version():
@@ -169,6 +173,11 @@ class Simulation:
                 values[row] = damaged(values[row], int(part.damage[row]), foreign_id)
             publisher.publish_framed(part.dataset, keys, values)
         self._sent_micros = max(self._sent_micros, int(outgoing.send_micros[-1]))
+
+    def _define(self, publisher: Publisher, upto_micros: int) -> None:
+        """Say what the symbols are, at the start and at each opening up to this time."""
+        for micros in self._definitions.due(upto_micros):
+            publisher.publish(INSTRUMENTS_DATASET, self._definitions.rows(micros, stamped=self._flat_out))
 
     def _connection(self, handler: FeedHandler, state: str, reason: str) -> None:
         for stream in self._feed.streams.values():

@@ -35,7 +35,7 @@ def test_rows_equal_the_independent_count(sample_data: Path) -> None:
     assert found.digests == truth.digests
     assert (truth.first, truth.last, truth.heartbeats, truth.gaps) == (1, 57_674, 237, [])
     assert whole.inputs == truth.types.total() + truth.heartbeats
-    carried = {"T", "Q", "B", "S"}
+    carried = {"T", "Q", "B", "S", "D"}
     assert whole.skipped.total() == sum(count for kind, count in truth.types.items() if kind not in carried)
     assert not whole.refusals
 
@@ -220,3 +220,17 @@ def test_pcapng_gives_the_same_rows_as_pcap(sample_data: Path, tmp_path: Path, r
         assert found.drop_columns(finer).equals(table.drop_columns(finer)), name
         # What is in nanoseconds says that there are none beyond the microsecond
         assert set(found[finer[0]].unique().to_pylist()) <= ({0} if resolution == 9 else {None})
+
+
+def test_directory_messages_are_definitions_of_what_they_say(sample_data: Path) -> None:
+    found = read_whole(sample_data / SAMPLE).tables["instruments"].to_pylist()
+    assert len(found) == 10
+    first = found[0]
+    told = ("symbol", "canonical_symbol", "stream", "channel", "sequence", "lot_size", "venue_status", "asset_class")
+    assert tuple(first[name] for name in told) == (
+        "ZEXIT", "ZEXIT", "instruments", "1", 31_158, 100 * 10**8, "test security", "equities",
+    )  # fmt: skip
+    # The message says nothing of these
+    assert {first[name] for name in ("tick_size", "quote_currency", "status", "instrument_type", "valid_from")} == {
+        None
+    }

@@ -84,7 +84,7 @@ def test_a_numbered_book_is_lost_at_the_first_missing_change_until_a_snapshot(
     for number, is_kept in enumerate(kept, 1):
         if number in again:
             finding = books.look("book", {"product_id": "X", "seq": number - 1, "bids": [], "asks": []})
-            fits = number - 1 > seen
+            fits = number - 1 >= seen
             assert (None if whole else "synchronised" if fits else "wanted") == (finding.state if finding else None)
             whole, last = whole or fits, number - 1
         if not is_kept:
@@ -170,3 +170,18 @@ def test_a_book_that_is_followed_in_full_has_the_venues_checksum(
 
 def test_the_checksum_of_an_empty_book() -> None:
     assert checksum({}, {}) == 0
+
+
+def test_a_snapshot_with_the_number_of_the_last_change_is_whole() -> None:
+    """What a venue sends after a hole, or to a new connection, when nothing has changed since."""
+    books = NumberedBooks()
+    whole = {"product_id": "X", "seq": 14, "bids": [], "asks": []}
+    found = [books.look("book", {"product_id": "X", "seq": number, "side": "buy"}) for number in (13, 14)]
+    assert found == [None, None]
+    assert books.look("book_snapshot", whole) == Finding("X", "synchronised", "snapshot 14")
+    assert books.look("book", {"product_id": "X", "seq": 15, "side": "buy"}) is None
+    lost = books.look("book", {"product_id": "X", "seq": 17, "side": "buy"})
+    assert lost is not None
+    older = books.look("book_snapshot", {**whole, "seq": 16})
+    assert older == Finding("X", "wanted", "snapshot 16 is older than change 17")
+    assert books.look("book_snapshot", {**whole, "seq": 17}) == Finding("X", "synchronised", "snapshot 17")

@@ -5,8 +5,9 @@ import time
 import httpx
 import pytest
 
+from k2_dagster.feeds.live.backoff import BUSY_SECONDS, MOST_BUSY_SECONDS, pause_seconds
 from k2_dagster.feeds.live.connection import Connection
-from k2_dagster.feeds.live.fetching import BUSY_SECONDS, MOST_BUSY_SECONDS, SnapshotFetcher, pause_seconds
+from k2_dagster.feeds.live.fetching import SnapshotFetcher
 from k2_dagster.feeds.live.intake import Arrival, Intake
 from k2_dagster.feeds.live.venues import VENUES
 from tests.feeds.live.support import local_snapshots, local_venue, saying, wait_for

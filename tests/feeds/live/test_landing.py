@@ -45,3 +45,39 @@ def test_what_was_fed_lands_once_with_its_gap_and_is_proved(settings: Settings, 
     states = Counter((row["kind"], row["state"]) for row in lake.rows("control"))
     assert states["connection", "connected"] == states["connection", "disconnected"] == 8
     assert list(verify(lake.settings, exchanges=[lake.name], all_values=True).findings()) == []
+
+
+def test_a_snapshot_after_a_reconnect_lands_though_its_number_has_landed_as_a_change(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Number 13 is lost, 14 comes, the line breaks; the next snapshot is of 14, because nothing has changed since."""
+    lake = Venue(settings, tmp_path, "kraken_futures")
+
+    def change(number: int) -> dict[str, object]:
+        told = {"feed": "book", "product_id": "PI_XBTUSD", "side": "buy", "price": 1.5, "qty": number}
+        return {**told, "seq": number, "timestamp": 1_723_161_255_000 + number}
+
+    def whole(number: int) -> dict[str, object]:
+        told = {"feed": "book_snapshot", "product_id": "PI_XBTUSD", "bids": [{"price": 1.5, "qty": 9}], "asks": []}
+        return {**told, "seq": number, "timestamp": 1_723_161_255_000 + number}
+
+    def first(peer: Peer) -> None:
+        greet(peer, 4)
+        peer.say(whole(11), change(12), change(14))
+        peer.connection.close(1012, "restart")
+
+    def second(peer: Peer) -> None:
+        greet(peer, 4)
+        peer.say(whole(14), *(change(number) for number in range(15, 15 + GRACE)))
+        peer.stay()
+
+    with local_venue(first, second) as venue:
+        plan = plan_of("kraken_futures", "PI_XBTUSD", lake.name, venue)
+        run_until(lake.settings, lake.profiles, plan, lambda one: one.rows["book"] == 4 + GRACE)
+    lake.land()
+    rows = lake.rows("book")
+    assert sorted(row["sequence"] for row in rows if row["action"] == "snapshot") == [11, 14]
+    assert sorted(row["sequence"] for row in rows if row["action"] == "delta") == [12, *range(14, 15 + GRACE)]
+    assert lake.reasons() == {}
+    assert [tuple(one) for one in lake.gaps()] == [(13, 13)]
+    assert list(verify(lake.settings, exchanges=[lake.name], all_values=True).findings()) == []

@@ -45,7 +45,7 @@ def test_what_the_report_counts_is_in_kafka_and_the_truth_is_told(
     assert report.generated == 20_000
     published = dict(report.published)
     assert sum(published[name] for name in DOMAINS) == 20_000 - 7 + 12 - 2 - 3
-    read = {name: read_topic(topic_name(name, exchange)) for name in [*DOMAINS, "control"]}
+    read = {name: read_topic(topic_name(name, exchange)) for name in [*DOMAINS, "control", "instruments"]}
     assert {name: len(messages) for name, messages in read.items()} == published
     lines = [json.loads(line) for line in truth.read_text().splitlines()]
     assert sorted(one["asked"].split("@")[0] for one in lines) == sorted(fault.split("@")[0] for fault in faults)
