@@ -21,6 +21,7 @@ from k2_dagster.errors import ConfigurationError
 from k2_dagster.schemas.calendars import ALWAYS_OPEN, CALENDARS
 from k2_dagster.schemas.common import NAME_PATTERN
 from k2_dagster.schemas.datasets import RULES_VERSION, WIRE_DATASETS
+from k2_dagster.schemas.recovery import RECOVERY_DATASET, RECOVERY_PARTITIONS
 from k2_dagster.schemas.topics import CONTROL_DATASET, CONTROL_PARTITIONS
 
 PACKAGED_PROFILES = Path(__file__).parent / "exchanges.toml"
@@ -42,6 +43,7 @@ SizeUnit = Literal["base", "contracts", "shares"]
 _SIZE_UNITS: dict[str, SizeUnit] = {"equities": "shares", "futures": "contracts", "options": "contracts"}
 _CLOCK_TIME = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 _WHOLE = Field(strict=True)
+_URL_PATTERN = r"^[a-z]+://[^\s/]+\S*$"
 # What a pattern means, in words.
 _PATTERN_WORDS = {
     r"^[a-z0-9][a-z0-9_]{0,39}$": "lower-case letters, digits and _, at most 40, not beginning with _",
@@ -49,6 +51,7 @@ _PATTERN_WORDS = {
     r"^([01]\d|2[0-3]):[0-5]\d$": 'a time of day between quotes, "00:00" to "23:59"',
     _SYMBOLS_PATTERN: "a symbol, or the beginning of some and a *",
     _AMOUNT_PATTERN: 'an amount and its unit, as "10 USD"',
+    _URL_PATTERN: "an address, as https://host:port",
 }
 
 
@@ -86,6 +89,16 @@ class StreamProfile(_Strict):
         return value
 
 
+RecoverySourceName = Literal["binance_rest", "binance_usdm_rest", "binance_coinm_rest", "coinbase_rest"]
+
+
+class RecoveryProfile(_Strict):
+    """What gives past messages of the exchange again, and at which address where that is not the venue's own."""
+
+    source: RecoverySourceName
+    url: str | None = Field(None, pattern=_URL_PATTERN)
+
+
 class ExchangeProfile(_Strict):
     """One exchange. `partitions` holds for each of its data topics and is fixed while state exists."""
 
@@ -109,6 +122,7 @@ class ExchangeProfile(_Strict):
     contract_value: dict[_SYMBOLS, _AMOUNT] = Field(default_factory=dict)
     clock_skew_seconds: Annotated[float, _WHOLE] = Field(5.0, ge=0, allow_inf_nan=False)
     receive_delay_seconds: Annotated[float, _WHOLE] = Field(60.0, ge=0, allow_inf_nan=False)
+    recovery: RecoveryProfile | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -154,13 +168,19 @@ class ExchangeProfile(_Strict):
 
     def partitions_of(self, dataset: str) -> int:
         """Partitions of the dataset's topic."""
-        return CONTROL_PARTITIONS if dataset == CONTROL_DATASET else self.partitions
+        alone = {CONTROL_DATASET: CONTROL_PARTITIONS, RECOVERY_DATASET: RECOVERY_PARTITIONS}
+        return alone.get(dataset, self.partitions)
 
     @property
     def datasets(self) -> tuple[str, ...]:
         """Data sets that this exchange has topics for; `control` always."""
         named = {stream.dataset for stream in self.streams.values()}
         return tuple(name for name in WIRE_DATASETS if name in named or name == "control")
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What it has topics of: its datasets, and where something gives messages again, the requests for them."""
+        return self.datasets if self.recovery is None else (*self.datasets, RECOVERY_DATASET)
 
     def verdict_digest(self, dataset: str) -> str:
         """Of what the verdicts on a dataset's messages depend on; thresholds and priorities are not among it."""
@@ -246,8 +266,9 @@ def _told(item: ErrorDetails) -> str:
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that would be valid at the place of the last step: of the file, an exchange, or a stream."""
-    models: dict[int, type[BaseModel]] = {1: Profiles, 3: ExchangeProfile, 5: StreamProfile}
+    """The keys that would be valid at the place of the last step: of the file, an exchange, its recovery, or a
+    stream."""
+    models: dict[int, type[BaseModel]] = {1: Profiles, 3: ExchangeProfile, 4: RecoveryProfile, 5: StreamProfile}
     return list(models[len(location)].model_fields)
 
 
