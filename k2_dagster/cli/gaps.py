@@ -18,7 +18,7 @@ from k2_dagster.kafka.registry import Registry
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.state.database import Database
 from k2_dagster.state.gap_states import GapState
-from k2_dagster.state.gaps import GapFilter, read_gap, read_gaps
+from k2_dagster.state.gaps import GapFilter, read_gap, read_gaps, record_event
 from k2_dagster.state.recoveries import count_attempts
 
 LISTED = (
@@ -99,6 +99,23 @@ def request(gap_ids: tuple[int, ...], by: str, reason: str, as_json: bool) -> No
                 attempt = ask_for(database, sender, gap, by=by, reason=reason)
             done.append({"gap": gap["id"], "attempt": attempt, "request": request_id(gap, attempt)})
     emit(done, as_json)
+
+
+@gaps.command()
+@click.argument("gap_ids", metavar="ID...", type=click.IntRange(1), nargs=-1, required=True)
+@click.option("--by", default=getpass.getuser, show_default="the user", help="Who decides.")
+@click.option("--reason", required=True, help="Why; it is kept with the gap.")
+@json_option
+def accept(gap_ids: tuple[int, ...], by: str, reason: str, as_json: bool) -> None:
+    """Go on without the missing numbers of gaps: they are not asked for any more, and nobody is told of them.
+
+    They stay missing: a range that touches such a gap is not complete.
+    """
+    with closing(Database(settings())) as database, database.begin() as connection:
+        for one in gap_ids:
+            _gap_of(connection, one)
+        states = [record_event(connection, one, "accept", by=by, note=reason) for one in gap_ids]
+    emit([{"gap": one, "state": state} for one, state in zip(gap_ids, states, strict=True)], as_json)
 
 
 def _gap_of(connection: Connection, gap_id: int) -> dict[str, Any]:

@@ -126,6 +126,8 @@ def decide(gap: Mapping[str, Any], trail: Trail, now: datetime, *, halted: bool,
         return Expire(trail.note)
     if trail.outcome is None:
         return _after(trail, now, terms.unserved_seconds, terms, "no recovery worker served the request")
+    if trail.outcome == "recover" and halted:
+        return Leave("everything was published, and waits behind the halt of its partition")
     if trail.outcome == "recover":
         return _after(trail, now, terms.landing_seconds, terms, "everything was published, and did not land")
     return _after(trail, now, _delay_seconds(gap, trail, terms), terms, trail.note)

@@ -15,8 +15,8 @@ from k2_dagster.feeds.capture.lines import Collector, Event, Stream
 from k2_dagster.feeds.live.fetching import BUSY_STATUSES, pause_seconds
 from k2_dagster.feeds.recovery.source import MissingRange, Recovered
 
-# An answer comes within a second; a stop waits for one that is under way.
-ANSWER_SECONDS = 5.0
+# An answer comes within a second; a stop waits for one that is under way, and a process must end within five.
+ANSWER_SECONDS = 4.0
 # Between two requests. Pages of old trades cost up to 25 of the 6,000 (futures: 20 of 2,400) that a minute has at
 # Binance; Coinbase takes ten a second of everybody.
 BETWEEN_SECONDS = 0.5

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from k2_dagster.coverage.holes import still_missing
+from k2_dagster.coverage.reading import one_look
 from k2_dagster.errors import TerminalError, VenueUnavailable
 from k2_dagster.feeds.recovery.channel import identified, late_rows
 from k2_dagster.feeds.recovery.covering import Range, count, left, other, within
@@ -20,7 +22,6 @@ from k2_dagster.observability.points import reached
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
 from k2_dagster.state.database import Database
 from k2_dagster.state.gaps import read_gap, record_event
-from k2_dagster.state.recoveries import halted_places, is_halted
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ CHUNK_MESSAGES = 1_000
 MOST_WAIT_SECONDS = 3_600.0
 WAIT_FIELD = "wait_seconds"
 BY = "k2 recover"
+FORGOTTEN = "its numbers are not remembered any more (closed_session_days): what comes of them would not land"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,9 @@ class Served:
 
 @dataclass
 class _Tally:
-    """What a source gave of a gap, all of it published."""
+    """Of so many numbers, what a source gave, all of it published."""
 
+    wanted: int
     published: int = 0
     given: int = 0
     exhausted: bool = True
@@ -85,40 +88,47 @@ class Server:
         do, with nothing recorded.
         """
         # 1.
-        gap, why_not = self._gap(request)
+        gap, ranges, why_not = self._wanted(request)
         if gap is None or why_not:
             with self._database.begin() as connection:
                 moved(connection)
             return Served(request.request_id, request.gap_id, "skip", note=why_not)
         # 2. and 3.
-        served = self._recovered(gap, request)
+        served = self._recovered(gap, ranges, request)
         # 4.
         self._record(gap, request, served, moved)
         return served
 
-    def _gap(self, request: Request) -> tuple[dict[str, Any] | None, str]:
-        with self._database.begin() as connection:
+    def _wanted(self, request: Request) -> tuple[dict[str, Any] | None, list[Range], str]:
+        """The gap, what is still missing of it, and why nothing is to be done, if so."""
+        with one_look(self._database) as connection:
             gap = read_gap(connection, request.gap_id)
             if gap is None:
-                return None, f"there is no gap {request.gap_id}"
-            halted = is_halted(gap, halted_places(connection, gap["exchange"]))
+                return None, [], f"there is no gap {request.gap_id}"
+            whole = [(int(gap["first_sequence"]), int(gap["last_sequence"]))]
+            ranges = whole if gap["numbering"] == CHANNEL else still_missing(connection, gap)
         if request_id(gap, request.attempt) != request.request_id:
-            return gap, f"gap {request.gap_id} is another one: {request_id(gap, request.attempt)}"
+            return gap, [], f"gap {request.gap_id} is another one: {request_id(gap, request.attempt)}"
         if is_served(gap["events"], request.attempt):
-            return gap, "this attempt was served before"
-        return gap, cannot_ask(gap, halted=halted)
+            return gap, [], "this attempt was served before"
+        # behind a halt it waits with the rest, and lands after the acknowledgement
+        return gap, ranges or [], cannot_ask(gap, halted=False)
 
-    def _recovered(self, gap: Mapping[str, Any], request: Request) -> Served:
+    def _recovered(self, gap: Mapping[str, Any], ranges: list[Range], request: Request) -> Served:
         """Publish everything that the source has, and say how that ended."""
-        missing, tally = missing_range(gap), _Tally()
+        missing, tally = missing_range(gap), _Tally(count(ranges))
+        if not ranges:
+            return Served(request.request_id, gap["id"], "refuse", 0, missing.count, FORGOTTEN)
         failure: tuple[Outcome, str, float] | None = None
-        for first, last in chunks(missing.first, missing.last, CHUNK_MESSAGES):
+        for first, last in (chunk for one in ranges for chunk in chunks(*one, CHUNK_MESSAGES)):
             if self._stop.is_set():
                 return Served(request.request_id, gap["id"], "stop", tally.published, note="asked to stop")
             chunk = replace(missing, first=first, last=last)
             try:
                 found = self._source.fetch(chunk)
             except VenueUnavailable as error:
+                if self._stop.is_set():
+                    continue
                 failure = "fail", error.message, float(error.fields.get(WAIT_FIELD) or 0.0)
                 break
             except TerminalError as error:
@@ -128,7 +138,7 @@ class Server:
             self._take(gap, chunk, found, tally)
         self._sender.flush()
         reached("recovery.published")
-        return _as_served(request, missing, tally, failure)
+        return _as_served(request, tally, failure)
 
     def _take(self, gap: Mapping[str, Any], chunk: MissingRange, found: Recovered, tally: "_Tally") -> None:
         batches = {name: within(rows, chunk.first, chunk.last) for name, rows in found.rows.items()}
@@ -179,10 +189,8 @@ class Server:
         reached("recovery.recorded")
 
 
-def _as_served(
-    request: Request, missing: MissingRange, tally: _Tally, failure: tuple[Outcome, str, float] | None
-) -> Served:
-    left_, share = missing.count - tally.given, f"{tally.published:,} messages were published"
+def _as_served(request: Request, tally: _Tally, failure: tuple[Outcome, str, float] | None) -> Served:
+    left_, share = tally.wanted - tally.given, f"{tally.published:,} messages were published"
     if not left_:
         return Served(request.request_id, request.gap_id, "recover", tally.published, 0, share)
     reason = "; ".join(one for one in tally.reasons if one)
@@ -191,7 +199,7 @@ def _as_served(
     if failure is not None:
         outcome, reason, wait = failure
     if tally.published or failure is None:
-        reason = f"{share}, {left_:,} of {missing.count:,} numbers were not given: {reason or 'no reason was told'}"
+        reason = f"{share}, {left_:,} of {tally.wanted:,} numbers were not given: {reason or 'no reason was told'}"
     return Served(
         request.request_id, request.gap_id, outcome, tally.published, left_, reason, min(wait, MOST_WAIT_SECONDS)
     )

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from confluent_kafka.admin import AdminClient
 
 from k2_dagster.cli import main
 from k2_dagster.cli.init import initialize
 from k2_dagster.feeds.recovery.deciding import Terms
 from k2_dagster.feeds.recovery.source import RecoverySource
 from k2_dagster.feeds.recovery.worker import RecoveryReport, Worker
+from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.registry import Registry
 from k2_dagster.lake.catalog import close_catalog, open_catalog
 from k2_dagster.schemas.avro import avro_schema_text
@@ -38,7 +40,9 @@ class Recoverable(Exchange):
     def numbers_of(self, numbers: list[int], partition: int = 0, **values: Any) -> None:
         """Publish ticks of A, a second each, and land them."""
         at = "exchange_timestamp"
-        self.publish([self.tick(sequence=one, **{at: START_MICROS + one * SECOND, **values}) for one in numbers], partition)
+        self.publish(
+            [self.tick(sequence=one, **{at: START_MICROS + one * SECOND, **values}) for one in numbers], partition
+        )
         self.drain()
 
     def recover(self, source: RecoverySource, terms: Terms | None = None) -> RecoveryReport:
@@ -66,10 +70,10 @@ class Recoverable(Exchange):
         return sorted(row["sequence"] for row in self.landed())
 
     def k2(self, *arguments: str, status: int = 0) -> str:
-        """Runs `k2 ...`; returns what it says."""
+        """Runs `k2 ...`; returns what it says, with what it logs when it fails."""
         done = CliRunner().invoke(main, arguments, env=as_environment(self.settings))
         assert done.exit_code == status, done.output
-        return done.output
+        return done.output if status else done.stdout
 
 
 MakeRecoverable = Callable[..., Recoverable]
@@ -100,6 +104,9 @@ def make_recoverable(settings: Settings, tmp_path: Path) -> Iterator[MakeRecover
     for one in made:
         close_catalog(one.catalog)
         one.database.close()
+        topics = [topic_name(what, one.name) for what in one.profiles.exchange(one.name).topics]
+        for deletion in AdminClient(client_config(settings)).delete_topics(topics).values():
+            deletion.exception(20)
 
 
 @pytest.fixture
@@ -114,5 +121,3 @@ def with_gap(recoverable: Recoverable) -> Recoverable:
     recoverable.numbers_of([one for one in range(1, 61) if not 20 < one <= 40])
     assert recoverable.gap()["level"] == "page"
     return recoverable
-
-
