@@ -107,8 +107,8 @@ def test_a_trade_that_cannot_be_read_is_left_out_and_told(opened: Open, kind: st
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_that_never_get_on_come_to_an_end(opened: Open, kind: str) -> None:
     same = json.dumps([{"id": 50, "trade_id": 50}]).encode()
-    answers: list[Answer] = [(200, same, {})] * 2 * MOST_PAGES
-    archive = Archive(scripted=answers)
+    answer: Answer = (200, same, {})
+    archive = Archive(scripted=[answer] * 2 * MOST_PAGES)
     opened(kind, archive).fetch(asking(kind, 40, 99))
     assert len(archive.asked) <= MOST_PAGES
 
