@@ -30,8 +30,6 @@ from tests.feeds.recovery.faking import SECOND
 from tests.ingest.conftest import TICKS, Exchange, profile_text
 from tests.ingest.helpers import START_MICROS
 
-IMPATIENT = Terms(landing_seconds=0.0)
-
 
 @dataclass
 class Recoverable(Exchange):
@@ -45,12 +43,16 @@ class Recoverable(Exchange):
         )
         self.drain()
 
-    def recover(self, source: RecoverySource, terms: Terms | None = None) -> RecoveryReport:
-        """`k2 recover --once` with this source, then a drain."""
-        report = RecoveryReport(self.name, "fake")
-        stop = threading.Event()
+    def work_once(self, source: RecoverySource, terms: Terms | None = None) -> RecoveryReport:
+        """`k2 recover --once` with this source."""
+        report, stop = RecoveryReport(self.name, "fake"), threading.Event()
         with Worker(self.settings, self.profiles, self.name, source, report=report, stop=stop, terms=terms) as worker:
             worker.once()
+        return report
+
+    def recover(self, source: RecoverySource, terms: Terms | None = None) -> RecoveryReport:
+        """The same, and a drain."""
+        report = self.work_once(source, terms)
         self.drain()
         return report
 
@@ -85,10 +87,14 @@ def make_recoverable(settings: Settings, tmp_path: Path) -> Iterator[MakeRecover
     made: list[Recoverable] = []
 
     def make(
-        stream: str = "ticks_stream", source: str = "binance_rest", url: str = "http://127.0.0.1:1", halt: bool = False
+        stream: str = "ticks_stream",
+        source: str = "binance_rest",
+        url: str = "http://127.0.0.1:1",
+        halt: bool = False,
+        domain: str = "dense",
     ) -> Recoverable:
         name = f"t_{uuid.uuid4().hex[:20]}"
-        text = profile_text(name, 1, **{stream: "dense"})
+        text = profile_text(name, 1, **{stream: domain})
         text = text.replace("mark_stale", "halt") if halt else text
         path = tmp_path / f"{name}.toml"
         path.write_text(f'{text}\n[exchanges.{name}.recovery]\nsource = "{source}"\nurl = "{url}"\n')
