@@ -124,13 +124,13 @@ class Worker:
 
     def round(self, timeout_seconds: float = ASK_SECONDS) -> None:
         """Ask for what is due, then serve what comes within the time. Raises as Database, Sender and Registry do."""
-        if self._lost:
-            self._assign()
         if time.monotonic() - self._asked_at >= ASK_SECONDS:
             self._ask()
         if self._is_quiet:
             self._stop.wait(min(self._quiet_until - time.monotonic(), timeout_seconds))
             return
+        if self._lost:
+            self._assign()
         # until the last one is served, what is read is to be read again
         self._lost = True
         batch = self._reader.read(MOST_READ, timeout_seconds)
