@@ -30,6 +30,9 @@ from tests.feeds.recovery.faking import SECOND
 from tests.ingest.conftest import TICKS, Exchange, profile_text
 from tests.ingest.helpers import START_MICROS
 
+# A broker that shares two cores with others may take this long to delete.
+DELETION_SECONDS = 120.0
+
 
 @dataclass
 class Recoverable(Exchange):
@@ -112,7 +115,7 @@ def make_recoverable(settings: Settings, tmp_path: Path) -> Iterator[MakeRecover
         one.database.close()
         topics = [topic_name(what, one.name) for what in one.profiles.exchange(one.name).topics]
         for deletion in AdminClient(client_config(settings)).delete_topics(topics).values():
-            deletion.exception(20)
+            deletion.exception(DELETION_SECONDS)
 
 
 @pytest.fixture
