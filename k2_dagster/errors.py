@@ -12,7 +12,7 @@
     │   ├── DeliveryTimedOut           Kafka did not take accepted messages in time, or they were given up
     │   ├── ReaderStalled              the broker has messages that the client does not deliver
     │   ├── AlertUndelivered           a service did not take an incident's message
-    │   ├── VenueUnavailable           a venue's feed could not be reached
+    │   ├── VenueUnavailable           a venue could not be reached
     │   ├── LeaseHeld                  another process drives this exchange
     │   └── StopOverdue                the work did not end in time after it was asked to
     └── TerminalError                  retrying cannot help: halt and say what to do
@@ -33,6 +33,7 @@
         ├── FenceDisagrees             snapshot and table property name different positions
         ├── RulesDiffer                the stream is judged by newer rules, or by others of the same version
         ├── SubscriptionRefused        a venue does not offer what was subscribed to
+        ├── RecoveryRefused            a source cannot give these messages again
         ├── CaptureInvalid             a capture file is not in the format it claims
         ├── QueryRefused               the query cannot be answered as asked
         ├── StackFailed                a part of the development stack did not come up
@@ -103,7 +104,7 @@ class AlertUndelivered(TransientError):
 
 
 class VenueUnavailable(TransientError):
-    """A venue's feed could not be reached."""
+    """A venue could not be reached."""
 
 
 class LeaseHeld(TransientError):
@@ -184,6 +185,10 @@ class RulesDiffer(TerminalError):
 
 class SubscriptionRefused(TerminalError):
     """A venue does not offer what was subscribed to."""
+
+
+class RecoveryRefused(TerminalError):
+    """A source cannot give these messages again."""
 
 
 class CaptureInvalid(TerminalError):

@@ -175,6 +175,9 @@ class Settings(BaseSettings):
         "https://github.com/k2-dagster/k2/blob/main/docs",
         description="Where the documentation is: failed checks and incidents link to their runbook pages below it",
     )
+    binance_api_key: SecretStr | None = Field(
+        None, description="Key for Binance's REST interface, where `k2 recover` asks for past trades; futures demand it"
+    )
     log_level: Level = Field("INFO", description="Lowest level that is logged")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written (standard error)")
 

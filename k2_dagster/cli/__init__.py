@@ -46,6 +46,7 @@ COMMANDS: dict[str, Entry] = {
     "symbols": Entry("k2_dagster.cli.symbols:symbols", "Search what is traded where, as the venues say it"),
     "coverage": Entry("k2_dagster.cli.coverage:coverage", "A day symbol by symbol: what came, and what is missing"),
     "gaps": Entry("k2_dagster.cli.gaps:gaps", "List and explain what is missing"),
+    "recover": Entry("k2_dagster.cli.recover:recover", "Get missing messages of an exchange again, as a process"),
     "breaker": Entry("k2_dagster.cli.breaker:breaker", "Partitions that are halted at a critical gap; let them go on"),
     "quarantine": Entry("k2_dagster.cli.quarantine:quarantine", "List, show and reprocess refused messages"),
     "verify": Entry("k2_dagster.cli.verify:verify", "Prove that topics and tables agree, offset by offset"),

@@ -44,11 +44,23 @@ def what_to_do(gap: Mapping[str, Any]) -> str:
             f"`k2 quarantine reprocess {chosen}`"
         )
     if gap["state"] == "requested":
-        return "wait: the numbers have been asked for; what comes fills the gap by itself"
+        return _while_requested(gap)
     if gap["numbering"] == "publisher":
         return "find out why the publisher lost them (its log, Kafka's); what it publishes again fills the gap"
-    again = "the request was given up: ask" if gap["state"] == "expired" else "ask"
-    return f"{again} the venue for them, or play a capture that has them (`k2 play`): late messages fill the gap"
+    told = "the request was given up; " if gap["state"] == "expired" else ""
+    return (
+        f"{told}`k2 gaps request {gap['id']}` asks the venue for them, where the profile says what gives them again; a "
+        "capture that has them fills the gap too (`k2 play`); `k2 gaps accept` goes on without them"
+    )
+
+
+def _while_requested(gap: Mapping[str, Any]) -> str:
+    last = gap["events"][-1]["event"] if gap["events"] else "request"
+    if last == "fail":
+        return "wait: the last attempt failed, and it is tried again by itself (`k2 recover` must run)"
+    if last == "recover":
+        return "wait: everything was published again; what lands fills the gap by itself"
+    return "wait: the numbers have been asked for (`k2 recover` must run); what comes fills the gap by itself"
 
 
 def _missing(gap: Mapping[str, Any]) -> str:
@@ -81,7 +93,9 @@ def _seen(gap: Mapping[str, Any]) -> str:
 
 def _event(event: Mapping[str, Any]) -> str:
     note = f": {event['note']}" if event["note"] else ""
-    return f"{_time(event['at'])} {event['event']} by {event['by']}{note}"
+    attempt = "" if event["attempt"] is None else f" (attempt {event['attempt']})"
+    due = "" if event["due"] is None else f"; not again before {_time(event['due'])}"
+    return f"{_time(event['at'])} {event['event']}{attempt} by {event['by']}{note}{due}"
 
 
 def _time(value: Any) -> str:

@@ -28,6 +28,8 @@ CLOSE_MARGIN_SECONDS = 10.0
 # Kafka takes messages within milliseconds; when it took none for this long, somebody at a terminal wants to know, and
 # again each time that it has passed.
 SILENCE_SECONDS = 2.0
+# To whichever partition the key says, as the client writes it.
+BY_KEY = -1
 # Failures kept for the error's text; all are counted.
 FAILURES_SHOWN = 5
 
@@ -102,21 +104,23 @@ class Delivery:
         values: Iterable[bytes | None],
         headers: Headers | None = None,
         instead: Instead | None = None,
+        partition: int = BY_KEY,
     ) -> None:
-        """Hand messages over, in order; waits for room. A message that is too large goes as `instead` says.
+        """Hand messages over, in order; waits for room. A message that is too large goes as `instead` says. Without
+        `partition` the key says where to.
 
         Raises DeliveryFailed (also for one that is too large, without `instead`), DeliveryTimedOut.
         """
         produce = self.producer.produce
         for place, (key, value) in enumerate(zip(keys, values, strict=True)):
             try:
-                produce(topic, value, key, headers=headers)
+                produce(topic, value, key, partition, headers=headers)
             except BufferError:
-                self._send_when_room(topic, value, key, headers)
+                self._send_when_room(topic, value, key, headers, partition)
             except KafkaException as error:
                 if instead is None or value is None or not _is_too_large(error):
                     raise _refused(topic, error) from error
-                self.send(topic, [key], [None], [*(headers or []), *instead(place, value)])
+                self.send(topic, [key], [None], [*(headers or []), *instead(place, value)], partition=partition)
                 continue
             self.accepted += 1
         self.producer.poll(0)
@@ -141,7 +145,9 @@ class Delivery:
                 )
         self._raise_failures()
 
-    def _send_when_room(self, topic: str, value: bytes | None, key: bytes, headers: Headers | None) -> None:
+    def _send_when_room(
+        self, topic: str, value: bytes | None, key: bytes, headers: Headers | None, partition: int
+    ) -> None:
         # Ends: the client fails queued messages after the delivery timeout, which makes room and raises here.
         silence = _Silence(len(self.producer))
         while True:
@@ -149,7 +155,7 @@ class Delivery:
             self._raise_failures()
             self._wait(len(self.producer), silence)
             try:
-                self.producer.produce(topic, value, key, headers=headers)
+                self.producer.produce(topic, value, key, partition, headers=headers)
             except BufferError:
                 continue
             return

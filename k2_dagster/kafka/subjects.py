@@ -11,7 +11,7 @@ from typing import Literal
 from k2_dagster.errors import ConfigurationError, SchemaIncompatible
 from k2_dagster.kafka.registry import Kind, RegisteredSchema, Registry
 from k2_dagster.schemas.avro import avro_schema_text
-from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.datasets import WIRE_FORMS
 from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.schemas.evolution import REMOVED, Problem, problems
 from k2_dagster.schemas.json_schema import json_schema_text
@@ -60,9 +60,9 @@ class SchemaOutcome:
 def declared_schemas(profiles: Profiles, exchanges: Iterable[str]) -> list[DeclaredSchema]:
     """The Avro and JSON forms of every topic of these exchanges."""
     return [
-        DeclaredSchema(subject_name(topic_name(dataset, exchange), kind), kind, form(WIRE_DATASETS[dataset]))
+        DeclaredSchema(subject_name(topic_name(dataset, exchange), kind), kind, form(WIRE_FORMS[dataset]))
         for exchange in exchanges
-        for dataset in profiles.exchange(exchange).datasets
+        for dataset in profiles.exchange(exchange).topics
         for kind, form in FORMS.items()
     ]
 
@@ -108,7 +108,7 @@ def check_files(folder: Path) -> list[SubjectCheck]:
             RegisteredSchema(0, kind, texts[name, kind]) if (name, kind) in texts else None,
         )
         for kind in kinds
-        for name, dataset in WIRE_DATASETS.items()
+        for name, dataset in WIRE_FORMS.items()
     ]
 
 
@@ -120,7 +120,7 @@ def write_files(folder: Path, kind: Kind = "AVRO") -> list[Path]:
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, dataset in WIRE_DATASETS.items():
+        for name, dataset in WIRE_FORMS.items():
             paths.append(folder / f"{name}{FILE_SUFFIXES[kind]}")
             paths[-1].write_text(json.dumps(json.loads(FORMS[kind](dataset)), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -131,10 +131,10 @@ def write_files(folder: Path, kind: Kind = "AVRO") -> list[Path]:
 def read_files(folder: Path) -> dict[tuple[str, Kind], str]:
     """(dataset, kind) -> schema text of the folder's files; see `check_files`."""
     found = {(path, kind) for kind, suffix in FILE_SUFFIXES.items() for path in folder.glob(f"*{suffix}")}
-    unknown = sorted(path.name for path, _ in found if path.stem not in WIRE_DATASETS)
+    unknown = sorted(path.name for path, _ in found if path.stem not in WIRE_FORMS)
     if unknown or not found:
         suffixes = " or ".join(FILE_SUFFIXES.values())
-        valid = ", ".join(name + suffix for suffix in FILE_SUFFIXES.values() for name in WIRE_DATASETS)
+        valid = ", ".join(name + suffix for suffix in FILE_SUFFIXES.values() for name in WIRE_FORMS)
         raise ConfigurationError(
             f"{folder} has " + (f"schemas of no dataset: {', '.join(unknown)}" if unknown else f"no {suffixes} file"),
             advice=f"valid names: {valid}",

@@ -123,7 +123,7 @@ def declared_topics(profiles: Profiles, exchanges: Iterable[str]) -> dict[str, i
     return {
         topic_name(dataset, exchange): profile.partitions_of(dataset)
         for exchange, profile in ((name, profiles.exchange(name)) for name in exchanges)
-        for dataset in profile.datasets
+        for dataset in profile.topics
     }
 
 

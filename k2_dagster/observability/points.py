@@ -16,6 +16,13 @@ POINTS = (
     "settle.after",
     "expiry.before",
 )
+# Those of recovery, which a drain does not pass.
+RECOVERY_POINTS = (
+    "recovery.asked",
+    "recovery.fetched",
+    "recovery.published",
+    "recovery.recorded",
+)
 
 _action: Callable[[str], None] | None = None
 

@@ -7,10 +7,13 @@ from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.schemas.instruments import INSTRUMENTS
 from k2_dagster.schemas.quarantine import QUARANTINE
 from k2_dagster.schemas.quotes import QUOTES
+from k2_dagster.schemas.recovery import RECOVERY
 from k2_dagster.schemas.ticks import TICKS
 
 # Datasets with a wire form: each has a topic per exchange that lists it.
 WIRE_DATASETS: dict[str, Dataset] = {one.name: one for one in (TICKS, QUOTES, BOOK, CONTROL, INSTRUMENTS)}
+# Everything that has topics and subjects: datasets, and the requests of recovery, which no table takes.
+WIRE_FORMS: dict[str, Dataset] = {**WIRE_DATASETS, RECOVERY.name: RECOVERY}
 TABLES: dict[str, Dataset] = {**WIRE_DATASETS, QUARANTINE.name: QUARANTINE}
 NAMESPACE = "market_data"
 

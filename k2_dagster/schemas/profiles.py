@@ -23,6 +23,7 @@ from k2_dagster.schemas.calendars import ALWAYS_OPEN, CALENDARS, DAYS_OF
 from k2_dagster.schemas.common import NAME_PATTERN
 from k2_dagster.schemas.datasets import RULES_VERSION, WIRE_DATASETS
 from k2_dagster.schemas.instruments import STREAM as INSTRUMENTS_STREAM
+from k2_dagster.schemas.recovery import RECOVERY_DATASET, RECOVERY_PARTITIONS
 from k2_dagster.schemas.topics import CONTROL_DATASET, FEED_DATASETS, FEED_PARTITIONS, INSTRUMENTS_DATASET
 
 PACKAGED_PROFILES = Path(__file__).parent / "exchanges.toml"
@@ -44,6 +45,7 @@ SizeUnit = Literal["base", "contracts", "shares"]
 _SIZE_UNITS: dict[str, SizeUnit] = {"equities": "shares", "futures": "contracts", "options": "contracts"}
 _CLOCK_TIME = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 _WHOLE = Field(strict=True)
+_URL_PATTERN = r"^[a-z]+://[^\s/]+\S*$"
 # What a pattern means, in words.
 _PATTERN_WORDS = {
     r"^[a-z0-9][a-z0-9_]{0,39}$": "lower-case letters, digits and _, at most 40, not beginning with _",
@@ -51,6 +53,7 @@ _PATTERN_WORDS = {
     r"^([01]\d|2[0-3]):[0-5]\d$": 'a time of day between quotes, "00:00" to "23:59"',
     _SYMBOLS_PATTERN: "a symbol, or the beginning of some and a *",
     _AMOUNT_PATTERN: 'an amount and its unit, as "10 USD"',
+    _URL_PATTERN: "an address, as https://host:port",
 }
 
 
@@ -94,6 +97,16 @@ class StreamProfile(_Strict):
         return value
 
 
+RecoverySourceName = Literal["binance_rest", "binance_usdm_rest", "binance_coinm_rest", "coinbase_rest"]
+
+
+class RecoveryProfile(_Strict):
+    """What gives past messages of the exchange again, and at which address where that is not the venue's own."""
+
+    source: RecoverySourceName
+    url: str | None = Field(None, pattern=_URL_PATTERN)
+
+
 class ExchangeProfile(_Strict):
     """One exchange. `partitions` holds for each of its data topics but `control` and `instruments`, and is fixed while
     state exists."""
@@ -121,6 +134,7 @@ class ExchangeProfile(_Strict):
     contract_value: dict[_SYMBOLS, _AMOUNT] = Field(default_factory=dict)
     clock_skew_seconds: Annotated[float, _WHOLE] = Field(5.0, ge=0, allow_inf_nan=False)
     receive_delay_seconds: Annotated[float, _WHOLE] = Field(60.0, ge=0, allow_inf_nan=False)
+    recovery: RecoveryProfile | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -177,6 +191,8 @@ class ExchangeProfile(_Strict):
 
     def partitions_of(self, dataset: str) -> int:
         """Partitions of the dataset's topic."""
+        if dataset == RECOVERY_DATASET:
+            return RECOVERY_PARTITIONS
         return FEED_PARTITIONS if dataset in FEED_DATASETS else self.partitions
 
     @property
@@ -184,6 +200,11 @@ class ExchangeProfile(_Strict):
         """Data sets that this exchange has topics for; `control` and `instruments` always."""
         named = {stream.dataset for stream in self.streams.values()}
         return tuple(name for name in WIRE_DATASETS if name in named or name in FEED_DATASETS)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What it has topics of: its datasets, and where something gives messages again, the requests for them."""
+        return self.datasets if self.recovery is None else (*self.datasets, RECOVERY_DATASET)
 
     def verdict_digest(self, dataset: str) -> str:
         """Of what the verdicts on a dataset's messages depend on; thresholds and priorities are not among it."""
@@ -271,8 +292,9 @@ def _told(item: ErrorDetails) -> str:
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that would be valid at the place of the last step: of the file, an exchange, or a stream."""
-    models: dict[int, type[BaseModel]] = {1: Profiles, 3: ExchangeProfile, 5: StreamProfile}
+    """The keys that would be valid at the place of the last step: of the file, an exchange, its recovery, or a
+    stream."""
+    models: dict[int, type[BaseModel]] = {1: Profiles, 3: ExchangeProfile, 4: RecoveryProfile, 5: StreamProfile}
     return list(models[len(location)].model_fields)
 
 

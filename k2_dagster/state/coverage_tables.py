@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     func,
+    text,
 )
 
 from k2_dagster.state.tables import metadata
@@ -39,7 +40,19 @@ gap_events = Table(
     Column("by", String, nullable=False),
     Column("note", String, nullable=False),
     Column("at", _Time, nullable=False, server_default=_NOW),
+    # null of what belongs to no attempt
+    Column("attempt", Integer),
+    # the venue is not asked again before, where it said so
+    Column("due", _Time),
     Index("gap_events_by_gap", "gap_id"),
+    Index(
+        "gap_events_of_attempts",
+        "gap_id",
+        "attempt",
+        "event",
+        unique=True,
+        postgresql_where=text("attempt IS NOT NULL"),
+    ),
 )
 
 coverage = Table(

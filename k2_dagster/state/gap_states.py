@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 GapState = Literal["open", "requested", "filled", "expired", "accepted"]
-GapEvent = Literal["fill", "request", "expire", "accept"]
+# An attempt begins with `request`, and ends with `recover` (everything was published), `fail` (asking again may help)
+# or `refuse` (it cannot). How an attempt ended changes no state: only what lands does.
+GapEvent = Literal["fill", "request", "recover", "fail", "refuse", "expire", "accept"]
 
 GAP_STATES: tuple[GapState, ...] = get_args(GapState)
 # States in which numbers are missing, and somebody should care.

@@ -113,8 +113,18 @@ def read_gap(connection: Connection, gap_id: int) -> dict[str, Any] | None:
     return {**row, "events": [dict(one) for one in connection.execute(events).mappings()]}
 
 
-def record_event(connection: Connection, gap_id: int, event: GapEvent, *, by: str, note: str) -> GapState | None:
-    """Put on record that the numbers were requested, given up or accepted, by whom and why.
+def record_event(
+    connection: Connection,
+    gap_id: int,
+    event: GapEvent,
+    *,
+    by: str,
+    note: str,
+    attempt: int | None = None,
+    due: datetime | None = None,
+) -> GapState | None:
+    """Put on record what was tried for the numbers, or decided about them, by whom and why. `attempt` says which
+    attempt it belongs to (the same event of one attempt is recorded once); until `due` the venue is left alone.
 
     Returns the state after it, which stays where the event says nothing to it; None when there is no such gap.
     """
@@ -122,8 +132,11 @@ def record_event(connection: Connection, gap_id: int, event: GapEvent, *, by: st
     state: GapState | None = connection.execute(query).scalar_one_or_none()
     if state is None:
         return None
+    fresh = insert(gap_events).values(gap_id=gap_id, event=event, by=by, note=note, attempt=attempt, due=due)
+    recorded = connection.execute(fresh.on_conflict_do_nothing().returning(gap_events.c.id)).scalar_one_or_none()
+    if recorded is None:
+        return state
     after = next_state(state, event)
-    connection.execute(insert(gap_events).values(gap_id=gap_id, event=event, by=by, note=note))
     if after != state:
         connection.execute(update(gaps).where(gaps.c.id == gap_id).values(state=after, changed_at=func.now()))
     return after

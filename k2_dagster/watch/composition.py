@@ -14,6 +14,7 @@ from k2_dagster.alerts.heartbeat import Heartbeat
 from k2_dagster.alerts.leases import lease_source
 from k2_dagster.alerts.messages import links_of
 from k2_dagster.alerts.outbox import Outbox
+from k2_dagster.alerts.recovery import recovery_source
 from k2_dagster.alerts.rounds import Watch
 from k2_dagster.alerts.sources import Source, Sources
 from k2_dagster.alerts.targets import targets_of
@@ -21,6 +22,7 @@ from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
 from k2_dagster.watch.breakers import open_breakers
+from k2_dagster.watch.recovery import recovery_trouble
 from k2_dagster.watch.streams import stream_source
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ def _sources(
         lease_source(database, settings.lease_stale_seconds),
         stream_source(settings, profiles),
         breaker_source(lambda: open_breakers(database, settings.kafka_retention_hours)),
+        recovery_source(lambda: recovery_trouble(database, profiles)),
     ]
     if storage is None:
         logger.warning("Dagster is not watched: K2_DAGSTER_URI is not set")

@@ -66,10 +66,12 @@ GAP: dict[str, Any] = {
         ({"state": "filled"}, "nothing: every number has come"),
         ({"state": "accepted"}, "nothing: somebody has decided"),
         ({"cause": "quarantined"}, "k2 quarantine reprocess --dataset ticks --exchange x"),
-        ({"state": "requested"}, "wait"),
+        ({"state": "requested"}, "wait: the numbers have been asked for"),
+        ({"state": "requested", "events": [{"event": "fail"}]}, "wait: the last attempt failed"),
+        ({"state": "requested", "events": [{"event": "recover"}]}, "wait: everything was published again"),
         ({"numbering": "publisher"}, "why the publisher lost them"),
-        ({"state": "expired"}, "the request was given up: ask the venue"),
-        ({}, "ask the venue"),
+        ({"state": "expired"}, "the request was given up; `k2 gaps request 3` asks the venue"),
+        ({}, "`k2 gaps request 3` asks the venue"),
     ],
 )
 def test_every_gap_has_advice(others: dict[str, Any], wanted: str) -> None:

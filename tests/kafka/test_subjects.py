@@ -12,7 +12,7 @@ from k2_dagster.errors import ConfigurationError, SchemaIncompatible
 from k2_dagster.kafka.registry import Registry
 from k2_dagster.kafka.subjects import check_files, check_registered, declared_schemas, register_all, write_files
 from k2_dagster.schemas.avro import avro_schema
-from k2_dagster.schemas.datasets import WIRE_DATASETS
+from k2_dagster.schemas.datasets import WIRE_DATASETS, WIRE_FORMS
 from k2_dagster.schemas.json_schema import json_schema
 from k2_dagster.schemas.profiles import Profiles, load_profiles
 from k2_dagster.settings import Settings
@@ -202,7 +202,7 @@ def test_every_topic_has_both_forms_declared(profiles: Profiles, exchange: str) 
 
 
 def test_files_are_compared_by_dataset(tmp_path: Path) -> None:
-    assert [path.name for path in write_files(tmp_path)] == [f"{name}.avsc" for name in WIRE_DATASETS]
+    assert [path.name for path in write_files(tmp_path)] == [f"{name}.avsc" for name in WIRE_FORMS]
     assert {one.state for one in check_files(tmp_path)} == {"same"}
     (tmp_path / "ticks.avsc").write_text(older_ticks(unit="cents"), encoding="utf-8")
     (tmp_path / "book.avsc").unlink()
@@ -213,13 +213,14 @@ def test_files_are_compared_by_dataset(tmp_path: Path) -> None:
         "book": "new",
         "control": "same",
         "instruments": "same",
+        "recovery": "same",
     }
     assert [one.field for one in checks["ticks"].problems] == ["price"]
 
 
 def test_both_forms_are_compared_where_a_folder_has_both(tmp_path: Path) -> None:
-    assert [path.name for path in write_files(tmp_path, "JSON")] == [f"{name}.json" for name in WIRE_DATASETS]
-    assert {one.subject for one in check_files(tmp_path)} == set(WIRE_DATASETS)
+    assert [path.name for path in write_files(tmp_path, "JSON")] == [f"{name}.json" for name in WIRE_FORMS]
+    assert {one.subject for one in check_files(tmp_path)} == set(WIRE_FORMS)
     write_files(tmp_path)
     changed = json_schema(WIRE_DATASETS["book"])
     changed["properties"]["bids"]["items"]["properties"]["price"]["unit"] = "cents"
@@ -227,7 +228,7 @@ def test_both_forms_are_compared_where_a_folder_has_both(tmp_path: Path) -> None
 
     checks = {one.subject: one for one in check_files(tmp_path)}
 
-    assert len(checks) == 2 * len(WIRE_DATASETS)
+    assert len(checks) == 2 * len(WIRE_FORMS)
     assert [name for name, one in checks.items() if one.state != "same"] == ["book.json"]
     assert [one.field for one in checks["book.json"].problems] == ["bids[].price"]
 

@@ -66,6 +66,16 @@ def test_defaults_and_derived_values(tmp_path: Path) -> None:
     assert profiles.rules_version == RULES_VERSION * PROFILE_VERSIONS + 3
 
 
+def test_an_exchange_with_recovery_has_a_topic_for_requests(tmp_path: Path) -> None:
+    without = load(tmp_path, GOOD).exchange("here")
+    assert (without.recovery, without.topics) == (None, without.datasets)
+    here = load(tmp_path, GOOD + '[exchanges.here.recovery]\nsource = "coinbase_rest"\n').exchange("here")
+    assert here.topics == ("ticks", "control", "recovery")
+    assert here.partitions_of("recovery") == 1
+    # what gives messages again changes no verdict
+    assert here.verdict_digest("ticks") == without.verdict_digest("ticks")
+
+
 def test_sizes_count_what_the_asset_class_trades_unless_it_is_said(tmp_path: Path) -> None:
     assert load(tmp_path, GOOD).exchange("here").size_unit == "base"
     assert load(tmp_path, GOOD.replace('"crypto"', '"equities"')).exchange("here").size_unit == "shares"
@@ -108,6 +118,26 @@ BAD = {
         'domain = "dense"',
         'domain = "dense"\ndomian = "dense"',
         ["exchanges.here.streams.trade.domian is no key", "did you mean domain?", "keys there: dataset, domain"],
+    ),
+    "a source that nothing is": (
+        'domain = "dense"',
+        'domain = "dense"\n[exchanges.here.recovery]\nsource = "kraken_rest"',
+        ["exchanges.here.recovery.source was 'kraken_rest'", "binance_rest", "coinbase_rest"],
+    ),
+    "an unknown key of recovery": (
+        'domain = "dense"',
+        'domain = "dense"\n[exchanges.here.recovery]\nsource = "binance_rest"\nadress = "x"',
+        ["exchanges.here.recovery.adress is no key", "keys there: source, url"],
+    ),
+    "a recovery without a source": (
+        'domain = "dense"',
+        'domain = "dense"\n[exchanges.here.recovery]\nurl = "https://x"',
+        ["exchanges.here.recovery.source is missing", "keys there: source, url"],
+    ),
+    "an address that is none": (
+        'domain = "dense"',
+        'domain = "dense"\n[exchanges.here.recovery]\nsource = "binance_rest"\nurl = "here"',
+        ["exchanges.here.recovery.url was 'here'", "an address, as https://host:port"],
     ),
     "an unknown key of the file": ("version = 3", "version = 3\nverison = 3", ["verison is no key", "mean version?"]),
     "a missing key": ('title = "Here"', "", ["exchanges.here.title is missing", "keys there: title, asset_class"]),

@@ -41,6 +41,30 @@ def test_every_state_and_event() -> None:
     assert {state: tuple(next_state(state, event) for event in EVENTS) for state in GAP_STATES} == TRANSITIONS
 
 
+@pytest.mark.parametrize("state", GAP_STATES)
+def test_how_an_attempt_ended_changes_no_state(state: GapState) -> None:
+    ends: tuple[GapEvent, ...] = ("recover", "fail", "refuse")
+    assert {next_state(state, event) for event in ends} == {state}
+
+
+@pytest.mark.stack
+def test_an_event_of_an_attempt_is_on_record_once(database: Database) -> None:
+    insert_attempt(database, attempt("a", None, GAP))
+    land(database, "a")
+    (gap,) = open_gaps(database, "ticks", "x")
+    with database.begin() as connection:
+        for by in ("one", "two"):
+            assert record_event(connection, gap["id"], "request", by=by, note="", attempt=1) == "requested"
+        assert record_event(connection, gap["id"], "expire", by="one", note="", attempt=1) == "expired"
+        # told again by somebody who was late: nothing is taken back
+        assert record_event(connection, gap["id"], "request", by="three", note="", attempt=1) == "expired"
+        assert record_event(connection, gap["id"], "request", by="one", note="", attempt=2) == "requested"
+        found = read_gap(connection, gap["id"])
+    assert found is not None
+    told = [(one["event"], one["attempt"], one["by"]) for one in found["events"]]
+    assert told == [("request", 1, "one"), ("expire", 1, "one"), ("request", 2, "one")]
+
+
 @pytest.mark.stack
 def test_what_comes_late_fills_a_gap_whatever_was_decided_but_an_acceptance(database: Database) -> None:
     insert_attempt(database, attempt("a", None, GAP))

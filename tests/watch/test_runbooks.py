@@ -7,6 +7,7 @@ from k2_dagster.alerts.breakers import OpenBreaker, breaker_source
 from k2_dagster.alerts.dagster_signals import daemon_reading, run_reading
 from k2_dagster.alerts.dagster_storage import FailedRun, Heartbeat, Sensor
 from k2_dagster.alerts.leases import lease_reading
+from k2_dagster.alerts.recovery import Lost, Trouble, Unserved, recovery_reading
 from k2_dagster.alerts.signals import SOURCE_SCOPE, Reading
 from k2_dagster.alerts.sources import unreadable_signal
 from k2_dagster.settings import Settings
@@ -33,6 +34,7 @@ def readings() -> list[Reading]:
         lease_reading([Lease("x", "host:1", datetime.now(UTC), OLD)], 60),
         stream_reading([halted], Settings()),
         breaker_source(lambda: [OpenBreaker("market.ticks.x", 0, "a gap")]).read(),
+        recovery_reading(Trouble([Lost(1, "x", "ticks", "page", "1 to 9 of A", "gone")], [Unserved("x", 1, OLD)])),
         Reading("sources", (SOURCE_SCOPE,), {f"{SOURCE_SCOPE}streams": unreadable_signal("streams", "away")}),
     ]
 
@@ -47,4 +49,15 @@ def test_every_kind_of_incident_has_a_runbook_and_a_line() -> None:
             assert "**What to do**" in page.read_text()
             assert f"runbooks/{signal.runbook}.md" in PAGE
             assert f"`{key.split('/')[0]}/" in PAGE
-    assert kinds == {"daemon", "code-server", "sensor", "run", "lease", "stream", "lag", "breaker", "source"}
+    assert kinds == {
+        "daemon",
+        "code-server",
+        "sensor",
+        "run",
+        "lease",
+        "stream",
+        "lag",
+        "breaker",
+        "recovery",
+        "source",
+    }

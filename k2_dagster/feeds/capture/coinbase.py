@@ -127,9 +127,10 @@ def _symbol_of(data: Any) -> Any:
     return data["product_id"]
 
 
-_MATCH = Stream("match", "ticks", "trade", _matches, _symbol_of, lambda data: (data["trade_id"], None))
+# Also of the REST interface's trades, which have the same fields but for the product's name.
+MATCH = Stream("match", "ticks", "trade", _matches, _symbol_of, lambda data: (data["trade_id"], None))
 # Snapshots and updates are one stream of the venue; building them apart keeps both columnar.
 _SNAPSHOT = Stream("level2", "book", "book", _snapshots, _symbol_of)
 _UPDATE = Stream("level2", "book", "book", _updates, _symbol_of)
 _TICKER = Stream("ticker", "quotes", "quote", _tickers, _symbol_of, lambda data: (data["sequence"], None))
-_TYPES = {"match": _MATCH, "last_match": _MATCH, "ticker": _TICKER, "snapshot": _SNAPSHOT, "l2update": _UPDATE}
+_TYPES = {"match": MATCH, "last_match": MATCH, "ticker": _TICKER, "snapshot": _SNAPSHOT, "l2update": _UPDATE}

@@ -47,8 +47,9 @@ class RecoverySource(Protocol):
     """Gives past messages of one exchange again."""
 
     def fetch(self, missing: MissingRange) -> Recovered:
-        """The messages of a range. Raises VenueUnavailable (ask again later; with the seconds to wait, where the venue
-        says them) or a TerminalError (this source cannot serve such a range, and why)."""
+        """The messages of a range. Raises VenueUnavailable (ask again later; with the seconds to wait as its field
+        `wait_seconds`, where the venue says them) or a TerminalError (this source cannot serve such a range, and why).
+        """
 
     def close(self) -> None:
         """Give connections back."""

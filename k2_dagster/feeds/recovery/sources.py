@@ -1,0 +1,39 @@
+"""The source of past messages that an exchange's profile names."""
+
+import threading
+from collections.abc import Callable
+
+from k2_dagster.errors import ConfigurationError
+from k2_dagster.feeds.recovery.binance import COINM_MARKET, SPOT_MARKET, USDM_MARKET, BinanceTrades
+from k2_dagster.feeds.recovery.coinbase import CoinbaseTrades
+from k2_dagster.feeds.recovery.source import RecoverySource
+from k2_dagster.schemas.profiles import Profiles, RecoveryProfile
+from k2_dagster.settings import Settings
+
+Opener = Callable[[Settings, RecoveryProfile, threading.Event], RecoverySource]
+
+OPENERS: dict[str, Opener] = {
+    "binance_rest": lambda settings, said, stop: BinanceTrades(settings, SPOT_MARKET, stop, said.url),
+    "binance_usdm_rest": lambda settings, said, stop: BinanceTrades(settings, USDM_MARKET, stop, said.url),
+    "binance_coinm_rest": lambda settings, said, stop: BinanceTrades(settings, COINM_MARKET, stop, said.url),
+    "coinbase_rest": lambda _, said, stop: CoinbaseTrades(stop, said.url),
+}
+
+
+def recovery_of(profiles: Profiles, exchange: str) -> RecoveryProfile:
+    """What the profile says. Raises ConfigurationError when it says nothing."""
+    found = profiles.exchange(exchange).recovery
+    if found is None:
+        able = sorted(name for name, one in profiles.exchanges.items() if one.recovery is not None)
+        raise ConfigurationError(
+            f"the profile of {exchange} names nothing that gives past messages again",
+            advice=f"[exchanges.{exchange}.recovery] with a `source` does; those that have one: {', '.join(able)}",
+            exchange=exchange,
+        )
+    return found
+
+
+def open_source(settings: Settings, profiles: Profiles, exchange: str, stop: threading.Event) -> RecoverySource:
+    """The exchange's source; it connects at its first use. Raises ConfigurationError."""
+    found = recovery_of(profiles, exchange)
+    return OPENERS[found.source](settings, found, stop)

@@ -1,0 +1,80 @@
+"""Gaps of a channel that many symbols share: rows of any, each once however often they are recovered."""
+
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+
+from k2_dagster.feeds.recovery.source import MissingRange, Recovered
+from tests.coverage.test_on_stack import tell
+from tests.feeds.recovery.conftest import MakeRecoverable, Recoverable
+from tests.feeds.recovery.faking import tick_rows
+
+pytestmark = pytest.mark.stack
+
+
+class ChannelSource:
+    """Gives the numbers of a channel, of two symbols in turn; fewer than asked for where `until` says so."""
+
+    def __init__(self, until: int = 10**9, exhausted: bool = True) -> None:
+        self.asked: list[MissingRange] = []
+        self._until = until
+        self._exhausted = exhausted
+
+    def fetch(self, missing: MissingRange) -> Recovered:
+        self.asked.append(missing)
+        numbers = range(missing.first, min(missing.last, self._until) + 1)
+        parts = [
+            tick_rows(missing.exchange, [one], "AB"[one % 2], session=missing.session, channel=missing.channel)
+            for one in numbers
+        ]
+        rows = pa.Table.from_batches(parts).combine_chunks().to_batches()[0] if parts else tick_rows("x", [])
+        return Recovered({"ticks": rows}, exhausted=self._exhausted, reason="the history is short")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def channel(make_recoverable: MakeRecoverable) -> Recoverable:
+    """An exchange whose feed handler has told that 21 to 40 of channel 7 are missing."""
+    exchange = make_recoverable(domain="channel")
+    tell(exchange, {"kind": "gap", "channel": "7", "session": "s", "first_sequence": 21, "last_sequence": 40})
+    return exchange
+
+
+def recovered_twice(exchange: Recoverable, source: ChannelSource) -> None:
+    """As if the first worker had been killed before it could say how the request ended."""
+    exchange.work_once(source)
+    with exchange.database.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM k2.gap_events WHERE event <> 'request'")
+        connection.exec_driver_sql("UPDATE k2.gaps SET state = 'requested'")
+        connection.exec_driver_sql("UPDATE k2.cursors SET position = 0 WHERE reader LIKE 'recovery:%%'")
+    exchange.work_once(source)
+    exchange.drain()
+
+
+def test_each_message_lands_once(channel: Recoverable) -> None:
+    source = ChannelSource()
+    recovered_twice(channel, source)
+    assert [(one.first, one.last, one.symbol, one.channel, one.session) for one in source.asked] == [
+        (21, 40, "", "7", "s")
+    ] * 2
+    rows = channel.landed()
+    assert sorted((row["sequence"], row["symbol"], row["origin"]) for row in rows) == [
+        (one, "AB"[one % 2], "recovered") for one in range(21, 41)
+    ]
+    reasons = Counter(row["reason"] for row in channel.landed("quarantine") if row["dataset"] == "ticks")
+    assert reasons == {"duplicate": 20}
+
+
+def test_a_part_that_more_may_come_of_is_not_published(channel: Recoverable) -> None:
+    """What its numbers would be is not known before the rest is."""
+    report = channel.recover(ChannelSource(until=30, exhausted=False))
+    assert (report.published, dict(report.outcomes), channel.sequences()) == (0, {"fail": 1}, [])
+
+
+def test_the_last_that_there_is_is_published(channel: Recoverable) -> None:
+    report = channel.recover(ChannelSource(until=30))
+    assert (report.published, dict(report.outcomes), report.expired) == (10, {"refuse": 1}, 1)
+    assert channel.sequences() == list(range(21, 31))
