@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from k2_dagster.feeds.channels import ChannelKey, Event, FeedState, Grace, judge, open_holes
+from k2_dagster.feeds.channels import ChannelKey, Event, FeedState, Grace, judge, merged_late, open_holes
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.common import RECEIVER_CLOCK, TIME_SOURCE_FIELD
@@ -13,13 +13,17 @@ from k2_dagster.schemas.control import CONTROL, NO_SYMBOL
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import CONTROL_DATASET
 
-_GAP_REASON = "numbers did not come within the grace"
+_REASONS = {
+    "gap": "numbers did not come within the grace",
+    "late": "numbers of a gap came after all",
+    "session": "the messages name a new session",
+}
 _END_REASON = "the feed ended before these numbers came"
 _TIMES = ("exchange_timestamp", "receive_timestamp", "publish_timestamp")
 
 
 class FeedHandler:
-    """Judges one exchange's rows as they arrive and publishes gaps, sessions, connections and heartbeats.
+    """Judges one exchange's rows as they arrive and publishes gaps, what came late, sessions, connections and heartbeats.
 
     Feed it every row in the order of arrival, across datasets where they share a channel, before the rows are published
     themselves. Not for several threads.
@@ -41,7 +45,7 @@ class FeedHandler:
         if not rows.num_rows:
             return 0
         events = self._judge(rows)
-        return self._tell([self._told(event, _times_of(rows, event.row), _GAP_REASON) for event in events])
+        return self._tell([self._told(event, _times_of(rows, event.row)) for event in events])
 
     def arrived(self, rows: pa.RecordBatch) -> int:
         """Judge everything that channels carried, in control's wire form, and publish the rows among it that have a
@@ -50,7 +54,7 @@ class FeedHandler:
         if not rows.num_rows:
             return 0
         events = self._judge(rows)
-        told = [self._told(event, _times_of(rows, event.row), _GAP_REASON) for event in events]
+        told = [self._told(event, _times_of(rows, event.row)) for event in events]
         own = np.flatnonzero(rows.column("kind").is_valid().to_numpy(zero_copy_only=False))
         places = np.concatenate([np.array([event.row for event in events], np.int64), own])
         both = pa.concat_batches([self._rows(told), rows.take(pa.array(own))])
@@ -88,10 +92,9 @@ class FeedHandler:
             if event.channel is not None:
                 self._streams["channel", event.channel] = event.stream
         self._last_times = _times_of(rows, rows.num_rows - 1)
-        return events
+        return merged_late(events)
 
-    def _told(self, event: Event, times: dict[str, object], gap_reason: str) -> dict[str, object]:
-        is_gap = event.kind == "gap"
+    def _told(self, event: Event, times: dict[str, object], reason: str | None = None) -> dict[str, object]:
         return {
             **times,
             "stream": event.stream,
@@ -100,8 +103,10 @@ class FeedHandler:
             "session": event.session,
             "first_sequence": event.first,
             "last_sequence": event.last,
-            "state": None if is_gap else "started",
-            "reason": gap_reason if is_gap else "the messages name a new session",
+            "before_timestamp": event.before_micros,
+            "after_timestamp": event.after_micros,
+            "state": "started" if event.kind == "session" else None,
+            "reason": reason or _REASONS[event.kind],
         }
 
     def _tell(self, told: list[dict[str, object]]) -> int:
