@@ -4,31 +4,22 @@ A channel scatters over symbols, partitions and topics, so only the feed handler
 after another in the order of their arrival: any split of a channel into batches gives the same events.
 """
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from k2_dagster.feeds.channel_rows import NO_TIME, ChannelKey, Int64s, Part, parts
 from k2_dagster.schemas.common import MICROS_PER_SECOND
-
-Int64s = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 # Ended sessions kept per channel, so that a straggler of one does not look like yet another start. Venues restart a
 # few times a day.
 CLOSED_SESSIONS_KEPT = 64
-# Gaps kept per channel, so that what comes late fills them: the newest. Longer runs of loss are a line that is down, and
-# what comes later than this is told by whoever asks the venue again.
+# Gaps kept per channel, the newest, so that what comes late fills them. More than this is a line that is down; what was
+# missing then, whoever asks the venue again tells of.
 GAPS_KEPT = 1_000
-# In place of a venue's time that is not known.
-NO_TIME = np.iinfo(np.int64).min
-
-ChannelKey = tuple[Literal["channel", "stream"], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +54,8 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """Everything that a verdict depends on. `last` is the highest number seen in the session, None before the first, and
-    `last_micros` the venue's time of it; `gaps` are of any session."""
+    """Everything that a verdict depends on. `last` is the highest number seen in the session, None before the first,
+    and `last_micros` the venue's time of it; `gaps` are of any session."""
 
     session: str | None = None
     closed: tuple[str, ...] = ()
@@ -108,7 +99,7 @@ def judge(states: FeedState, rows: pa.RecordBatch, grace: Grace) -> tuple[FeedSt
     """
     after = dict(states)
     events: list[Event] = []
-    for part in _parts(rows):
+    for part in parts(rows):
         after[part.key], found = _judge_part(after.get(part.key, ChannelState()), part, grace)
         events += found
     return after, sorted(events, key=lambda event: event.row)
@@ -137,68 +128,7 @@ def merged_late(events: list[Event]) -> list[Event]:
     return out
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The rows of one channel (or of one stream that has none), sessions as codes into `sessions`.
-
-    `numbers` are the rows' own, or the last ones that they announce where `announced`.
-    """
-
-    key: ChannelKey
-    rows: Int64s
-    streams: list[str]
-    stream_codes: Int64s
-    sessions: list[str]
-    session_codes: Int64s
-    numbers: Int64s
-    announced: Flags
-    micros: Int64s
-    venue_micros: Int64s
-
-    def runs(self) -> Iterator[slice]:
-        """Slices in which the session does not change."""
-        cuts = np.flatnonzero(np.diff(self.session_codes)) + 1
-        edges = [0, *cuts.tolist(), len(self.rows)]
-        yield from (slice(start, stop) for start, stop in itertools.pairwise(edges))
-
-
-def _parts(rows: pa.RecordBatch) -> Iterator[_Part]:
-    channels, channel_codes = _coded(rows.column("channel"))
-    streams, stream_codes = _coded(rows.column("stream"))
-    sessions, session_codes = _coded(rows.column("session"))
-    said = pc.coalesce(rows.column("sequence"), rows.column("previous_sequence"))
-    numbered = said.is_valid().to_numpy(zero_copy_only=False)
-    numbers = said.fill_null(0).to_numpy()
-    announced = rows.column("sequence").is_null().to_numpy(zero_copy_only=False)
-    venue_micros = _integers(rows.column("exchange_timestamp"), NO_TIME)
-    micros = _integers(pc.coalesce(rows.column("receive_timestamp"), rows.column("exchange_timestamp")), 0)
-    # One code per (kind, name): a channel's rows belong together whatever their stream.
-    groups = np.where(channel_codes >= 0, channel_codes, len(channels) + stream_codes)
-    for group in np.unique(groups).tolist():
-        has_channel = group < len(channels)
-        member = (groups == group) & numbered if has_channel else groups == group
-        places = np.flatnonzero(member)
-        if not len(places):
-            continue
-        key: ChannelKey = ("channel", channels[group]) if has_channel else ("stream", streams[group - len(channels)])
-        yield _Part(
-            key, places, streams, stream_codes[places], sessions, session_codes[places], numbers[places],
-            announced[places], micros[places], venue_micros[places],
-        )  # fmt: skip
-
-
-def _coded(column: pa.Array) -> tuple[list[str], Int64s]:
-    encoded = column.dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return encoded.dictionary.to_pylist(), codes.astype(np.int64)
-
-
-def _integers(times: pa.Array, unknown: int) -> Int64s:
-    micros: Int64s = times.cast(pa.int64()).fill_null(unknown).to_numpy()
-    return micros
-
-
-def _judge_part(state: ChannelState, part: _Part, grace: Grace) -> tuple[ChannelState, list[Event]]:
+def _judge_part(state: ChannelState, part: Part, grace: Grace) -> tuple[ChannelState, list[Event]]:
     events: list[Event] = []
     numbered = part.key[0] == "channel"
     for run in part.runs():
@@ -217,7 +147,7 @@ def _judge_part(state: ChannelState, part: _Part, grace: Grace) -> tuple[Channel
     return state, events
 
 
-def _changed(state: ChannelState, part: _Part, place: int, session: str | None) -> tuple[ChannelState, list[Event]]:
+def _changed(state: ChannelState, part: Part, place: int, session: str | None) -> tuple[ChannelState, list[Event]]:
     """A new session: nothing can fill the old one's holes any more."""
     events = [_gap(part, place, state, hole) for hole in state.holes]
     if session is not None:
@@ -230,7 +160,7 @@ def _changed(state: ChannelState, part: _Part, place: int, session: str | None) 
     return ChannelState(session, closed, messages=state.messages, micros=state.micros, gaps=gaps), events
 
 
-def _stragglers(state: ChannelState, part: _Part, run: slice, session: str) -> tuple[ChannelState, list[Event]]:
+def _stragglers(state: ChannelState, part: Part, run: slice, session: str) -> tuple[ChannelState, list[Event]]:
     """Messages of a session that is over: they may fill a gap, and say nothing else."""
     events: list[Event] = []
     if any(gap.session == session for gap in state.gaps):
@@ -240,7 +170,7 @@ def _stragglers(state: ChannelState, part: _Part, run: slice, session: str) -> t
     return state, events
 
 
-def _judge_run(state: ChannelState, part: _Part, run: slice, grace: Grace) -> tuple[ChannelState, list[Event]]:
+def _judge_run(state: ChannelState, part: Part, run: slice, grace: Grace) -> tuple[ChannelState, list[Event]]:
     numbers, announced, venue_micros = part.numbers[run], part.announced[run], part.venue_micros[run]
     micros = np.maximum.accumulate(np.maximum(part.micros[run], state.micros))
     # An announcement is no message of the channel: no grace passes with it
@@ -306,7 +236,7 @@ def _kept(gaps: tuple[Gap, ...], session: str | None, holes: tuple[Hole, ...]) -
     return (*gaps, *(Gap(session, hole.first, hole.last) for hole in holes))[-GAPS_KEPT:]
 
 
-def _late(state: ChannelState, part: _Part, place: int, session: str | None) -> tuple[ChannelState, list[Event]]:
+def _late(state: ChannelState, part: Part, place: int, session: str | None) -> tuple[ChannelState, list[Event]]:
     """What a number that is not the next one says of the gaps that were told."""
     number = int(part.numbers[place])
     filled = next((gap for gap in state.gaps if gap.session == session and gap.first <= number <= gap.last), None)
@@ -320,7 +250,7 @@ def _late(state: ChannelState, part: _Part, place: int, session: str | None) -> 
     return replace(state, gaps=gaps), [Event(row, "late", stream, part.key[1], session, number, number)]
 
 
-def _gap(part: _Part, place: int, state: ChannelState, hole: Hole) -> Event:
+def _gap(part: Part, place: int, state: ChannelState, hole: Hole) -> Event:
     return _missing(int(part.rows[place]), part.streams[part.stream_codes[place]], part.key[1], state.session, hole)
 
 

@@ -5,7 +5,8 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from k2_dagster.feeds.channels import ChannelKey, Event, FeedState, Grace, judge, merged_late, open_holes
+from k2_dagster.feeds.channel_rows import ChannelKey
+from k2_dagster.feeds.channels import Event, FeedState, Grace, judge, merged_late, open_holes
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.common import RECEIVER_CLOCK, TIME_SOURCE_FIELD
@@ -23,7 +24,7 @@ _TIMES = ("exchange_timestamp", "receive_timestamp", "publish_timestamp")
 
 
 class FeedHandler:
-    """Judges one exchange's rows as they arrive and publishes gaps, what came late, sessions, connections and heartbeats.
+    """Judges one exchange's rows as they arrive and publishes gaps, late numbers, sessions, connections, heartbeats.
 
     Feed it every row in the order of arrival, across datasets where they share a channel, before the rows are published
     themselves. Not for several threads.

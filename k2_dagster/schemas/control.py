@@ -1,5 +1,5 @@
-"""What the feed handler saw that no market message says: channel gaps and what came of them late, sessions, connections,
-heartbeats."""
+"""What the feed handler saw that no market message says: gaps of channels and what came of them late, sessions,
+connections, heartbeats."""
 
 from k2_dagster.schemas.common import POSITION_FIELDS, SEQUENCE_RULE, TIME_RULE, identity_fields
 from k2_dagster.schemas.declaration import Dataset, Field, FieldType, Rule

@@ -1,4 +1,4 @@
-"""Numbers of a channel that came after their gap was reported, and filling it: each number once, however often it is told.
+"""Numbers of a channel that came after their gap was reported fill it: each number once, however often it is told.
 
 Who tells may be the feed handler or the recovery service, and one may be killed and tell again. So what has filled a
 gap is kept as ranges, not only counted.

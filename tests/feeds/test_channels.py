@@ -7,7 +7,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2_dagster.feeds.channels import GAPS_KEPT, ChannelKey, Event, FeedState, Grace, judge, merged_late, open_holes
+from k2_dagster.feeds.channel_rows import ChannelKey
+from k2_dagster.feeds.channels import GAPS_KEPT, Event, FeedState, Grace, judge, merged_late, open_holes
 
 GRACE = Grace(messages=3, seconds=1.0)
 SCHEMA = pa.schema(
