@@ -33,6 +33,7 @@
         ├── FenceDisagrees             snapshot and table property name different positions
         ├── RulesDiffer                the stream is judged by newer rules, or by others of the same version
         ├── SubscriptionRefused        a venue does not offer what was subscribed to
+        ├── PacketInvalid              a packet of a line is not of its protocol
         ├── CaptureInvalid             a capture file is not in the format it claims
         ├── QueryRefused               the query cannot be answered as asked
         ├── StackFailed                a part of the development stack did not come up
@@ -184,6 +185,10 @@ class RulesDiffer(TerminalError):
 
 class SubscriptionRefused(TerminalError):
     """A venue does not offer what was subscribed to."""
+
+
+class PacketInvalid(TerminalError):
+    """A packet of a line is not of its protocol."""
 
 
 class CaptureInvalid(TerminalError):
