@@ -73,9 +73,9 @@ class FeedHandler:
         told = {"stream": stream, "kind": "connection", "state": state, "reason": reason}
         return self._tell([{**_at(at_micros), **told}])
 
-    def heartbeat(self, stream: str, *, at_micros: int | None = None) -> int:
-        """Say that the feed is alive though it has nothing to say."""
-        return self._tell([{**_at(at_micros), "stream": stream, "kind": "heartbeat"}])
+    def heartbeat(self, stream: str, *, at_micros: int | None = None, reason: str | None = None) -> int:
+        """Say that the feed is alive, though it may have nothing to say; `reason` is how it does, in words."""
+        return self._tell([{**_at(at_micros), "stream": stream, "kind": "heartbeat", "reason": reason}])
 
     def book(self, stream: str, symbol: str, state: str, reason: str) -> int:
         """Say that a symbol's book cannot go on (`ended`), or can (`started`: a snapshot came that fits)."""

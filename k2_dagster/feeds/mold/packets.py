@@ -40,7 +40,7 @@ PacketKind = Literal["data", "heartbeat", "end"]
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """Messages with the numbers `sequence`, `sequence` + 1, ...; of a heartbeat or an end, none: `sequence` is the next."""
+    """Messages numbered `sequence`, `sequence` + 1, ...; a heartbeat or an end has none, and `sequence` comes next."""
 
     session: str
     sequence: int
@@ -70,14 +70,18 @@ def encode_header(session: str, sequence: int, count: int) -> bytes:
     """The 20 bytes that every packet begins with. Raises ValueError for a session or a number that has no such form."""
     name = session.encode()
     if not _SESSION.fullmatch(name) or len(name) > SESSION_BYTES or not 1 <= sequence <= MAX_SEQUENCE:
-        raise ValueError(f"session was {session!r}, number {sequence}; valid: 1 to 10 visible ASCII characters, 1 to 2^62")
+        raise ValueError(
+            f"session was {session!r}, number {sequence}; valid: 1 to 10 visible ASCII characters, 1 to 2^62"
+        )
     return HEADER.pack(name.ljust(SESSION_BYTES), sequence, count)
 
 
 def decode_header(data: bytes) -> tuple[str, int, int]:
     """Session, number and count of a packet. Raises PacketInvalid."""
     if len(data) < HEADER.size:
-        raise PacketInvalid(f"a packet had {len(data)} bytes", advice=f"valid: at least the {HEADER.size} of its header")
+        raise PacketInvalid(
+            f"a packet had {len(data)} bytes", advice=f"valid: at least the {HEADER.size} of its header"
+        )
     name, sequence, count = HEADER.unpack_from(data)
     if not _SESSION.fullmatch(name):
         raise PacketInvalid(f"session was {name!r}", advice="valid: visible ASCII characters, spaces behind")

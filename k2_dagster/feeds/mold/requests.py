@@ -80,9 +80,7 @@ def decode_request(data: bytes) -> Request:
 def encode_refusal(refusal: Refusal) -> bytes:
     """Raises ValueError or struct.error for what has no such form."""
     header = encode_header(refusal.session, refusal.sequence, REFUSAL_COUNT)
-    return header + _REFUSAL.pack(
-        refusal.reason, refusal.wait_milliseconds, refusal.available, refusal.next_sequence
-    )
+    return header + _REFUSAL.pack(refusal.reason, refusal.wait_milliseconds, refusal.available, refusal.next_sequence)
 
 
 def is_refusal(data: bytes) -> bool:

@@ -90,12 +90,23 @@ class Outgoing:
 
 
 @dataclass(frozen=True)
+class Books:
+    """Every symbol's book: prices and sizes as wire longs, [symbol, side, level], bids first, best level first."""
+
+    names: list[str]
+    prices: Int64s
+    sizes: Int64s
+
+
+@dataclass(frozen=True)
 class Block:
-    """What one chunk of the market gave: rows per dataset, and the faults completed in it."""
+    """What one chunk of the market gave: rows per dataset, and the faults completed in it. `books` are as they were
+    before it, where they were asked for."""
 
     outgoing: list[Outgoing]
     records: list[FaultRecord]
     generated: int
+    books: Books | None = None
 
 
 class SimulatedFeed:
@@ -104,8 +115,16 @@ class SimulatedFeed:
     Raises ConfigurationError for an unknown exchange, for parameters out of range and for faults that cannot happen.
     """
 
-    def __init__(self, profiles: Profiles, parameters: FeedParameters, *, stamp_publish_times: bool = True) -> None:
-        """`stamp_publish_times`: derive `publish_timestamp` from the schedule; else it is null, for the publisher."""
+    def __init__(
+        self,
+        profiles: Profiles,
+        parameters: FeedParameters,
+        *,
+        stamp_publish_times: bool = True,
+        keep_books: bool = False,
+    ) -> None:
+        """`stamp_publish_times`: derive `publish_timestamp` from the schedule; else it is null, for the publisher.
+        `keep_books`: blocks have the books before them."""
         _check(parameters)
         profile = profiles.exchange(parameters.exchange)
         rng = np.random.default_rng(parameters.seed)
@@ -135,7 +154,8 @@ class SimulatedFeed:
         self._next_random = next(self._random, None)
         plan = parameters.plan
         resets = {fault.type for fault in plan.faults} | set(plan.random_types if plan.random_rate else ())
-        self._keeps_books = BOOK in self.streams and FaultType.SESSION_RESET in resets
+        self._tells_books = keep_books
+        self._keeps_books = keep_books or (BOOK in self.streams and FaultType.SESSION_RESET in resets)
         self._received_micros: dict[str, int] = dict.fromkeys((*datasets, ""), 0)
 
     @property
@@ -160,10 +180,18 @@ class SimulatedFeed:
                 self._next_random = next(self._random, None)
             block = self._block(chunk, upto)
             last_micros = max([last_micros, *(int(one.send_micros[-1]) for one in block.outgoing)])
-            yield replace(block, generated=upto - done)
+            books = self._books(chunk) if self._tells_books else None
+            yield replace(block, generated=upto - done, books=books)
             done = upto
         ends = [(name, one.finish(_no_rows(name), last_micros)) for name, one in self._injectors.items()]
         yield self._finished(ends, [])
+
+    def _books(self, chunk: Chunk) -> Books | None:
+        if chunk.books is None:
+            return None
+        prices, sizes = chunk.books
+        tick, lot = self._instruments.tick[:, None, None], self._instruments.lot[:, None, None]
+        return Books(self._instruments.names, prices * tick, sizes * lot)
 
     def _add(self, fault: Fault) -> None:
         fault = checked(fault, self._profile, self._instruments.names)

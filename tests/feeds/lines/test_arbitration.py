@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -34,7 +35,7 @@ class Arrival:
 def one_line(draw: st.DrawFn, name: str, count: int) -> list[Arrival]:
     """The truth 1..count on one line: cut into packets, some lost, some twice, some out of their order."""
     cuts = sorted({1, count + 1, *draw(st.lists(st.integers(1, count), max_size=count))})
-    whole = [packet(first, following - 1) for first, following in zip(cuts, cuts[1:], strict=False)]
+    whole = [packet(first, following - 1) for first, following in itertools.pairwise(cuts)]
     copies = [draw(st.sampled_from([0, 1, 1, 1, 2])) for _ in whole]
     sent = [one for one, times in zip(whole, copies, strict=True) for _ in range(times)]
     shift = [draw(st.integers(0, 4)) for _ in sent]
@@ -73,9 +74,7 @@ def test_what_any_line_brought_is_delivered_once(given_lines: tuple[int, list[Ar
     arbiter, deliveries = played(arrivals, limits)
     brought = {number for one in arrivals for number in range(one.packet.sequence, one.packet.next_sequence)}
     assert sorted(numbers(deliveries)) == sorted(brought)
-    assert all(
-        text == message(one.sequence + place) for one in deliveries for place, text in enumerate(one.messages)
-    )
+    assert all(text == message(one.sequence + place) for one in deliveries for place, text in enumerate(one.messages))
     on_time = numbers([one for one in deliveries if not one.late])
     assert on_time == sorted(on_time)
     highest = 0

@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -53,10 +55,9 @@ def test_the_bytes_are_those_of_the_specification() -> None:
 def test_any_bytes_are_a_packet_that_gives_them_again_or_are_refused(data: bytes) -> None:
     try:
         packet = decode_packet(data)
-    except PacketInvalid as error:
-        assert error.advice
-    else:
-        assert encode_packet(packet) == data
+    except PacketInvalid:
+        return
+    assert encode_packet(packet) == data
 
 
 @given(packets, st.data())
@@ -117,10 +118,8 @@ def test_a_refusal_comes_back_as_it_was(
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
     for decode in (decode_request, decode_refusal):
-        try:
+        with contextlib.suppress(PacketInvalid):
             decode(data)
-        except PacketInvalid as error:
-            assert error.message
 
 
 def test_a_refusal_without_a_known_reason_is_none() -> None:
