@@ -151,9 +151,11 @@ class _Receiving:
         self._arbiter.begin(answer.session, answer.next_sequence)
         self._connect()
         arrived = self._block([known]).arrivals
-        rows = {name: Rows(_unnumbered(one.batch, answer.next_sequence), one.orders)
-                for name, one in self._block([books]).rows.items()}  # fmt: skip
-        self._sender.send(Block(0, len(answer.messages), rows, arrivals=arrived))
+        block = self._block([books])
+        rows = {
+            name: Rows(_unnumbered(one.batch, answer.next_sequence), one.orders) for name, one in block.rows.items()
+        }
+        self._sender.send(Block(0, block.inputs, rows, block.refusals, arrivals=arrived))
         self._report.books = len(answer.messages)
 
     def step(self) -> None:
