@@ -26,6 +26,7 @@ _REFUSAL = struct.Struct(">BIQQ")
 MOST_REQUESTED = 0xFFFF
 REQUEST, BOOKS, PACKET, REFUSED, COMPLETE = (ord(letter) for letter in "RBSXE")
 MOST_FRAME_BYTES = 0xFFFF
+LONGEST_WAIT_MILLISECONDS = 0xFFFF_FFFF
 
 
 class Reason(IntEnum):
@@ -78,9 +79,10 @@ def decode_request(data: bytes) -> Request:
 
 
 def encode_refusal(refusal: Refusal) -> bytes:
-    """Raises ValueError or struct.error for what has no such form."""
+    """A longer wait than can be said is said as the longest. Raises ValueError for what has no such form."""
     header = encode_header(refusal.session, refusal.sequence, REFUSAL_COUNT)
-    return header + _REFUSAL.pack(refusal.reason, refusal.wait_milliseconds, refusal.available, refusal.next_sequence)
+    wait = min(refusal.wait_milliseconds, LONGEST_WAIT_MILLISECONDS)
+    return header + _REFUSAL.pack(refusal.reason, wait, refusal.available, refusal.next_sequence)
 
 
 def is_refusal(data: bytes) -> bool:

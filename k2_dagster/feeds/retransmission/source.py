@@ -35,14 +35,14 @@ class RetransmissionSource:
         self._check(missing)
         last = min(missing.last, missing.first + MOST_FETCHED - 1)
         first, expired = missing.first, None
-        packets, refusal = self._asked(missing.session, first, last)
+        packets, refusal, reason = self._asked(missing.session, first, last)
         if not packets and refusal is not None and refusal.reason is Reason.EXPIRED and refusal.available <= last:
             # What follows is still there
             expired = refusal
-            packets, refusal = self._asked(missing.session, max(first, refusal.available), last)
+            packets, refusal, reason = self._asked(missing.session, max(first, refusal.available), last)
         if not packets and refusal is not None and is_temporary(refusal):
             raise self._later(refusal)
-        return self._recovered(packets, expired or refusal)
+        return self._recovered(packets, expired or refusal, reason)
 
     def close(self) -> None:
         """Nothing is kept open."""
@@ -60,8 +60,8 @@ class RetransmissionSource:
                 advice="valid: 1 or more, the last not before the first",
             )
 
-    def _asked(self, session: str, first: int, last: int) -> tuple[list[Packet], Refusal | None]:
-        """What came of first..last before the server would not go on."""
+    def _asked(self, session: str, first: int, last: int) -> tuple[list[Packet], Refusal | None, str]:
+        """What came of first..last before the server would not go on, or could not: then the reason."""
         packets: list[Packet] = []
         following = first
         try:
@@ -70,17 +70,18 @@ class RetransmissionSource:
                 request = Request(session, following, min(MOST_REQUESTED, last + 1 - following))
                 for answer in ask_range(self._address, request):
                     if isinstance(answer, Refusal):
-                        return packets, answer
+                        return packets, answer, ""
                     packets.append(answer)
                     following = answer.next_sequence
                 if following == before:
                     break
-        except VenueUnavailable:
+        except VenueUnavailable as error:
             if not packets:  # else what came is an answer
                 raise
-        return packets, None
+            return packets, None, error.message
+        return packets, None, ""
 
-    def _recovered(self, packets: list[Packet], refusal: Refusal | None) -> Recovered:
+    def _recovered(self, packets: list[Packet], refusal: Refusal | None, reason: str) -> Recovered:
         messages = [message for packet in packets for message in packet.messages]
         numbers = np.concatenate(
             [np.zeros(0, np.int64), *(np.arange(one.sequence, one.next_sequence) for one in packets)]
@@ -95,7 +96,7 @@ class RetransmissionSource:
                 self._exchange, self._channel, pa.repeat(session, len(at)), at, np.full(len(at), now, np.int64)
             )
             rows[dataset] = placed(batch, place)
-        reasons = [_why(refusal)] if refusal is not None else []
+        reasons = [one for one in ("" if refusal is None else _why(refusal), reason) if one]
         if decoded.refused:
             reasons.append(f"{len(decoded.refused)} messages could not be read: {next(iter(decoded.refused.values()))}")
         exhausted = bool(decoded.refused) or (refusal is not None and not is_temporary(refusal))

@@ -15,7 +15,7 @@ from k2_dagster.feeds.simulator.lines.answering import Rates
 from k2_dagster.feeds.simulator.lines.channel import ExchangeChannel
 from k2_dagster.feeds.simulator.lines.line import LineFaults
 from k2_dagster.feeds.simulator.lines.serving import LineSimulation, LinesPlan
-from k2_dagster.schemas.profiles import Profiles
+from k2_dagster.schemas.profiles import Profiles, load_profiles
 
 HOST = "127.0.0.1"
 SYMBOLS = 10
@@ -95,3 +95,9 @@ def free_ports(count: int) -> list[tuple[str, int]]:
     finally:
         for one in sockets:
             one.close()
+
+
+def profiles_of_lines(name: str) -> Profiles:
+    """The exchange `sim_lines` of the package, under another name."""
+    packaged = load_profiles()
+    return packaged.model_copy(update={"exchanges": {name: packaged.exchange("sim_lines")}})

@@ -1,7 +1,7 @@
 """What happens to the packets of one line: lost, held up or sent, drawn from a seed."""
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,4 +73,3 @@ class LineReport:
     dropped_packets: int = 0
     dropped_messages: int = 0
     delayed_packets: int = 0
-    ranges_dropped: list[tuple[int, int]] = field(default_factory=list, repr=False)

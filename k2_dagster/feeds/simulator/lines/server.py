@@ -237,6 +237,10 @@ class _Listener(socketserver.ThreadingTCPServer):
         self.server = server
         super().__init__(address, _Conversation)
 
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  (the library's)
+        """A mistake of ours ends one conversation, and is told where everything is."""
+        LOG.exception("a conversation with %s failed", client_address)
+
 
 class _Conversation(socketserver.BaseRequestHandler):
     def handle(self) -> None:
