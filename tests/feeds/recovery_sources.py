@@ -1,8 +1,8 @@
 """What every RecoverySource does, whatever stands behind it: a suite that the tests of each source inherit.
 
-    class TestMine(RecoverySourceBehaviour):
-        @pytest.fixture
-        def served(self) -> Iterator[Served]: ...
+class TestMine(RecoverySourceBehaviour):
+    @pytest.fixture
+    def served(self) -> Iterator[Served]: ...
 """
 
 from abc import ABC, abstractmethod
@@ -125,4 +125,3 @@ class RecoverySourceBehaviour:
     def test_it_may_be_closed_twice(self, served: Served) -> None:
         served.source.close()
         served.source.close()
-

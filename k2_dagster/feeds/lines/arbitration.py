@@ -88,8 +88,11 @@ class Arbiter:
     """The state of one channel. Give it every valid packet with the time of its receiving (`offer`), and the time when
     nothing came (`tick`); both return what is delivered now, in order."""
 
-    def __init__(self, lines: Iterable[str], limits: Limits) -> None:
+    def __init__(self, lines: Iterable[str], limits: Limits, others: Iterable[str] = ()) -> None:
+        """`lines` should bring everything; `others` bring what they are asked for, and miss nothing."""
         self.figures = {line: LineFigures() for line in lines}
+        self._others = set(others)
+        self.figures |= {line: LineFigures() for line in self._others}
         # Numbers that were given up, how many of them came late, and those of them that are not remembered
         self.given_up = 0
         self.late = 0
@@ -127,7 +130,8 @@ class Arbiter:
             return []
         out = self._turned_to(packet, nanos)
         session = self._sessions[packet.session]
-        note_packet(figures, session.lines.setdefault(line, LineSession(packet.sequence)), packet)
+        if line not in self._others:
+            note_packet(figures, session.lines.setdefault(line, LineSession(packet.sequence)), packet)
         if packet.next_sequence - 1 > session.announced:
             session.announced, session.announced_nanos = packet.next_sequence - 1, nanos
         if packet.kind == "data":

@@ -22,6 +22,8 @@ ASK_AFTER_SECONDS = 0.02
 ASK_AGAIN_SECONDS = 0.3
 # Up to so many messages by UDP, a packet at a time; more by TCP.
 SMALL_MESSAGES = 50
+# Holes that lie so near to each other are asked for together.
+NEAR_MESSAGES = 50
 # Requests that wait for the server; what does not fit is asked for at the next look.
 QUEUE_REQUESTS = 64
 # Ranges that were asked for and are remembered, the newest.
@@ -35,22 +37,34 @@ class AskPlan:
     """When to ask for what: a decision over what is wanted and the time. Not for several threads."""
 
     def __init__(self) -> None:
-        self._asked: dict[Request, int] = {}
+        self._asked: dict[tuple[str, int, int], int] = {}
 
     def due(self, wanted: Iterable[Wanted], nanos: int) -> list[Request]:
-        """What to ask for now, and counts as asked."""
-        out = []
+        """What to ask for now, and counts as asked. One request spans holes that are near to each other: after a burst
+        of loss a server would refuse one for each."""
+        spans: list[tuple[str, int, int]] = []
         for one in wanted:
-            request = Request(one.session, one.first, min(MOST_REQUESTED, one.last + 1 - one.first))
-            asked = self._asked.get(request)
-            is_old = nanos - one.since_nanos >= ASK_AFTER_SECONDS * NANOS_PER_SECOND
-            if is_old and (asked is None or nanos - asked >= ASK_AGAIN_SECONDS * NANOS_PER_SECOND):
-                self._asked.pop(request, None)
-                self._asked[request] = nanos
-                out.append(request)
+            if not self._is_due(one, nanos):
+                continue
+            session, first, last = spans[-1] if spans else ("", 0, 0)
+            is_near = one.session == session and one.first - last <= NEAR_MESSAGES
+            if is_near and one.last - first < MOST_REQUESTED:
+                spans[-1] = session, first, one.last
+            else:
+                spans.append((one.session, one.first, one.last))
+        return [Request(session, first, min(MOST_REQUESTED, last + 1 - first)) for session, first, last in spans]
+
+    def _is_due(self, one: Wanted, nanos: int) -> bool:
+        key = one.session, one.first, one.last
+        asked = self._asked.get(key)
+        is_old = nanos - one.since_nanos >= ASK_AFTER_SECONDS * NANOS_PER_SECOND
+        if not is_old or (asked is not None and nanos - asked < ASK_AGAIN_SECONDS * NANOS_PER_SECOND):
+            return False
+        self._asked.pop(key, None)
+        self._asked[key] = nanos
         while len(self._asked) > RANGES_KEPT:
             self._asked.pop(next(iter(self._asked)))
-        return out
+        return True
 
 
 @dataclass

@@ -116,7 +116,6 @@ class _Receiving:
         report: LinesFeedReport,
     ) -> None:
         wait = WAIT_SECONDS if asker is None else WAIT_ASKED_SECONDS
-        names = [*plan.lines, *([] if asker is None else [RETRANSMISSION])]
         self._plan = plan
         self._streams = streams
         self._origin = Origin(plan.exchange, plan.channel, streams[0])
@@ -124,7 +123,7 @@ class _Receiving:
         self._asker = asker
         self._sender = sender
         self._report = report
-        self._arbiter = Arbiter(names, Limits(wait, WAITING_MESSAGES))
+        self._arbiter = Arbiter(plan.lines, Limits(wait, WAITING_MESSAGES), () if asker is None else (RETRANSMISSION,))
         self._report.lines = self._arbiter.figures
         self._report.asked = None if asker is None else asker.report
         self._inputs = 0

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Exchange:
     thread: threading.Thread
     stop: threading.Event
     truth_path: Path
+    parameters: FeedParameters
 
     def wait(self) -> None:
         """Until everything was sent, and the server is gone."""
@@ -74,12 +75,15 @@ def serving(
 ) -> Iterator[Exchange]:
     """Runs until the block is left."""
     stop, path = threading.Event(), folder / "truth.jsonl"
+    # The order book is compiled at its first use, which must not count as being late
+    next(ExchangeChannel(profiles, given).blocks())
+    given = replace(given, start_micros=time.time_ns() // 1000)
     plan = LinesPlan(lines, (HOST, 0), faults, linger_seconds, path)
     simulation = LineSimulation(profiles, given, plan, stop=stop, rates=rates)
     thread = threading.Thread(target=simulation.run, daemon=True)
     thread.start()
     try:
-        yield Exchange(simulation, thread, stop, path)
+        yield Exchange(simulation, thread, stop, path, given)
     finally:
         stop.set()
         thread.join(JOIN_SECONDS)

@@ -239,7 +239,7 @@ class _Listener(socketserver.ThreadingTCPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  (the library's)
         """A mistake of ours ends one conversation, and is told where everything is."""
-        LOG.exception("a conversation with %s failed", client_address)
+        LOG.exception("a conversation with %s failed", client_address)  # noqa: LOG004  (called within a handler)
 
 
 class _Conversation(socketserver.BaseRequestHandler):
