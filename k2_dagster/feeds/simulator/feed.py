@@ -18,7 +18,7 @@ from k2_dagster.feeds.simulator.injector import Injector
 from k2_dagster.feeds.simulator.intensity import Pattern, Schedule
 from k2_dagster.feeds.simulator.market import Chunk, Market
 from k2_dagster.feeds.simulator.plan import Injected
-from k2_dagster.feeds.simulator.snapshots import begun_with_snapshots
+from k2_dagster.feeds.simulator.snapshots import Books, begun_with_snapshots, books_before
 from k2_dagster.feeds.simulator.symbols import make_instruments
 from k2_dagster.feeds.simulator.truth import FaultRecord
 from k2_dagster.feeds.simulator.venue import VenueStream, payload
@@ -87,15 +87,6 @@ class Outgoing:
         for start, stop in itertools.pairwise(edges):
             if stop > start:
                 yield self.slice(start, stop)
-
-
-@dataclass(frozen=True)
-class Books:
-    """Every symbol's book: prices and sizes as wire longs, [symbol, side, level], bids first, best level first."""
-
-    names: list[str]
-    prices: Int64s
-    sizes: Int64s
 
 
 @dataclass(frozen=True)
@@ -180,18 +171,11 @@ class SimulatedFeed:
                 self._next_random = next(self._random, None)
             block = self._block(chunk, upto)
             last_micros = max([last_micros, *(int(one.send_micros[-1]) for one in block.outgoing)])
-            books = self._books(chunk) if self._tells_books else None
+            books = books_before(chunk, self._instruments) if self._tells_books else None
             yield replace(block, generated=upto - done, books=books)
             done = upto
         ends = [(name, one.finish(_no_rows(name), last_micros)) for name, one in self._injectors.items()]
         yield self._finished(ends, [])
-
-    def _books(self, chunk: Chunk) -> Books | None:
-        if chunk.books is None:
-            return None
-        prices, sizes = chunk.books
-        tick, lot = self._instruments.tick[:, None, None], self._instruments.lot[:, None, None]
-        return Books(self._instruments.names, prices * tick, sizes * lot)
 
     def _add(self, fault: Fault) -> None:
         fault = checked(fault, self._profile, self._instruments.names)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.mold.messages import encode_messages
 from k2_dagster.feeds.mold.packets import Packet, encode_packet, packed
-from k2_dagster.feeds.simulator.feed import BOOK, Block, Books, FeedParameters, Outgoing, SimulatedFeed
+from k2_dagster.feeds.simulator.feed import BOOK, Block, FeedParameters, Outgoing, SimulatedFeed
 from k2_dagster.feeds.simulator.market import DEPTH, SNAPSHOT
+from k2_dagster.feeds.simulator.snapshots import Books
 from k2_dagster.feeds.simulator.venue import VenueStream, levels
 from k2_dagster.schemas.common import MICROS_PER_SECOND
 from k2_dagster.schemas.profiles import Domain, Profiles
