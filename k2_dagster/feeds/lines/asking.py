@@ -29,7 +29,7 @@ QUEUE_REQUESTS = 64
 # Ranges that were asked for and are remembered, the newest.
 RANGES_KEPT = 10_000
 # A server that did not answer is left alone for so long.
-AWAY_SECONDS = 1.0
+AWAY_SECONDS = 0.25
 POLL_SECONDS = 0.1
 
 
