@@ -34,6 +34,7 @@
         ├── RulesDiffer                the stream is judged by newer rules, or by others of the same version
         ├── SubscriptionRefused        a venue does not offer what was subscribed to
         ├── RecoveryRefused            a source cannot give these messages again
+        ├── PacketInvalid              a packet of a line is not of its protocol
         ├── CaptureInvalid             a capture file is not in the format it claims
         ├── QueryRefused               the query cannot be answered as asked
         ├── StackFailed                a part of the development stack did not come up
@@ -189,6 +190,10 @@ class SubscriptionRefused(TerminalError):
 
 class RecoveryRefused(TerminalError):
     """A source cannot give these messages again."""
+
+
+class PacketInvalid(TerminalError):
+    """A packet of a line is not of its protocol."""
 
 
 class CaptureInvalid(TerminalError):

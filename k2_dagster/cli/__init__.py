@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "simulate": Entry("k2_dagster.cli.simulate:simulate", "Publish a simulated exchange, with faults on demand"),
     "play": Entry("k2_dagster.cli.play:play_command", "Publish captured market data"),
     "feed": Entry("k2_dagster.cli.feed:feed_command", "Publish a venue's live market data"),
+    "lines": Entry("k2_dagster.cli.lines:lines", "Receive an exchange that sends on two lines, or simulate one"),
     "ingest": Entry("k2_dagster.cli.ingest:ingest", "Land an exchange's messages in the tables, as a process"),
     "status": Entry("k2_dagster.cli.status:status", "Fence, lag, last commit and driver of every stream"),
     "watch": Entry("k2_dagster.cli.watch:watch", "Find what is wrong, as a process, and tell people"),

@@ -1,29 +1,25 @@
-"""What the numbers of a channel say: gaps and session changes, as a pure function of (state, rows).
+"""What the numbers of a channel say: gaps, what came late, and session changes, as a pure function of (state, rows).
 
 A channel scatters over symbols, partitions and topics, so only the feed handler sees it whole. Rows are judged one
 after another in the order of their arrival: any split of a channel into batches gives the same events.
 """
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from k2_dagster.feeds.channel_rows import NO_TIME, ChannelKey, Int64s, Part, parts
 from k2_dagster.schemas.common import MICROS_PER_SECOND
-
-Int64s = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 # Ended sessions kept per channel, so that a straggler of one does not look like yet another start. Venues restart a
 # few times a day.
 CLOSED_SESSIONS_KEPT = 64
-
-ChannelKey = tuple[Literal["channel", "stream"], str]
+# Gaps kept per channel, the newest, so that what comes late fills them. More than this is a line that is down; what was
+# missing then, whoever asks the venue again tells of.
+GAPS_KEPT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,40 +32,58 @@ class Grace:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """Numbers that did not come yet, and where the channel was when that showed."""
+    """Numbers that did not come yet, and where the channel was when that showed. Before and after: the venue's times of
+    their neighbours, which may be NO_TIME."""
 
     first: int
     last: int
     opened_at: int
     opened_micros: int
+    before_micros: int
+    after_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Numbers of a session that were told as a gap and did not come since."""
+
+    session: str | None
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """Everything that a verdict depends on. `last` is the highest number seen in the session, None before the first."""
+    """Everything that a verdict depends on. `last` is the highest number seen in the session, None before the first,
+    and `last_micros` the venue's time of it; `gaps` are of any session."""
 
     session: str | None = None
     closed: tuple[str, ...] = ()
     last: int | None = None
+    last_micros: int = NO_TIME
     messages: int = 0
     micros: int = 0
     holes: tuple[Hole, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A gap (`first`..`last` missing) or the start of a session (`first` is its first number, if it has numbers).
+    """A gap (`first`..`last` missing, between messages of the venue's times before and after, where known), numbers of
+    a gap that came late, or the start of a session (`first` is its first number, if it has numbers).
 
     `row` is the row of the batch that showed it.
     """
 
     row: int
-    kind: Literal["gap", "session"]
+    kind: Literal["gap", "late", "session"]
     stream: str
     channel: str | None
     session: str | None
     first: int | None
     last: int | None
+    before_micros: int | None = None
+    after_micros: int | None = None
 
 
 FeedState = Mapping[ChannelKey, ChannelState]
@@ -85,7 +99,7 @@ def judge(states: FeedState, rows: pa.RecordBatch, grace: Grace) -> tuple[FeedSt
     """
     after = dict(states)
     events: list[Event] = []
-    for part in _parts(rows):
+    for part in parts(rows):
         after[part.key], found = _judge_part(after.get(part.key, ChannelState()), part, grace)
         events += found
     return after, sorted(events, key=lambda event: event.row)
@@ -94,79 +108,35 @@ def judge(states: FeedState, rows: pa.RecordBatch, grace: Grace) -> tuple[FeedSt
 def open_holes(states: FeedState, row: int, streams: Mapping[ChannelKey, str]) -> list[Event]:
     """The holes that are still open, as gaps: what a feed that ends has to say. `streams` names each key's stream."""
     return [
-        Event(row, "gap", streams[key], key[1], state.session, hole.first, hole.last)
+        _missing(row, streams[key], key[1], state.session, hole)
         for key, state in states.items()
         for hole in state.holes
     ]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The rows of one channel (or of one stream that has none), sessions as codes into `sessions`.
-
-    `numbers` are the rows' own, or the last ones that they announce where `announced`.
-    """
-
-    key: ChannelKey
-    rows: Int64s
-    streams: list[str]
-    stream_codes: Int64s
-    sessions: list[str]
-    session_codes: Int64s
-    numbers: Int64s
-    announced: Flags
-    micros: Int64s
-
-    def runs(self) -> Iterator[slice]:
-        """Slices in which the session does not change."""
-        cuts = np.flatnonzero(np.diff(self.session_codes)) + 1
-        edges = [0, *cuts.tolist(), len(self.rows)]
-        yield from (slice(start, stop) for start, stop in itertools.pairwise(edges))
+def merged_late(events: list[Event]) -> list[Event]:
+    """The events with runs of late numbers made one, which is where the last of them was."""
+    out: list[Event] = []
+    for event in events:
+        before = out[-1] if out else None
+        if before is not None and event == replace(before, row=event.row, first=event.first, last=event.last) and (
+            event.kind == "late" and before.last is not None and event.first == before.last + 1
+        ):  # fmt: skip
+            out[-1] = replace(event, first=before.first)
+        else:
+            out.append(event)
+    return out
 
 
-def _parts(rows: pa.RecordBatch) -> Iterator[_Part]:
-    channels, channel_codes = _coded(rows.column("channel"))
-    streams, stream_codes = _coded(rows.column("stream"))
-    sessions, session_codes = _coded(rows.column("session"))
-    said = pc.coalesce(rows.column("sequence"), rows.column("previous_sequence"))
-    numbered = said.is_valid().to_numpy(zero_copy_only=False)
-    numbers = said.fill_null(0).to_numpy()
-    announced = rows.column("sequence").is_null().to_numpy(zero_copy_only=False)
-    micros = _micros(rows)
-    # One code per (kind, name): a channel's rows belong together whatever their stream.
-    groups = np.where(channel_codes >= 0, channel_codes, len(channels) + stream_codes)
-    for group in np.unique(groups).tolist():
-        has_channel = group < len(channels)
-        member = (groups == group) & numbered if has_channel else groups == group
-        places = np.flatnonzero(member)
-        if not len(places):
-            continue
-        key: ChannelKey = ("channel", channels[group]) if has_channel else ("stream", streams[group - len(channels)])
-        yield _Part(
-            key, places, streams, stream_codes[places], sessions, session_codes[places], numbers[places],
-            announced[places], micros[places],
-        )  # fmt: skip
-
-
-def _coded(column: pa.Array) -> tuple[list[str], Int64s]:
-    encoded = column.dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return encoded.dictionary.to_pylist(), codes.astype(np.int64)
-
-
-def _micros(rows: pa.RecordBatch) -> Int64s:
-    times = pc.coalesce(rows.column("receive_timestamp"), rows.column("exchange_timestamp"))
-    micros: Int64s = times.cast(pa.int64()).fill_null(0).to_numpy()
-    return micros
-
-
-def _judge_part(state: ChannelState, part: _Part, grace: Grace) -> tuple[ChannelState, list[Event]]:
+def _judge_part(state: ChannelState, part: Part, grace: Grace) -> tuple[ChannelState, list[Event]]:
     events: list[Event] = []
     numbered = part.key[0] == "channel"
     for run in part.runs():
         code = int(part.session_codes[run.start])
         session = part.sessions[code] if code >= 0 else None
         if session is not None and session in state.closed:
+            state, found = _stragglers(state, part, run, session)
+            events += found
             continue
         if session != state.session:
             state, found = _changed(state, part, run.start, session)
@@ -177,7 +147,7 @@ def _judge_part(state: ChannelState, part: _Part, grace: Grace) -> tuple[Channel
     return state, events
 
 
-def _changed(state: ChannelState, part: _Part, place: int, session: str | None) -> tuple[ChannelState, list[Event]]:
+def _changed(state: ChannelState, part: Part, place: int, session: str | None) -> tuple[ChannelState, list[Event]]:
     """A new session: nothing can fill the old one's holes any more."""
     events = [_gap(part, place, state, hole) for hole in state.holes]
     if session is not None:
@@ -186,38 +156,60 @@ def _changed(state: ChannelState, part: _Part, place: int, session: str | None) 
         row = int(part.rows[place])
         events.append(Event(row, "session", part.streams[part.stream_codes[place]], channel, session, first, None))
     closed = state.closed if state.session is None else (*state.closed, state.session)[-CLOSED_SESSIONS_KEPT:]
-    return ChannelState(session=session, closed=closed, messages=state.messages, micros=state.micros), events
+    gaps = _kept(state.gaps, state.session, state.holes)
+    return ChannelState(session, closed, messages=state.messages, micros=state.micros, gaps=gaps), events
 
 
-def _judge_run(state: ChannelState, part: _Part, run: slice, grace: Grace) -> tuple[ChannelState, list[Event]]:
-    numbers, announced = part.numbers[run], part.announced[run]
+def _stragglers(state: ChannelState, part: Part, run: slice, session: str) -> tuple[ChannelState, list[Event]]:
+    """Messages of a session that is over: they may fill a gap, and say nothing else."""
+    events: list[Event] = []
+    if any(gap.session == session for gap in state.gaps):
+        for place in (run.start + np.flatnonzero(~part.announced[run])).tolist():
+            state, found = _late(state, part, place, session)
+            events += found
+    return state, events
+
+
+def _judge_run(state: ChannelState, part: Part, run: slice, grace: Grace) -> tuple[ChannelState, list[Event]]:
+    numbers, announced, venue_micros = part.numbers[run], part.announced[run], part.venue_micros[run]
     micros = np.maximum.accumulate(np.maximum(part.micros[run], state.micros))
     # An announcement is no message of the channel: no grace passes with it
     messages = state.messages + np.cumsum(~announced)
     last = int(numbers[0]) - int(not announced[0]) if state.last is None else state.last
+    last_micros = int(venue_micros[0]) if state.last is None else state.last_micros
     highest = np.maximum.accumulate(np.maximum(numbers, last))
     before = np.concatenate([[last], highest[:-1]])
     holes = list(state.holes)
     events: list[Event] = []
 
     def expire(upto: int) -> None:
+        nonlocal state
         due = [(_expiry(hole, messages, micros, grace), hole) for hole in holes]
         for place, hole in sorted((one for one in due if one[0] <= upto), key=lambda one: (one[0], one[1].first)):
             holes.remove(hole)
             events.append(_gap(part, run.start + place, state, hole))
+            state = replace(state, gaps=_kept(state.gaps, state.session, (hole,)))
+
+    def time_of(number: int) -> int:
+        """Of the highest number at some place."""
+        return last_micros if number == last else int(venue_micros[np.searchsorted(highest, number)])
 
     for place in np.flatnonzero(np.where(announced, numbers > before, numbers != before + 1)).tolist():
         expire(place)
-        number, expected = int(numbers[place]), int(before[place]) + 1
+        number, expected, now = int(numbers[place]), int(before[place]) + 1, int(venue_micros[place])
         missing = number if announced[place] else number - 1
         if missing >= expected:
-            holes.append(Hole(expected, missing, int(messages[place]), int(micros[place])))
-        else:
-            holes[:] = [rest for hole in holes for rest in _without(hole, number)]
+            shown = (int(messages[place]), int(micros[place]))
+            holes.append(Hole(expected, missing, *shown, time_of(expected - 1), now))
+        elif not announced[place]:
+            holes[:] = [rest for hole in holes for rest in _without(hole, number, now)]
+            state, found = _late(state, part, run.start + place, state.session)
+            events += found
     expire(len(numbers) - 1)
     after = replace(
         state,
         last=int(highest[-1]),
+        last_micros=time_of(int(highest[-1])),
         messages=int(messages[-1]),
         micros=int(micros[-1]),
         holes=tuple(holes),
@@ -233,13 +225,35 @@ def _expiry(hole: Hole, messages: Int64s, micros: Int64s, grace: Grace) -> int:
     return min(by_messages, by_time)
 
 
-def _without(hole: Hole, number: int) -> list[Hole]:
+def _without(hole: Hole, number: int, micros: int) -> list[Hole]:
     if not hole.first <= number <= hole.last:
         return [hole]
-    rests = [replace(hole, last=number - 1), replace(hole, first=number + 1)]
+    rests = [replace(hole, last=number - 1, after_micros=micros), replace(hole, first=number + 1, before_micros=micros)]
     return [rest for rest in rests if rest.first <= rest.last]
 
 
-def _gap(part: _Part, place: int, state: ChannelState, hole: Hole) -> Event:
+def _kept(gaps: tuple[Gap, ...], session: str | None, holes: tuple[Hole, ...]) -> tuple[Gap, ...]:
+    return (*gaps, *(Gap(session, hole.first, hole.last) for hole in holes))[-GAPS_KEPT:]
+
+
+def _late(state: ChannelState, part: Part, place: int, session: str | None) -> tuple[ChannelState, list[Event]]:
+    """What a number that is not the next one says of the gaps that were told."""
+    number = int(part.numbers[place])
+    filled = next((gap for gap in state.gaps if gap.session == session and gap.first <= number <= gap.last), None)
+    if filled is None:
+        return state, []
+    rests = [replace(filled, last=number - 1), replace(filled, first=number + 1)]
+    left = [rest for rest in rests if rest.first <= rest.last]
+    at = state.gaps.index(filled)
+    gaps = (*state.gaps[:at], *left, *state.gaps[at + 1 :])[-GAPS_KEPT:]
     row, stream = int(part.rows[place]), part.streams[part.stream_codes[place]]
-    return Event(row, "gap", stream, part.key[1], state.session, hole.first, hole.last)
+    return replace(state, gaps=gaps), [Event(row, "late", stream, part.key[1], session, number, number)]
+
+
+def _gap(part: Part, place: int, state: ChannelState, hole: Hole) -> Event:
+    return _missing(int(part.rows[place]), part.streams[part.stream_codes[place]], part.key[1], state.session, hole)
+
+
+def _missing(row: int, stream: str, channel: str, session: str | None, hole: Hole) -> Event:
+    before, after = (None if micros == NO_TIME else micros for micros in (hole.before_micros, hole.after_micros))
+    return Event(row, "gap", stream, channel, session, hole.first, hole.last, before, after)

@@ -6,14 +6,19 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from k2_dagster.feeds.channels import ChannelKey, Event, FeedState, Grace, judge, open_holes
+from k2_dagster.feeds.channel_rows import ChannelKey
+from k2_dagster.feeds.channels import Event, FeedState, Grace, judge, merged_late, open_holes
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.common import RECEIVER_CLOCK, TIME_SOURCE_FIELD
 from k2_dagster.schemas.control import CONTROL, NO_SYMBOL
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import CONTROL_DATASET
 
-_GAP_REASON = "numbers did not come within the grace"
+_REASONS = {
+    "gap": "numbers did not come within the grace",
+    "late": "numbers of a gap came after all",
+    "session": "the messages name a new session",
+}
 _END_REASON = "the feed ended before these numbers came"
 _TIMES = ("exchange_timestamp", "receive_timestamp", "publish_timestamp")
 
@@ -27,7 +32,7 @@ class Publishes(Protocol):
 
 
 class FeedHandler:
-    """Judges one exchange's rows as they arrive and publishes gaps, sessions, connections and heartbeats.
+    """Judges one exchange's rows as they arrive and publishes gaps, late numbers, sessions, connections, heartbeats.
 
     Feed it every row in the order of arrival, across datasets where they share a channel, before the rows are published
     themselves. Not for several threads.
@@ -49,7 +54,7 @@ class FeedHandler:
         if not rows.num_rows:
             return 0
         events = self._judge(rows)
-        return self._tell([self._told(event, _times_of(rows, event.row), _GAP_REASON) for event in events])
+        return self._tell([self._told(event, _times_of(rows, event.row)) for event in events])
 
     def arrived(self, rows: pa.RecordBatch) -> int:
         """Judge everything that channels carried, in control's wire form, and publish the rows among it that have a
@@ -58,7 +63,7 @@ class FeedHandler:
         if not rows.num_rows:
             return 0
         events = self._judge(rows)
-        told = [self._told(event, _times_of(rows, event.row), _GAP_REASON) for event in events]
+        told = [self._told(event, _times_of(rows, event.row)) for event in events]
         own = np.flatnonzero(rows.column("kind").is_valid().to_numpy(zero_copy_only=False))
         places = np.concatenate([np.array([event.row for event in events], np.int64), own])
         both = pa.concat_batches([self._rows(told), rows.take(pa.array(own))])
@@ -76,9 +81,9 @@ class FeedHandler:
         told = {"stream": stream, "kind": "connection", "state": state, "reason": reason}
         return self._tell([{**_at(at_micros), **told}])
 
-    def heartbeat(self, stream: str, *, at_micros: int | None = None) -> int:
-        """Say that the feed is alive though it has nothing to say."""
-        return self._tell([{**_at(at_micros), "stream": stream, "kind": "heartbeat"}])
+    def heartbeat(self, stream: str, *, at_micros: int | None = None, reason: str | None = None) -> int:
+        """Say that the feed is alive, though it may have nothing to say; `reason` is how it does, in words."""
+        return self._tell([{**_at(at_micros), "stream": stream, "kind": "heartbeat", "reason": reason}])
 
     def book(self, stream: str, symbol: str, state: str, reason: str) -> int:
         """Say that a symbol's book cannot go on (`ended`), or can (`started`: a snapshot came that fits)."""
@@ -96,10 +101,9 @@ class FeedHandler:
             if event.channel is not None:
                 self._streams["channel", event.channel] = event.stream
         self._last_times = _times_of(rows, rows.num_rows - 1)
-        return events
+        return merged_late(events)
 
-    def _told(self, event: Event, times: dict[str, object], gap_reason: str) -> dict[str, object]:
-        is_gap = event.kind == "gap"
+    def _told(self, event: Event, times: dict[str, object], reason: str | None = None) -> dict[str, object]:
         return {
             **times,
             "stream": event.stream,
@@ -108,8 +112,10 @@ class FeedHandler:
             "session": event.session,
             "first_sequence": event.first,
             "last_sequence": event.last,
-            "state": None if is_gap else "started",
-            "reason": gap_reason if is_gap else "the messages name a new session",
+            "before_timestamp": event.before_micros,
+            "after_timestamp": event.after_micros,
+            "state": "started" if event.kind == "session" else None,
+            "reason": reason or _REASONS[event.kind],
         }
 
     def _tell(self, told: list[dict[str, object]]) -> int:

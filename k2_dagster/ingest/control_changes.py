@@ -6,16 +6,17 @@ import numpy as np
 
 from k2_dagster.ingest.ledger import Told, gap_level
 from k2_dagster.ingest.outcome import Int64s
+from k2_dagster.state.channel_fills import CHANNEL, CameLate
 from k2_dagster.state.feed_events import ConnectionChanged, SessionBegan
 from k2_dagster.state.gaps import LedgerChange
 from k2_dagster.state.ledger import Change
+from k2_dagster.state.times import to_micros
 
-CHANNEL = "channel"
 # Numbering of sessions that a feed handler names of a stream without channels.
 FEED = "feed"
 _COLUMNS = (
     *("stream", "kind", "symbol", "session", "channel", "exchange_timestamp"),
-    *("first_sequence", "last_sequence", "state", "reason"),
+    *("first_sequence", "last_sequence", "state", "reason", "before_timestamp", "after_timestamp"),
 )
 
 
@@ -59,9 +60,25 @@ def _gap(told: Told, row: int, found: dict[str, Any]) -> Change | None:
         reported_offset=offset,
         event_day=told.day(row),
         channel=found["channel"] or "",
-        # the message shows the end of the grace: what is missing came before it
-        after_micros=told.micros(row),
+        before_micros=to_micros(found["before_timestamp"]),
+        # without a time of its own the message shows the end of the grace: what is missing came before it
+        after_micros=told.micros(row) if found["after_timestamp"] is None else to_micros(found["after_timestamp"]),
         seen_ms=int(told.raw.timestamp_ms[row]),
+    )
+
+
+def _late(told: Told, row: int, found: dict[str, Any]) -> Change | None:
+    first, last = found["first_sequence"], found["last_sequence"]
+    if first is None or last is None or last < first:
+        return None
+    return CameLate(
+        channel=found["channel"] or "",
+        session=found["session"] or "",
+        first_sequence=first,
+        last_sequence=last,
+        topic_epoch=told.topic_epoch,
+        kafka_partition=int(told.raw.partition[row]),
+        kafka_offset=int(told.raw.offset[row]),
     )
 
 
@@ -94,4 +111,4 @@ def _connection(told: Told, row: int, found: dict[str, Any]) -> Change | None:
     )
 
 
-_CHANGES = {"gap": _gap, "session": _session, "connection": _connection}
+_CHANGES = {"gap": _gap, "late": _late, "session": _session, "connection": _connection}

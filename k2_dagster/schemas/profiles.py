@@ -12,7 +12,8 @@ from datetime import date
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -97,14 +98,37 @@ class StreamProfile(_Strict):
         return value
 
 
-RecoverySourceName = Literal["binance_rest", "binance_usdm_rest", "binance_coinm_rest", "coinbase_rest"]
+RETRANSMISSION = "retransmission"
+RecoverySourceName = Literal[
+    "binance_rest", "binance_usdm_rest", "binance_coinm_rest", "coinbase_rest", "retransmission"
+]
 
 
 class RecoveryProfile(_Strict):
-    """What gives past messages of the exchange again, and at which address where that is not the venue's own."""
+    """What gives past messages of the exchange again, and at which address where that is not the venue's own. A
+    retransmission server has no other address (tcp://HOST:PORT), and gives the numbers of one `channel`."""
 
     source: RecoverySourceName
     url: str | None = Field(None, pattern=_URL_PATTERN)
+    channel: str | None = Field(None, min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _told(self) -> Self:
+        if (self.source == RETRANSMISSION) != (self.channel is not None):
+            raise ValueError(f"channel is for source {RETRANSMISSION}, which needs it")
+        if self.source == RETRANSMISSION and not self.address:
+            raise ValueError(f"source {RETRANSMISSION} needs url = tcp://HOST:PORT, was {self.url!r}")
+        return self
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port of a tcp:// address."""
+        parts = urlsplit(self.url or "")
+        try:
+            port = parts.port
+        except ValueError:
+            return None
+        return (parts.hostname, port) if parts.scheme == "tcp" and parts.hostname and port else None
 
 
 class ExchangeProfile(_Strict):

@@ -5,6 +5,7 @@ coverage    what was received of sessions that are over: many intervals in a row
 resets      sessions that began, with the one before
 connections connections of feeds to their venue, made and lost
 holds       intervals in which a partition was halted or symbols deferred
+channel_fills numbers that came late, of gaps of channels
 breakers    partitions that are not read on since a critical gap, and who let them go on
 """
 
@@ -26,7 +27,7 @@ from sqlalchemy import (
 from k2_dagster.state.tables import metadata
 
 # `metadata` is given on: whoever takes it from here has every table in it.
-__all__ = ["breakers", "connections", "coverage", "gap_events", "holds", "metadata", "resets"]
+__all__ = ["breakers", "channel_fills", "connections", "coverage", "gap_events", "holds", "metadata", "resets"]
 
 _NOW = func.now()
 _Time = DateTime(timezone=True)
@@ -53,6 +54,20 @@ gap_events = Table(
         unique=True,
         postgresql_where=text("attempt IS NOT NULL"),
     ),
+)
+
+channel_fills = Table(
+    "channel_fills",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("gap_id", BigInteger, nullable=False),
+    Column("first_sequence", BigInteger, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("topic_epoch", Integer, nullable=False),
+    Column("kafka_partition", Integer, nullable=False),
+    Column("kafka_offset", BigInteger, nullable=False),
+    Column("commit_id", String, nullable=False),
+    UniqueConstraint("gap_id", "first_sequence"),
 )
 
 coverage = Table(

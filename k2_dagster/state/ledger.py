@@ -12,21 +12,24 @@ from typing import Any, cast
 from sqlalchemy import Connection
 
 from k2_dagster.state.breakers import BreakerOpens, fold_breaker
+from k2_dagster.state.channel_fills import CameLate, fold_late
 from k2_dagster.state.feed_events import ConnectionChanged, SessionBegan, fold_connection, fold_session
 from k2_dagster.state.gaps import LedgerChange, fold_gaps
 from k2_dagster.state.intervals import Cover, fold_cover
 
-Change = LedgerChange | Cover | SessionBegan | ConnectionChanged | BreakerOpens
+Change = LedgerChange | CameLate | Cover | SessionBegan | ConnectionChanged | BreakerOpens
 
 _CLASSES: Mapping[str, type[Change]] = {
     "report": LedgerChange,
     "settle": LedgerChange,
+    "late": CameLate,
     "cover": Cover,
     "session": SessionBegan,
     "connection": ConnectionChanged,
     "halt": BreakerOpens,
 }
 _FOLDS: Mapping[type[Change], Callable[[Connection, Any, Any], None]] = {
+    CameLate: fold_late,
     Cover: fold_cover,
     SessionBegan: fold_session,
     ConnectionChanged: fold_connection,

@@ -7,7 +7,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2_dagster.feeds.channels import ChannelKey, Event, FeedState, Grace, judge, open_holes
+from k2_dagster.feeds.channel_rows import ChannelKey
+from k2_dagster.feeds.channels import GAPS_KEPT, Event, FeedState, Grace, judge, merged_late, open_holes
 
 GRACE = Grace(messages=3, seconds=1.0)
 SCHEMA = pa.schema(
@@ -71,7 +72,9 @@ class Plain:
     last: int | None = None
     count: int = 0
     time: int = 0
-    holes: dict[int, tuple[int, int]] = field(default_factory=dict)  # missing number -> when its hole opened
+    # missing number -> when its hole opened
+    holes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    told: set[tuple[str | None, int]] = field(default_factory=set)  # session and number of what was told missing
 
     def change(self, session: str | None, number: int | None) -> Iterator[Told]:
         yield from self.gaps(list(self.holes))
@@ -94,7 +97,13 @@ class Plain:
             self.holes.update(dict.fromkeys(range(self.last + 1, behind), (self.count, self.time)))
         if not announced:
             self.holes.pop(number, None)
+            yield from self.late(self.session, number)
         self.last = max(self.last if self.last is not None else number, number)
+
+    def late(self, session: str | None, number: int) -> Iterator[Told]:
+        if (session, number) in self.told:
+            self.told.remove((session, number))
+            yield "late", self.channel, number, number
 
     def gaps(self, numbers: list[int]) -> Iterator[Told]:
         """Runs of numbers that went missing together."""
@@ -106,6 +115,7 @@ class Plain:
                 yield "gap", self.channel, one, last
         for one in numbers:
             del self.holes[one]
+            self.told.add((self.session, one))
 
 
 def reference(rows: list[Row]) -> list[tuple[int, Told]]:
@@ -116,7 +126,11 @@ def reference(rows: list[Row]) -> list[tuple[int, Told]]:
         announced = number is None and announced_of(one) is not None
         said = announced_of(one) if announced else number
         here = channels.setdefault(channel, Plain(channel))
-        if (channel is not None and said is None) or session in here.closed:
+        if channel is not None and said is None:
+            continue
+        if session in here.closed:
+            if channel is not None and said is not None and not announced:
+                out += [(row, told) for told in here.late(session, said)]
             continue
         if session != here.session:
             first = None if said is None else said + announced
@@ -229,3 +243,44 @@ def test_a_heartbeat_of_the_number_that_is_due_says_nothing_and_lets_no_grace_pa
 
 def test_a_channel_that_begins_with_a_heartbeat_begins_with_the_number_that_it_announces() -> None:
     assert gaps(judged([heartbeat(7, 0), *numbers(8, 9, 10, 11, 12)])[0]) == [(7, 7)]
+
+
+def test_what_comes_after_it_was_told_missing_is_late_once() -> None:
+    events, state = judged(numbers(1, 2, 6, 7, 8, 9, 10, 5, 4, 5, 11))
+    assert [(event.row, event.kind, event.first, event.last) for event in events] == [
+        (6, "gap", 3, 5), (7, "late", 5, 5), (8, "late", 4, 4),
+    ]  # fmt: skip
+    assert [(gap.first, gap.last) for gap in state["channel", "A"].gaps] == [(3, 3)]
+
+
+def test_a_straggler_of_an_ended_session_fills_its_gap() -> None:
+    rows = [*numbers(7, 9, session="s1"), *numbers(1, 8, session="s2"), *numbers(8, 10, session="s1")]
+    late = [event for event in judged(rows)[0] if event.kind == "late"]
+    assert [(event.row, event.session, event.first) for event in late] == [(4, "s1", 8)]
+
+
+def test_a_run_of_late_numbers_is_told_as_one() -> None:
+    events, _ = judged(numbers(1, 2, 9, 10, 11, 12, 13, 3, 4, 5, 8, 6))
+    late = [(event.row, event.first, event.last) for event in merged_late(events) if event.kind == "late"]
+    assert late == [(9, 3, 5), (10, 8, 8), (11, 6, 6)]
+
+
+def test_the_oldest_of_many_gaps_are_forgotten() -> None:
+    _, state = judged(numbers(*range(0, 2 * GAPS_KEPT + 20, 2)))
+    gaps_kept = state["channel", "A"].gaps
+    assert len(gaps_kept) == GAPS_KEPT
+    assert gaps_kept[0].first > 1
+
+
+@given(mostly_rising, st.lists(st.integers(0, 60), max_size=6))
+def test_a_gap_lies_between_the_times_of_its_neighbours(rows: list[Row], cuts: list[int]) -> None:
+    """As far as they are messages: a heartbeat stands in for the last one that it announces, and for what shows it."""
+    events, _ = judged(rows, cuts)
+    for event in events:
+        if event.kind == "gap" and event.first is not None and event.last is not None:
+            came = {row[2]: row[3] for row in reversed(rows[: event.row + 1]) if row[2] is not None}
+            beats = {row[3] for row in rows[: event.row + 1] if row[2] is None}
+            assert event.before_micros in {came.get(event.first - 1), *beats}
+            assert event.after_micros in {came.get(event.last + 1), *came.values(), *beats}
+            assert event.before_micros is not None
+            assert event.after_micros is not None

@@ -40,6 +40,7 @@ def test_gaps_sessions_and_connections_reach_the_control_topic(
         assert handler.connection("quotes_stream", "connected", "test", at_micros=MICROS) == 1
         assert handler.observe(quotes(exchange, [*range(1, 10), *range(15, 60)], "s1")) == 2
         assert handler.observe(quotes(exchange, [61, 62], "s1")) == 0
+        assert handler.observe(quotes(exchange, [12, 13, 11], "s1")) == 2
         assert handler.heartbeat("quotes_stream") == 1
         publisher.begin_session("run-2")
         assert handler.book("quotes_stream", "S1", "ended", "a hole") == 1
@@ -54,11 +55,15 @@ def test_gaps_sessions_and_connections_reach_the_control_topic(
         ("connection", "*", None, None, None, None, "connected", 1),
         ("session", "*", "c1", "s1", 1, None, "started", 2),
         ("gap", "*", "c1", "s1", 10, 14, None, 3),
-        ("heartbeat", "*", None, None, None, None, None, 4),
+        ("late", "*", "c1", "s1", 12, 13, None, 4),
+        ("late", "*", "c1", "s1", 11, 11, None, 5),
+        ("heartbeat", "*", None, None, None, None, None, 6),
         ("session", "S1", None, None, None, None, "ended", 1),
         ("gap", "*", "c1", "s1", 60, 60, None, 1),
     ]
-    assert [row["publisher_session"] for row in told] == [*["run-1"] * 4, *["run-2"] * 2]
-    assert (told[4]["dataset"], told[4]["reason"]) == ("book", "a hole")
+    assert [row["publisher_session"] for row in told] == [*["run-1"] * 6, *["run-2"] * 2]
+    assert (told[6]["dataset"], told[6]["reason"]) == ("book", "a hole")
+    around = [round(told[2][name].timestamp() * 1_000_000) - MICROS for name in ("before_timestamp", "after_timestamp")]
+    assert around == [9, 15]
     # The hole showed at number 15; the gap is told at the first message beyond its grace of twenty.
     assert round(told[2]["exchange_timestamp"].timestamp() * 1_000_000) == MICROS + 36

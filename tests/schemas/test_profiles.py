@@ -70,7 +70,7 @@ def test_an_exchange_with_recovery_has_a_topic_for_requests(tmp_path: Path) -> N
     without = load(tmp_path, GOOD).exchange("here")
     assert (without.recovery, without.topics) == (None, without.datasets)
     here = load(tmp_path, GOOD + '[exchanges.here.recovery]\nsource = "coinbase_rest"\n').exchange("here")
-    assert here.topics == ("ticks", "control", "recovery")
+    assert here.topics == ("ticks", "control", "instruments", "recovery")
     assert here.partitions_of("recovery") == 1
     # what gives messages again changes no verdict
     assert here.verdict_digest("ticks") == without.verdict_digest("ticks")
@@ -127,12 +127,22 @@ BAD = {
     "an unknown key of recovery": (
         'domain = "dense"',
         'domain = "dense"\n[exchanges.here.recovery]\nsource = "binance_rest"\nadress = "x"',
-        ["exchanges.here.recovery.adress is no key", "keys there: source, url"],
+        ["exchanges.here.recovery.adress is no key", "keys there: source, url, channel"],
+    ),
+    "a retransmission without a channel": (
+        'domain = "dense"',
+        'domain = "dense"\n[exchanges.here.recovery]\nsource = "retransmission"\nurl = "tcp://a:1"',
+        ["exchanges.here.recovery", "channel is for source retransmission, which needs it"],
+    ),
+    "a retransmission without an address": (
+        'domain = "dense"',
+        'domain = "dense"\n[exchanges.here.recovery]\nsource = "retransmission"\nchannel = "1"\nurl = "tcp://a:b"',
+        ["exchanges.here.recovery", "needs url = tcp://HOST:PORT, was 'tcp://a:b'"],
     ),
     "a recovery without a source": (
         'domain = "dense"',
         'domain = "dense"\n[exchanges.here.recovery]\nurl = "https://x"',
-        ["exchanges.here.recovery.source is missing", "keys there: source, url"],
+        ["exchanges.here.recovery.source is missing", "keys there: source, url, channel"],
     ),
     "an address that is none": (
         'domain = "dense"',

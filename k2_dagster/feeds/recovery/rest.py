@@ -12,7 +12,7 @@ import pyarrow as pa
 from k2_dagster import __version__
 from k2_dagster.errors import ConfigurationError, RecoveryRefused, VenueUnavailable
 from k2_dagster.feeds.capture.lines import Collector, Event, Stream
-from k2_dagster.feeds.live.fetching import BUSY_STATUSES, pause_seconds
+from k2_dagster.feeds.live.backoff import BUSY_STATUSES, pause_seconds
 from k2_dagster.feeds.recovery.source import MissingRange, Recovered
 
 # An answer comes within a second; a stop waits for one that is under way, and a process must end within five.

@@ -17,7 +17,7 @@ from k2_dagster.feeds.recovery.covering import Range, count, left, other, within
 from k2_dagster.feeds.recovery.deciding import Outcome, cannot_ask, chunks, is_served, request_id
 from k2_dagster.feeds.recovery.requests import CHANNEL, Request, missing_range
 from k2_dagster.feeds.recovery.sending import Sender
-from k2_dagster.feeds.recovery.source import MissingRange, Recovered, RecoverySource
+from k2_dagster.feeds.recovery.source import WAIT_FIELD, MissingRange, Recovered, RecoverySource
 from k2_dagster.observability.points import reached
 from k2_dagster.schemas.profiles import Domain, ExchangeProfile
 from k2_dagster.state.database import Database
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 CHUNK_MESSAGES = 1_000
 # The longest pause that a venue may ask for. Some ban for days: an attempt later finds out.
 MOST_WAIT_SECONDS = 3_600.0
-WAIT_FIELD = "wait_seconds"
 BY = "k2 recover"
 FORGOTTEN = "its numbers are not remembered any more (closed_session_days): what comes of them would not land"
 

@@ -5,6 +5,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
+# Names the seconds to wait in the fields of VenueUnavailable.
+WAIT_FIELD = "wait_seconds"
+
 
 @dataclass(frozen=True, slots=True)
 class MissingRange:

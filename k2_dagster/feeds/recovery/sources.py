@@ -7,16 +7,25 @@ from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.recovery.binance import COINM_MARKET, SPOT_MARKET, USDM_MARKET, BinanceTrades
 from k2_dagster.feeds.recovery.coinbase import CoinbaseTrades
 from k2_dagster.feeds.recovery.source import RecoverySource
-from k2_dagster.schemas.profiles import Profiles, RecoveryProfile
+from k2_dagster.feeds.retransmission.source import RetransmissionSource
+from k2_dagster.schemas.profiles import RETRANSMISSION, Profiles, RecoveryProfile
 from k2_dagster.settings import Settings
 
-Opener = Callable[[Settings, RecoveryProfile, threading.Event], RecoverySource]
+Opener = Callable[[Settings, str, RecoveryProfile, threading.Event], RecoverySource]
+
+
+def _retransmission(_: Settings, exchange: str, said: RecoveryProfile, __: threading.Event) -> RecoverySource:
+    assert said.address is not None, "the profile was checked"
+    assert said.channel is not None
+    return RetransmissionSource(exchange, said.address, said.channel)
+
 
 OPENERS: dict[str, Opener] = {
-    "binance_rest": lambda settings, said, stop: BinanceTrades(settings, SPOT_MARKET, stop, said.url),
-    "binance_usdm_rest": lambda settings, said, stop: BinanceTrades(settings, USDM_MARKET, stop, said.url),
-    "binance_coinm_rest": lambda settings, said, stop: BinanceTrades(settings, COINM_MARKET, stop, said.url),
-    "coinbase_rest": lambda _, said, stop: CoinbaseTrades(stop, said.url),
+    "binance_rest": lambda settings, _, said, stop: BinanceTrades(settings, SPOT_MARKET, stop, said.url),
+    "binance_usdm_rest": lambda settings, _, said, stop: BinanceTrades(settings, USDM_MARKET, stop, said.url),
+    "binance_coinm_rest": lambda settings, _, said, stop: BinanceTrades(settings, COINM_MARKET, stop, said.url),
+    "coinbase_rest": lambda _, __, said, stop: CoinbaseTrades(stop, said.url),
+    RETRANSMISSION: _retransmission,
 }
 
 
@@ -36,4 +45,4 @@ def recovery_of(profiles: Profiles, exchange: str) -> RecoveryProfile:
 def open_source(settings: Settings, profiles: Profiles, exchange: str, stop: threading.Event) -> RecoverySource:
     """The exchange's source; it connects at its first use. Raises ConfigurationError."""
     found = recovery_of(profiles, exchange)
-    return OPENERS[found.source](settings, found, stop)
+    return OPENERS[found.source](settings, exchange, found, stop)

@@ -18,7 +18,7 @@ from k2_dagster.feeds.simulator.injector import Injector
 from k2_dagster.feeds.simulator.intensity import Pattern, Schedule
 from k2_dagster.feeds.simulator.market import Chunk, Market
 from k2_dagster.feeds.simulator.plan import Injected
-from k2_dagster.feeds.simulator.snapshots import begun_with_snapshots
+from k2_dagster.feeds.simulator.snapshots import Books, begun_with_snapshots, books_before
 from k2_dagster.feeds.simulator.symbols import make_instruments
 from k2_dagster.feeds.simulator.truth import FaultRecord
 from k2_dagster.feeds.simulator.venue import VenueStream, payload
@@ -91,11 +91,13 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Block:
-    """What one chunk of the market gave: rows per dataset, and the faults completed in it."""
+    """What one chunk of the market gave: rows per dataset, and the faults completed in it. `books` are as they were
+    before it, where they were asked for."""
 
     outgoing: list[Outgoing]
     records: list[FaultRecord]
     generated: int
+    books: Books | None = None
 
 
 class SimulatedFeed:
@@ -104,8 +106,16 @@ class SimulatedFeed:
     Raises ConfigurationError for an unknown exchange, for parameters out of range and for faults that cannot happen.
     """
 
-    def __init__(self, profiles: Profiles, parameters: FeedParameters, *, stamp_publish_times: bool = True) -> None:
-        """`stamp_publish_times`: derive `publish_timestamp` from the schedule; else it is null, for the publisher."""
+    def __init__(
+        self,
+        profiles: Profiles,
+        parameters: FeedParameters,
+        *,
+        stamp_publish_times: bool = True,
+        keep_books: bool = False,
+    ) -> None:
+        """`stamp_publish_times`: derive `publish_timestamp` from the schedule; else it is null, for the publisher.
+        `keep_books`: blocks have the books before them."""
         _check(parameters)
         profile = profiles.exchange(parameters.exchange)
         rng = np.random.default_rng(parameters.seed)
@@ -135,7 +145,8 @@ class SimulatedFeed:
         self._next_random = next(self._random, None)
         plan = parameters.plan
         resets = {fault.type for fault in plan.faults} | set(plan.random_types if plan.random_rate else ())
-        self._keeps_books = BOOK in self.streams and FaultType.SESSION_RESET in resets
+        self._tells_books = keep_books
+        self._keeps_books = keep_books or (BOOK in self.streams and FaultType.SESSION_RESET in resets)
         self._received_micros: dict[str, int] = dict.fromkeys((*datasets, ""), 0)
 
     @property
@@ -160,7 +171,8 @@ class SimulatedFeed:
                 self._next_random = next(self._random, None)
             block = self._block(chunk, upto)
             last_micros = max([last_micros, *(int(one.send_micros[-1]) for one in block.outgoing)])
-            yield replace(block, generated=upto - done)
+            books = books_before(chunk, self.instruments) if self._tells_books else None
+            yield replace(block, generated=upto - done, books=books)
             done = upto
         ends = [(name, one.finish(_no_rows(name), last_micros)) for name, one in self._injectors.items()]
         yield self._finished(ends, [])

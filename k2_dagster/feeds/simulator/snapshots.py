@@ -1,6 +1,6 @@
 """Book snapshots on demand: after a session reset each book begins whole, as on every venue."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,23 @@ from k2_dagster.feeds.simulator.symbols import Instruments
 Int64s = NDArray[np.int64]
 # Price -> size of each side, bids first, as wire longs.
 Book = tuple[dict[int, int], dict[int, int]]
+
+
+@dataclass(frozen=True)
+class Books:
+    """Every symbol's book: prices and sizes as wire longs, [symbol, side, level], bids first, best level first."""
+
+    names: list[str]
+    prices: Int64s
+    sizes: Int64s
+
+
+def books_before(chunk: Chunk, instruments: Instruments) -> Books:
+    """The books as they were before the chunk, which must have them."""
+    if chunk.books is None:
+        raise ValueError("the chunk was made without its books")
+    prices, sizes = chunk.books
+    return Books(instruments.names, prices * instruments.tick[:, None, None], sizes * instruments.lot[:, None, None])
 
 
 def begun_with_snapshots(chunk: Chunk, instruments: Instruments, first_row: int) -> tuple[Chunk, Int64s]:

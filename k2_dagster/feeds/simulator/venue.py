@@ -80,14 +80,15 @@ def payload(dataset: str, chunk: Chunk) -> tuple[Int64s, Int64s, Int64s, Mapping
     actions = pa.array(["delta", "snapshot"]).take(pa.array((updates.action == SNAPSHOT).astype(np.int8)))
     columns = {
         "action": actions,
-        "bids": _levels(updates.bids, updates.bid_price, updates.bid_size),
-        "asks": _levels(updates.asks, updates.ask_price, updates.ask_size),
+        "bids": levels(updates.bids, updates.bid_price, updates.bid_size),
+        "asks": levels(updates.asks, updates.ask_price, updates.ask_size),
     }
     widths = np.where(updates.action == SNAPSHOT, 1, updates.bids + updates.asks)
     return updates.event, updates.number, widths, columns
 
 
-def _levels(counts: Int64s, prices: Int64s, sizes: Int64s) -> pa.Array:
+def levels(counts: Int64s, prices: Int64s, sizes: Int64s) -> pa.Array:
+    """Levels of a side of books, `counts` of them in each: flat prices and sizes as wire longs."""
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     orders = pa.nulls(len(prices), pa.int32())
     level = pa.StructArray.from_arrays([pa.array(prices), pa.array(sizes), orders], fields=list(_LEVEL))
