@@ -12,11 +12,10 @@ from datetime import date
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from k2_dagster.errors import ConfigurationError
@@ -24,6 +23,7 @@ from k2_dagster.schemas.calendars import ALWAYS_OPEN, CALENDARS, DAYS_OF
 from k2_dagster.schemas.common import NAME_PATTERN
 from k2_dagster.schemas.datasets import RULES_VERSION, WIRE_DATASETS
 from k2_dagster.schemas.instruments import STREAM as INSTRUMENTS_STREAM
+from k2_dagster.schemas.profile_parts import URL_PATTERN, RecoveryProfile, Strict
 from k2_dagster.schemas.recovery import RECOVERY_DATASET, RECOVERY_PARTITIONS
 from k2_dagster.schemas.topics import CONTROL_DATASET, FEED_DATASETS, FEED_PARTITIONS, INSTRUMENTS_DATASET
 
@@ -46,7 +46,6 @@ SizeUnit = Literal["base", "contracts", "shares"]
 _SIZE_UNITS: dict[str, SizeUnit] = {"equities": "shares", "futures": "contracts", "options": "contracts"}
 _CLOCK_TIME = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 _WHOLE = Field(strict=True)
-_URL_PATTERN = r"^[a-z]+://[^\s/]+\S*$"
 # What a pattern means, in words.
 _PATTERN_WORDS = {
     r"^[a-z0-9][a-z0-9_]{0,39}$": "lower-case letters, digits and _, at most 40, not beginning with _",
@@ -54,7 +53,7 @@ _PATTERN_WORDS = {
     r"^([01]\d|2[0-3]):[0-5]\d$": 'a time of day between quotes, "00:00" to "23:59"',
     _SYMBOLS_PATTERN: "a symbol, or the beginning of some and a *",
     _AMOUNT_PATTERN: 'an amount and its unit, as "10 USD"',
-    _URL_PATTERN: "an address, as https://host:port",
+    URL_PATTERN: "an address, as https://host:port",
 }
 
 
@@ -80,11 +79,7 @@ class Domain(Enum):
         return self in (Domain.RANGE, Domain.LINKED)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StreamProfile(_Strict):
+class StreamProfile(Strict):
     """One stream of an exchange."""
 
     dataset: str
@@ -98,40 +93,7 @@ class StreamProfile(_Strict):
         return value
 
 
-RETRANSMISSION = "retransmission"
-RecoverySourceName = Literal[
-    "binance_rest", "binance_usdm_rest", "binance_coinm_rest", "coinbase_rest", "retransmission"
-]
-
-
-class RecoveryProfile(_Strict):
-    """What gives past messages of the exchange again, and at which address where that is not the venue's own. A
-    retransmission server has no other address (tcp://HOST:PORT), and gives the numbers of one `channel`."""
-
-    source: RecoverySourceName
-    url: str | None = Field(None, pattern=_URL_PATTERN)
-    channel: str | None = Field(None, min_length=1, max_length=64)
-
-    @model_validator(mode="after")
-    def _told(self) -> Self:
-        if (self.source == RETRANSMISSION) != (self.channel is not None):
-            raise ValueError(f"channel is for source {RETRANSMISSION}, which needs it")
-        if self.source == RETRANSMISSION and not self.address:
-            raise ValueError(f"source {RETRANSMISSION} needs url = tcp://HOST:PORT, was {self.url!r}")
-        return self
-
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """Host and port of a tcp:// address."""
-        parts = urlsplit(self.url or "")
-        try:
-            port = parts.port
-        except ValueError:
-            return None
-        return (parts.hostname, port) if parts.scheme == "tcp" and parts.hostname and port else None
-
-
-class ExchangeProfile(_Strict):
+class ExchangeProfile(Strict):
     """One exchange. `partitions` holds for each of its data topics but `control` and `instruments`, and is fixed while
     state exists."""
 
@@ -259,7 +221,7 @@ class ExchangeProfile(_Strict):
         return found if found is not None and found.dataset == dataset else None
 
 
-class Profiles(_Strict):
+class Profiles(Strict):
     """The whole file."""
 
     version: Annotated[int, _WHOLE] = Field(gt=0, lt=PROFILE_VERSIONS)

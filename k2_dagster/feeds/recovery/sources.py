@@ -8,7 +8,8 @@ from k2_dagster.feeds.recovery.binance import COINM_MARKET, SPOT_MARKET, USDM_MA
 from k2_dagster.feeds.recovery.coinbase import CoinbaseTrades
 from k2_dagster.feeds.recovery.source import RecoverySource
 from k2_dagster.feeds.retransmission.source import RetransmissionSource
-from k2_dagster.schemas.profiles import RETRANSMISSION, Profiles, RecoveryProfile
+from k2_dagster.schemas.profile_parts import RETRANSMISSION, RecoveryProfile
+from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
 
 Opener = Callable[[Settings, str, RecoveryProfile, threading.Event], RecoverySource]
