@@ -232,7 +232,7 @@ def test_every_source_that_a_profile_may_name_can_be_opened() -> None:
     assert set(get_args(RecoverySourceName)) == set(OPENERS)
     profiles = load_profiles()
     named = [name for name, one in profiles.exchanges.items() if one.recovery is not None]
-    assert named == ["binance", "binance_usdm", "binance_coinm", "coinbase"]
+    assert {"binance", "binance_usdm", "binance_coinm", "coinbase"} <= set(named)
     for name in named:
         open_source(Settings(), profiles, name, STOP).close()
     with pytest.raises(ConfigurationError, match=r"kraken names nothing .*\n.*binance"):
