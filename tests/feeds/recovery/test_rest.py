@@ -19,7 +19,7 @@ from k2_dagster.feeds.recovery.binance import COINM_MARKET, SPOT_MARKET, USDM_MA
 from k2_dagster.feeds.recovery.coinbase import CoinbaseTrades
 from k2_dagster.feeds.recovery.rest import BETWEEN_SECONDS, MOST_PAGES
 from k2_dagster.feeds.recovery.source import MissingRange, RecoverySource
-from k2_dagster.feeds.recovery.sources import OPENERS, open_source
+from k2_dagster.feeds.recovery_sources import OPENERS, open_source
 from k2_dagster.schemas.profiles import RecoverySourceName, load_profiles
 from k2_dagster.settings import Settings
 from tests.feeds.capture.support import read_whole, written
