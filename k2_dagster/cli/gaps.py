@@ -13,7 +13,7 @@ from k2_dagster.errors import QueryRefused
 from k2_dagster.feeds.recovery.asking import ask_for
 from k2_dagster.feeds.recovery.deciding import request_id
 from k2_dagster.feeds.recovery.sending import Sender
-from k2_dagster.feeds.recovery.sources import recovery_of
+from k2_dagster.feeds.recovery_sources import recovery_of
 from k2_dagster.kafka.registry import Registry
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.state.database import Database

@@ -9,8 +9,8 @@ import click
 from k2_dagster.cli.common import json_option, settings, to_json
 from k2_dagster.cli.ending import end_when_stopped
 from k2_dagster.cli.stopping import Stop, stop_on_signals
-from k2_dagster.feeds.recovery.sources import open_source, recovery_of
 from k2_dagster.feeds.recovery.worker import RecoveryReport, Worker
+from k2_dagster.feeds.recovery_sources import open_source, recovery_of
 from k2_dagster.schemas.profiles import Profiles, load_profiles
 from k2_dagster.settings import Settings
 

@@ -1,11 +1,13 @@
 """Gaps of a channel that many symbols share: rows of any, each once however often they are recovered."""
 
 from collections import Counter
+from threading import Event
 
 import pyarrow as pa
 import pytest
 
 from k2_dagster.feeds.recovery.source import MissingRange, Recovered
+from k2_dagster.ingest.drain import drain_exchange
 from tests.coverage.test_on_stack import tell
 from tests.feeds.recovery.conftest import MakeRecoverable, Recoverable
 from tests.feeds.recovery.faking import tick_rows
@@ -66,6 +68,23 @@ def test_each_message_lands_once(channel: Recoverable) -> None:
     ]
     reasons = Counter(row["reason"] for row in channel.landed("quarantine") if row["dataset"] == "ticks")
     assert reasons == {"duplicate": 20}
+
+
+def test_what_came_fills_the_gap_of_the_channel(channel: Recoverable) -> None:
+    """Twice told, as after a kill, each number counts once."""
+    recovered_twice(channel, ChannelSource(until=30))
+    drain_exchange(
+        channel.settings, channel.profiles, channel.name, datasets=["control"], cap_seconds=60.0, stop=Event()
+    )
+    gap = channel.gap()
+    assert (gap["filled"], gap["state"]) == (10, "expired")
+    channel.k2("gaps", "request", str(gap["id"]))
+    channel.work_once(ChannelSource())
+    drain_exchange(
+        channel.settings, channel.profiles, channel.name, datasets=["control"], cap_seconds=60.0, stop=Event()
+    )
+    gap = channel.gap()
+    assert (gap["filled"], gap["state"]) == (20, "filled")
 
 
 def test_a_part_that_more_may_come_of_is_not_published(channel: Recoverable) -> None:

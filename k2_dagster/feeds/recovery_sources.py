@@ -1,4 +1,4 @@
-"""The source of past messages that an exchange's profile names."""
+"""The source of past messages that an exchange's profile names. Above the rooms that have one each, which do not know it."""
 
 import threading
 from collections.abc import Callable
