@@ -1,4 +1,4 @@
-"""The source of past messages that an exchange's profile names. Above the rooms that have one each, which do not know it."""
+"""The source of past messages that an exchange's profile names; above the rooms that have one each."""
 
 import threading
 from collections.abc import Callable
