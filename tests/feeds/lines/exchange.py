@@ -24,7 +24,7 @@ JOIN_SECONDS = 30.0
 
 @dataclass
 class Exchange:
-    """A running simulation. `truth` has what it did, once it ended."""
+    """A simulation that sends from `start` on, and answers before. `truth` has what it did so far."""
 
     simulation: LineSimulation
     thread: threading.Thread
@@ -32,10 +32,9 @@ class Exchange:
     truth_path: Path
     parameters: FeedParameters
 
-    def wait(self) -> None:
-        """Until everything was sent, and the server is gone."""
-        self.thread.join(JOIN_SECONDS)
-        assert not self.thread.is_alive()
+    def start(self, *_: object) -> None:
+        """Whoever should miss nothing listens by now."""
+        self.thread.start()
 
     @property
     def truth(self) -> list[dict[str, Any]]:
@@ -73,7 +72,7 @@ def serving(
     linger_seconds: float,
     rates: Rates | None = None,
 ) -> Iterator[Exchange]:
-    """Runs until the block is left."""
+    """Ends when the block is left."""
     stop, path = threading.Event(), folder / "truth.jsonl"
     # The order book is compiled at its first use, which must not count as being late
     next(ExchangeChannel(profiles, given).blocks())
@@ -81,12 +80,12 @@ def serving(
     plan = LinesPlan(lines, (HOST, 0), faults, linger_seconds, path)
     simulation = LineSimulation(profiles, given, plan, stop=stop, rates=rates)
     thread = threading.Thread(target=simulation.run, daemon=True)
-    thread.start()
     try:
         yield Exchange(simulation, thread, stop, path, given)
     finally:
         stop.set()
-        thread.join(JOIN_SECONDS)
+        if thread.ident is not None:
+            thread.join(JOIN_SECONDS)
 
 
 def free_ports(count: int) -> list[tuple[str, int]]:

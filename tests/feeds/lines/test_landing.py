@@ -49,7 +49,7 @@ def test_what_one_line_brought_lands_and_what_both_lost_is_filled_by_retransmiss
     lines = free_ports(2)
     plan = ReceivePlan(venue.name, {"A": lines[0], "B": lines[1]}, seconds=90.0, until_end=True)
     with serving(venue.profiles, given, (lines[0], lines[1]), tmp_path, faults=LOSSY, linger_seconds=300.0) as exchange:
-        report = receive(venue.settings, venue.profiles, plan, stop=threading.Event())
+        report = receive(venue.settings, venue.profiles, plan, stop=threading.Event(), on_listening=exchange.start)
         venue.land()
         lost = exchange.lost()
         assert lost, "seed 7 loses some packets on both lines"
@@ -93,7 +93,7 @@ def test_with_retransmission_nothing_is_missing(settings: Settings, tmp_path: Pa
             venue.name, {"A": lines[0], "B": lines[1]}, server=exchange.simulation.server_address, seconds=90.0,
             until_end=True,
         )  # fmt: skip
-        report = receive(venue.settings, venue.profiles, plan, stop=threading.Event())
+        report = receive(venue.settings, venue.profiles, plan, stop=threading.Event(), on_listening=exchange.start)
         lost = sum(last - first + 1 for first, last in exchange.lost())
     venue.land()
     assert lost > 200
@@ -113,7 +113,8 @@ def test_who_comes_late_begins_with_the_books_and_misses_nothing_behind_them(
     given = parameters(venue.name, seconds=6.0, rate=4_000.0)
     lines = free_ports(2)
     with serving(venue.profiles, given, (lines[0], lines[1]), tmp_path, faults=LOSSY, linger_seconds=300.0) as exchange:
-        until = time.monotonic() + 10
+        exchange.start()
+        until = time.monotonic() + 30
         while exchange.simulation.report.messages < 15_000 and time.monotonic() < until:
             time.sleep(0.05)
         plan = ReceivePlan(
