@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from k2_dagster.errors import ConfigurationError
-from k2_dagster.feeds.late import came_late
 from k2_dagster.feeds.lines import receiver
 from k2_dagster.feeds.lines.receiver import ReceivePlan, receive
 from k2_dagster.feeds.mold.messages import decode_messages
 from k2_dagster.feeds.mold.packets import Packet, encode_packet
 from k2_dagster.feeds.publisher import Publisher
+from k2_dagster.feeds.recovery.channel import late_rows
 from k2_dagster.feeds.recovery.source import MissingRange
 from k2_dagster.feeds.retransmission.source import RetransmissionSource
 from k2_dagster.feeds.simulator.lines.line import LineFaults
@@ -73,7 +73,7 @@ def test_what_one_line_brought_lands_and_what_both_lost_is_filled_by_retransmiss
                 found = source.fetch(_as_missing(gap))
                 for dataset, rows in found.rows.items():
                     publisher.publish(dataset, rows, origin="recovered")
-                publisher.publish("control", came_late(venue.name, found.rows))
+                publisher.publish("control", late_rows(gap, [(gap["first_sequence"], gap["last_sequence"])]))
         venue.land()
     assert numbers_in(venue) == list(range(1, len(truth) + 1))
     assert all((one["filled"], one["state"]) == (one["missing"], "filled") for one in gaps_of(venue))
