@@ -15,6 +15,7 @@ from k2_dagster.cli import main
 from k2_dagster.errors import NotInitialized
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.ingest.drain import drain_exchange
+from k2_dagster.ingest.status import stream_statuses
 from k2_dagster.kafka.clients import client_config
 from k2_dagster.kafka.topics import describe
 from k2_dagster.lake.catalog import close_catalog, open_catalog
@@ -59,9 +60,10 @@ def test_an_older_lake_gets_instruments_by_init_and_its_other_streams_go_on_befo
     with pytest.raises(NotInitialized, match="instruments"):
         drain_exchange(lake.settings, lake.profiles, lake.name, cap_seconds=60.0, stop=threading.Event())
     assert len(lake.rows("ticks")) > 100
-    states = {one["dataset"]: one["state"] for one in k2("status") if one["exchange"] == lake.name}
+    found = stream_statuses(lake.settings, lake.profiles, [lake.name])
+    states = {one.dataset: one.state for one in found}
     assert states["ticks"] == "ok"
-    assert states.get("instruments", "not initialized") == "not initialized"
+    assert states["instruments"] == "not initialized"
     with (
         Publisher(lake.settings, lake.profiles, lake.name, publisher_session="new") as publisher,
         pytest.raises(NotInitialized, match=f"market.instruments.{lake.name}"),

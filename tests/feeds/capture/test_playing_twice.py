@@ -76,7 +76,7 @@ def test_a_channel_tells_the_same_whatever_the_speed(settings: Settings, tmp_pat
     venue = Venue(settings, tmp_path, "iex")
     path = sample_data / "iex" / "TOPS16.pcapng.gz"
     first = venue.play(path, speed=1_000.0)
-    rows = {name: venue.rows(name) for name in ("ticks", "quotes", "control")}
+    rows = {name: venue.rows(name) for name in ("ticks", "quotes", "control", "instruments")}
     assert {name: len(found) for name, found in rows.items()} == dict(first.rows)
     kinds = Counter(row["kind"] for row in rows["control"])
     assert kinds == {"connection": 4, "heartbeat": 237, "session": 7}
