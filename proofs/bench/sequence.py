@@ -5,23 +5,15 @@ ledger, the tracker's state as bytes, and the fold into PostgreSQL. The wrapping
 """
 
 import json
-import os
-import subprocess
 import sys
-import threading
 import time
 from typing import Any
 
 from k2_dagster.devstack.process import Progress
-from k2_dagster.ingest.commit import CommitReport
-from k2_dagster.ingest.connections import Connections
-from k2_dagster.ingest.stream import StreamDrain
-from k2_dagster.schemas.profiles import load_profiles
-from k2_dagster.schemas.ticks import TICKS
-from k2_dagster.settings import Settings, as_environment, load_settings
+from k2_dagster.settings import load_settings
 from proofs.bench.results import Measure, conditions
 from proofs.bench.setting import Bench
-from proofs.bench.stages import StageTimes
+from proofs.bench.stages import StageTimes, drain, run_apart
 
 _INGEST = "k2_dagster.ingest"
 PARTS: dict[str, tuple[str, ...]] = {
@@ -41,7 +33,7 @@ def measure_sequence(bench: Bench, messages: int, progress: Progress) -> list[Me
     out = []
     for reader in ("plain", "native"):
         with bench.lake(topics.profiles, ingest_reader=reader) as settings:
-            found = _run(settings, topics.exchange, topics.warm_up)
+            found = run_apart("proofs.bench.sequence", settings, topics)
         spent = sum(found["seconds"].values())
         share = spent / found["cpu_seconds"]
         progress(f"{reader}: {share:.1%} of {1e9 * found['cpu_seconds'] / found['messages']:,.0f} ns per message")
@@ -58,29 +50,14 @@ def measure_sequence(bench: Bench, messages: int, progress: Progress) -> list[Me
     return out
 
 
-def _run(settings: Settings, exchange: str, warm_up: str) -> dict[str, Any]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("K2_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "proofs.bench.sequence", exchange, warm_up],
-        env=environment | as_environment(settings),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the measure failed:\n{done.stderr[-4000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def account(exchange: str, warm_up: str) -> dict[str, Any]:
     """Drain a topic under the wrappers: CPU seconds of each part, beside messages and CPU seconds of the process."""
     settings, times = load_settings(), StageTimes()
     times.install(PARTS)
-    _drain(settings, warm_up)
+    drain(settings, warm_up)
     times.reset()
     cpu = time.process_time()
-    messages = _drain(settings, exchange)
+    messages = drain(settings, exchange)
     cpu = time.process_time() - cpu
     seconds = {name: times.seconds.get(name, 0.0) for name in PARTS}
     never = [name for name in PARTS if name not in times.seconds]
@@ -88,22 +65,6 @@ def account(exchange: str, warm_up: str) -> dict[str, Any]:
         # what is not measured would count as free
         raise RuntimeError(f"these were never called: {', '.join(never)}")
     return {"messages": messages, "cpu_seconds": cpu, "seconds": seconds}
-
-
-def _drain(settings: Settings, exchange: str) -> int:
-    messages = 0
-
-    def note(commit: CommitReport) -> None:
-        nonlocal messages
-        messages += commit.rows + commit.quarantined
-
-    with Connections.open(settings, load_profiles(settings.profiles)) as connections:
-        stream = StreamDrain(connections, exchange, TICKS.name, "")
-        try:
-            stream.drain(threading.Event(), None, note)
-        finally:
-            stream.close()
-    return messages
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.schemas.ticks import TICKS
 from k2_dagster.settings import Settings, as_environment, load_settings
 from proofs.bench.results import Measure, conditions
-from proofs.bench.setting import Bench
+from proofs.bench.setting import Bench, Topics
 
 # stage -> the functions that are it, as module:attribute. A name that another module imported is wrapped there.
 _INGEST = "k2_dagster.ingest"
@@ -117,7 +117,7 @@ def measure_stages(bench: Bench, messages: int, progress: Progress) -> list[Meas
     out = []
     for reader in ("plain", "native"):
         with bench.lake(topics.profiles, ingest_reader=reader) as settings:
-            found = _run(settings, topics.exchange, topics.warm_up)
+            found = run_apart("proofs.bench.stages", settings, topics)
         cpu = 1e9 * found["cpu_seconds"] / found["messages"]
         progress(f"{reader}: {cpu:,.0f} ns of CPU per message")
         facts = conditions(messages=found["messages"], reader=reader, cpu_nanoseconds=cpu, seconds=found["seconds"])
@@ -128,17 +128,18 @@ def measure_stages(bench: Bench, messages: int, progress: Progress) -> list[Meas
     return out
 
 
-def _run(settings: Settings, exchange: str, warm_up: str) -> dict[str, Any]:
+def run_apart(module: str, settings: Settings, topics: Topics) -> dict[str, Any]:
+    """What the module says of a drain of the topic, in a process of its own: one JSON object. Raises RuntimeError."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("K2_")}
     done = subprocess.run(
-        [sys.executable, "-m", "proofs.bench.stages", exchange, warm_up],
+        [sys.executable, "-m", module, topics.exchange, topics.warm_up],
         env=environment | as_environment(settings),
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"the stages failed:\n{done.stderr[-4000:]}")
+        raise RuntimeError(f"{module} failed:\n{done.stderr[-4000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -148,10 +149,10 @@ def account(exchange: str, warm_up: str) -> dict[str, Any]:
     settings = load_settings()
     times = StageTimes()
     times.install(STAGES)
-    _drain(settings, warm_up)
+    drain(settings, warm_up)
     times.reset()
     wall, cpu = time.perf_counter(), time.process_time()
-    messages = _drain(settings, exchange)
+    messages = drain(settings, exchange)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     seconds = {stage: times.seconds.get(stage, 0.0) for stage in STAGES}
     seconds[OTHER_THREADS] = cpu - sum(seconds.values())
@@ -163,7 +164,8 @@ def account(exchange: str, warm_up: str) -> dict[str, Any]:
     }
 
 
-def _drain(settings: Settings, exchange: str) -> int:
+def drain(settings: Settings, exchange: str) -> int:
+    """Drain the exchange's ticks; returns how many messages there were."""
     messages = 0
 
     def note(commit: CommitReport) -> None:
