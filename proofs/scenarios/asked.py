@@ -40,7 +40,7 @@ class Scenario:
 
     def domain(self, dataset: str) -> Domain:
         """What the dataset's stream speaks."""
-        return Domain.NONE if dataset == "control" else self.profile.streams[STREAMS[dataset]].domain
+        return self.profile.streams[STREAMS[dataset]].domain if dataset in STREAMS else Domain.NONE
 
 
 def scenario(seed: int) -> Scenario:

@@ -8,6 +8,7 @@ from k2_dagster.schemas.control import NO_SYMBOL
 from k2_dagster.schemas.profiles import Domain
 from k2_dagster.schemas.topics import CONTROL_DATASET
 from proofs.scenarios.asked import STREAMS, Scenario
+from proofs.scenarios.channels import fill_offset, missed_by_handler
 from proofs.scenarios.ingesting import EPOCH, WHO, WHY, Landed
 from proofs.scenarios.rows import NEXT_STATES, Ledger, row
 from proofs.scenarios.sending import COPY, DAMAGED, LATE, Run, Sent
@@ -27,7 +28,7 @@ from proofs.scenarios.wanted import (
     views,
 )
 
-_KINDS = {"ticks": "trade", "quotes": "quote", "book": "book", "control": ""}
+_KINDS = {"ticks": "trade", "quotes": "quote", "book": "book"}
 
 
 class Expected:
@@ -103,7 +104,6 @@ class Expected:
         # what is said of a message whose bytes are spoiled is Kafka's: it may say anything
         readable = found.state not in (DAMAGED, "spoiled")
         micros = found.row["exchange_timestamp"] if readable else found.time_ms * 1_000
-        fill_offset = max(late, default=None)
         gap = {
             **self._named(view, one.key),
             "channel": "",
@@ -122,7 +122,7 @@ class Expected:
             "from_time": moment(below.row["exchange_timestamp"]) if below is not None else None,
             "to_time": moment(above.row["exchange_timestamp"]),
             "seen_at": moment(found.time_ms * 1_000),
-            "fill_offset": fill_offset,
+            "fill_offset": max(late, default=None),
         }
         self._gaps.append({**gap, "state": self._decided(gap)})
 
@@ -242,26 +242,31 @@ class Expected:
                         at=moment(one.row["exchange_timestamp"]),
                     )
                 ] += 1  # fmt: skip
-        self._channel_gaps([one for one in said if one.row["kind"] == "gap"])
+        self._channel_gaps(said)
 
     def _channel_gaps(self, said: list[Sent]) -> None:
+        """What the handler told, and where it told of it: told are the numbers that the truth says were missing."""
         names = ("channel", "session", "first_sequence", "last_sequence")
-        told = {tuple(one.row[name] for name in names): one for one in said}
+        told = {tuple(one.row[name] for name in names): one for one in said if one.row["kind"] == "gap"}
         for line in self._run.truth:
             if line["type"] not in ("drop", "late") or line["domain"] != Domain.CHANNEL.value:
                 continue
-            one = told.get(tuple(line[name] for name in names))
-            count = line["last_sequence"] - line["first_sequence"] + 1
+            missed = missed_by_handler(self._scenario, self._run, line)
+            if missed is None:
+                continue
+            one = told.get((line["channel"], line["session"], missed.first, missed.last))
+            at, micros = (one.offset, one.row["exchange_timestamp"]) if one else (None, None)
+            count = missed.last - missed.first + 1
             gap = {
                 "exchange": self._scenario.exchange, "dataset": CONTROL_DATASET, "numbering": "channel",
                 "stream": line["stream"], "kind": "", "session": line["session"], "symbol": NO_SYMBOL,
-                "channel": line["channel"], "first_sequence": line["first_sequence"],
-                "last_sequence": line["last_sequence"], "missing": count, "filled": 0, "quarantined": 0,
+                "channel": line["channel"], "first_sequence": missed.first, "last_sequence": missed.last,
+                "missing": count, "filled": count if missed.is_late else 0, "quarantined": 0,
                 "level": level(count, self._scenario), "cause": "unknown", "topic_epoch": EPOCH, "kafka_partition": 0,
-                "opened_offset": one.offset if one else None, "reported_offset": one.offset if one else None,
-                "event_day": str(moment(one.row["exchange_timestamp"]))[:10] if one else None, "from_time": None,
-                "to_time": moment(one.row["exchange_timestamp"]) if one else None,
-                "seen_at": moment(one.time_ms * 1_000) if one else None, "fill_offset": None,
+                "opened_offset": at, "reported_offset": at, "event_day": str(moment(micros))[:10],
+                "from_time": moment(missed.before_micros), "to_time": moment(missed.after_micros),
+                "seen_at": moment(one.time_ms * 1_000) if one else None,
+                "fill_offset": fill_offset(said, line, missed),
             }  # fmt: skip
             self._gaps.append({**gap, "state": self._decided(gap)})
 

@@ -17,12 +17,13 @@ from k2_dagster.feeds.encode import AvroEncoder, message_keys
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.numbering import Numbering
 from k2_dagster.feeds.simulator.damage import damaged
+from k2_dagster.feeds.simulator.definitions import Definitions
 from k2_dagster.feeds.simulator.feed import Outgoing, SimulatedFeed, changed_schema, with_added_fields
 from k2_dagster.feeds.simulator.truth import DAMAGES
 from k2_dagster.kafka.registry import RegisteredSchema
 from k2_dagster.schemas.avro import avro_schema_text
 from k2_dagster.schemas.datasets import dataset_named
-from k2_dagster.schemas.topics import CONTROL_DATASET
+from k2_dagster.schemas.topics import CONTROL_DATASET, INSTRUMENTS_DATASET
 from proofs.scenarios.asked import Scenario
 
 # Offsets that a transaction's markers take: one place in so many, up to so many at once.
@@ -33,6 +34,14 @@ _TOLD = (
     *("publisher_session", "publisher_sequence", "exchange_timestamp"),
 )
 _CONTROL = ("first_sequence", "last_sequence", "state", "reason")
+
+
+class Arrived(NamedTuple):
+    """A message of a channel as its handler met it: number, venue's time and receiver's, UTC microseconds."""
+
+    number: int
+    micros: int
+    received: int
 
 
 class Sent(NamedTuple):
@@ -85,7 +94,7 @@ class Kafka:
         }
         self.schemas: list[RegisteredSchema] = []
         self._encoders: dict[str, AvroEncoder] = {}
-        self._numbers = Numbering()
+        self._numbers: dict[str, Numbering] = {}
         self._session = ""
         # the schema of another dataset that damaged messages name
         self.foreign_id = self._encoder(avro_schema_text(dataset_named(CONTROL_DATASET))).schema_id
@@ -97,8 +106,8 @@ class Kafka:
         return self.schemas[schema_id - 1]
 
     def publish(self, dataset: str, rows: pa.RecordBatch) -> int:
-        """What the handler says, with a publisher pair of its own."""
-        numbers = self._numbers.next_numbers(rows.column("symbol"))
+        """What the feed says beside its market, with a publisher pair of its own."""
+        numbers = self._numbers.setdefault(dataset, Numbering()).next_numbers(rows.column("symbol"))
         for name, values in (
             ("publisher_sequence", numbers),
             ("publisher_session", pa.repeat(self._session, rows.num_rows)),
@@ -146,11 +155,13 @@ class Kafka:
 @dataclass(frozen=True)
 class Run:
     """A feed that has been sent. `truth`: its faults, as lines; `seen`: (stream, channel, session) -> the first number
-    that the handler saw of it; `unplanted` counts what was asked for and did not happen."""
+    that the handler saw of it; `arrived`: (channel, session) -> its messages as they came; `unplanted` counts what was
+    asked for and did not happen."""
 
     kafka: Kafka
     truth: list[dict[str, Any]]
     seen: dict[tuple[str, str | None, str], int | None]
+    arrived: dict[tuple[str, str], list[Arrived]]
     publisher_session: str
     unplanted: int
 
@@ -160,15 +171,19 @@ def sent(scenario: Scenario) -> Run:
     feed, kafka = SimulatedFeed(scenario.profiles, scenario.parameters), Kafka(scenario)
     kafka.speak_as(feed.publisher_session)
     handler = FeedHandler(kafka, scenario.profiles, scenario.exchange)
+    definitions = Definitions(scenario.profile, feed.instruments, scenario.parameters)
     truth: list[dict[str, Any]] = []
     seen: dict[tuple[str, str | None, str], int | None] = {}
+    arrived: dict[tuple[str, str], list[Arrived]] = {}
     streams = [one.stream for one in feed.streams.values()]
     now = scenario.parameters.start_micros
     for stream in streams:
         handler.connection(stream, "connected", "the scenario starts", at_micros=now)
+    for micros in definitions.due(now):
+        kafka.publish(INSTRUMENTS_DATASET, definitions.rows(micros, stamped=True))
     for block in feed.blocks():
         for outgoing in block.outgoing:
-            _note_sessions(outgoing.rows, seen)
+            _note(outgoing.rows, seen, arrived)
             handler.observe(outgoing.rows)
             _send(kafka, outgoing)
             now = max(now, int(outgoing.send_micros[-1]))
@@ -177,7 +192,8 @@ def sent(scenario: Scenario) -> Run:
     for stream in streams:
         handler.connection(stream, "disconnected", "the scenario ends", at_micros=now)
     _mark(kafka, truth)
-    return Run(kafka, json.loads(json.dumps(truth)), seen, feed.publisher_session, len(feed.unplanted))
+    lines = json.loads(json.dumps(truth))
+    return Run(kafka, lines, seen, arrived, feed.publisher_session, len(feed.unplanted))
 
 
 def _send(kafka: Kafka, outgoing: Outgoing) -> None:
@@ -192,10 +208,17 @@ def _send(kafka: Kafka, outgoing: Outgoing) -> None:
         done += size
 
 
-def _note_sessions(rows: pa.RecordBatch, seen: dict[tuple[str, str | None, str], int | None]) -> None:
-    columns = (rows.column(name).to_pylist() for name in ("stream", "channel", "session", "sequence"))
-    for stream, channel, session, sequence in zip(*columns, strict=True):
+def _note(
+    rows: pa.RecordBatch,
+    seen: dict[tuple[str, str | None, str], int | None],
+    arrived: dict[tuple[str, str], list[Arrived]],
+) -> None:
+    names = ("stream", "channel", "session", "sequence", "exchange_timestamp", "receive_timestamp")
+    columns = [one.to_pylist() for one in _plain(rows.select(list(names))).columns]
+    for stream, channel, session, sequence, micros, received in zip(*columns, strict=True):
         seen.setdefault((stream, channel, session), sequence if channel is not None else None)
+        if channel is not None:
+            arrived.setdefault((channel, session), []).append(Arrived(sequence, micros, received))
 
 
 def _mark(kafka: Kafka, truth: list[dict[str, Any]]) -> None:

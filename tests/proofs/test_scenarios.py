@@ -14,7 +14,7 @@ from k2_dagster.ingest.numbering import Judged, Numbering
 from k2_dagster.ingest.sessions import Sessions
 from k2_dagster.ingest.tracker import Terms, Tracker
 from k2_dagster.schemas.profiles import Domain
-from k2_dagster.state import gaps
+from k2_dagster.state import channel_fills, gaps
 from k2_dagster.state.database import Database
 from k2_dagster.state.gaps import LedgerChange
 from proofs.common import Proof, conclude
@@ -99,6 +99,11 @@ DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
     ),
     "late numbers fill nothing": (Numbering, "judge", _without_fills, "gaps: in the ledger and not planted"),
     "a fill is forgotten when folded": (gaps, "_settle", lambda *_: None, "gaps: in the ledger and not planted"),
+    "late numbers of a channel fill nothing": (
+        *(channel_fills, "_fill"),
+        lambda *_: None,
+        "gaps: in the ledger and not planted",
+    ),
     "a restart forgets": (Tracker, "load", classmethod(lambda cls, _, terms: cls(terms)), "intervals: "),
     "a restart changes the grace": (Tracker, "load", classmethod(_patient), "gaps: planted and not in the ledger"),
     "sessions begin unseen": (Sessions, "take_resets", lambda _: [], "resets: planted and not in the ledger"),
