@@ -4,7 +4,8 @@ All times are UTC microseconds of the venue's clock, as rows have them. A number
 the messages around it, so a gap concerns every range that touches the time between them.
 
 1. missing   a gap that is not filled, or a hole that no gap tells of yet, touches the range: `gaps`, with the list
-2. held      a halted partition, or deferred symbols: `unknown`
+2. held      a partition that is halted, or symbols that are deferred, still: `unknown`. What was held is taken once that
+             has ended, and numbers tell of it like of anything else
 3. outside   a part of the range lies before the first or after the last message of every session, and the exchange was
              not closed: `unknown`. Numbers show what is missing between two messages, never what came before or after
 4. else      `complete`
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from k2_dagster.coverage.spans import Span, overlaps, without
+from k2_dagster.coverage.spans import Span, without
 
 Reason = Literal["no_sequence", "halted", "deferred", "outside"]
 # Whose numbers an answer rests on: the venue's of the symbol; its channel's, by the feed handler, and the publisher's
@@ -131,7 +132,7 @@ def judge(evidence: Evidence, whole: Span) -> Answer:
     held = held_in(evidence, whole)
     if held:
         first = held[0]
-        spans = tuple((max(whole[0], one.from_micros), _end(one, whole)) for one in held)
+        spans = tuple((max(whole[0], one.from_micros), whole[1]) for one in held)
         return Unknown(evidence.basis, first.kind, first.reason, spans)
     outside = without(whole, [*(one.span for one in evidence.extents), *evidence.closed])
     if outside:
@@ -178,19 +179,17 @@ def _has(extent: Extent, one: Missing) -> bool:
 
 
 def held_in(evidence: Evidence, whole: Span) -> list[Held]:
-    """Holds that touch a range, of the symbol's partitions (of any, where none is known); halts first."""
+    """Holds that have not ended and touch a range, of the symbol's partitions (of any, where none is known); halts
+    first."""
     partitions = {one.kafka_partition for one in evidence.extents}
     found = [
         one
         for one in evidence.held
-        if (not partitions or one.kafka_partition in partitions)
-        and overlaps((one.from_micros, _end(one, whole)), whole)
+        if one.to_micros is None
+        and (not partitions or one.kafka_partition in partitions)
+        and one.from_micros < whole[1]
     ]
     return sorted(found, key=lambda one: (one.kind != "halted", one.from_micros))
-
-
-def _end(one: Held, whole: Span) -> int:
-    return whole[1] if one.to_micros is None else one.to_micros
 
 
 def _where(evidence: Evidence, outside: Span) -> str:

@@ -11,6 +11,7 @@ from k2_dagster.alerts.dagster_sources import dagster_sources
 from k2_dagster.alerts.dagster_storage import DagsterStorage
 from k2_dagster.alerts.delivery import Deliverer
 from k2_dagster.alerts.heartbeat import Heartbeat
+from k2_dagster.alerts.judge import HOLD_SECONDS
 from k2_dagster.alerts.leases import lease_source
 from k2_dagster.alerts.messages import links_of
 from k2_dagster.alerts.outbox import Outbox
@@ -30,9 +31,15 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def opened_watch(
-    settings: Settings, profiles: Profiles, stop: threading.Event, *, settled: bool = False
+    settings: Settings,
+    profiles: Profiles,
+    stop: threading.Event,
+    *,
+    settled: bool = False,
+    hold_seconds: float = HOLD_SECONDS,
 ) -> Iterator[Watch]:
-    """A watch over everything. `settled`: see `dagster_sources`. Raises ConfigurationError."""
+    """A watch over everything. `settled`: see `dagster_sources`; an incident is resolved when its signal has been gone
+    for `hold_seconds`. Raises ConfigurationError."""
     targets, links = targets_of(settings), links_of(settings)
     if not targets:
         logger.warning("nobody is told: K2_ALERT_URLS is not set; `k2 incidents list` shows what is found")
@@ -42,7 +49,7 @@ def opened_watch(
         yield Watch(
             database,
             Sources(_sources(settings, profiles, database, storage, settled)),
-            Outbox(database, links),
+            Outbox(database, links, hold_seconds),
             Deliverer(database, stop),
             targets,
             _heartbeat(settings),

@@ -80,7 +80,8 @@ def tick_by_tick(evidence: Evidence, whole: tuple[int, int]) -> tuple[str, set[i
         if any(
             one.kind == kind
             and (not partitions or one.kafka_partition in partitions)
-            and one.from_micros <= t < (TICKS if one.to_micros is None else one.to_micros)
+            and one.to_micros is None
+            and one.from_micros <= t
             for one in evidence.held
             for t in ticks
         ):

@@ -144,7 +144,7 @@ def test_a_refused_message_is_missing_until_its_good_copy_comes(exchange: Exchan
     assert asked(exchange, 1, 9) == Complete("venue")
 
 
-def test_a_halted_partition_is_unknown_while_it_is_halted_and_after(with_gap: Exchange) -> None:
+def test_a_halted_partition_is_unknown_while_it_is_halted_and_then_its_numbers_tell(with_gap: Exchange) -> None:
     hold = HoldBegins(
         *(with_gap.name, "ticks", 0, 0, "halted", 18, START + timedelta(seconds=12), "a gap of 500", "commit")
     )
@@ -159,7 +159,7 @@ def test_a_halted_partition_is_unknown_while_it_is_halted_and_after(with_gap: Ex
         ended = (with_gap.name, "ticks", 0, "halted", 20, START + timedelta(seconds=13))
         assert end_holds(connection, *ended) == 1  # type: ignore[arg-type]
         assert end_holds(connection, *ended) == 0  # type: ignore[arg-type]
-    assert asked(with_gap, 14, 16) == Complete("venue")
+    assert asked(with_gap, 11, 15) == Complete("venue")
 
 
 def test_what_the_feed_handler_says_is_on_record_once(exchange: Exchange) -> None:

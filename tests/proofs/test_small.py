@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from k2_dagster.devstack.stack import Stack
-from proofs import captures, chaos, dagster_endings, dagster_trickle, fuzz, injected
+from proofs import captures, chaos, dagster_endings, dagster_trickle, fuzz, halted, injected
 from proofs.accounting import account
 from proofs.chaos import COVERING_KILLS, settle_accounts
 from proofs.chaos_feeds import Feeds, profiles_text
@@ -69,6 +69,14 @@ def test_dagster_trickle(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFix
     line = _assert_holds(proof, capsys)
     assert isinstance(line["margin"], float)
     assert line["runs"]
+
+
+@pytest.mark.timeout(600)
+def test_halted(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An incident counts as resolved after a second in place of a minute."""
+    line = _assert_holds(halted.run(stack, tmp_path, hold_seconds=1.0), capsys)
+    assert (line["recovered"], line["rows"]) == (halted.MISSING, halted.NEWEST + halted.OTHER_NEWEST)
+    assert line["asked_of_the_venue"]
 
 
 def test_too_many_runs_are_a_finding() -> None:
