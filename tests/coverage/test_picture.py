@@ -26,11 +26,17 @@ def test_a_cell_shows_the_worst_that_is_in_it() -> None:
         "venue",
         extents=[extent(5, 44)],
         missing=[gap(12, 13), gap(25, 26, state="filled")],
-        held=[Held(0, "deferred", 28, 39, "load"), Held(0, "halted", 38, 39, "gap"), Held(1, "halted", 0, 60, "other")],
-        closed=[(50, 60)],
+        held=[
+            Held(0, "deferred", 28, None, "load"),
+            Held(0, "halted", 38, None, "gap"),
+            Held(1, "halted", 0, None, "b"),
+        ],
     )
-    assert drawn(evidence) == "█×DH█-"
-    assert drawn(Evidence("venue", [extent(5, 34)], [gap(25, 26, state="filled")])) == "██▒█··"
+    assert drawn(evidence) == "█×DHHH"
+    ended = Evidence(
+        "venue", [extent(5, 34)], [gap(25, 26, state="filled")], [Held(0, "halted", 8, 39, "gap")], [(50, 60)]
+    )
+    assert drawn(ended) == "██▒█·-"
 
 
 def test_every_cell_has_its_own_sign_and_meaning() -> None:
