@@ -1,4 +1,4 @@
-"""What a feed handler must say of a channel's missed numbers, from what arrived and when: rules of the proof's own."""
+"""What a feed handler must say of numbers that a channel missed, from what arrived and when: the proof's own rules."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -75,14 +75,10 @@ class Expected:
         if above is None or (below is None and not from_start):
             return
         clock = self._clocks[view.topic.dataset]
-        if one.how == "damaged":
-            self._hole(view, one.key, one.span, below, moment(above.row["exchange_timestamp"]), above.partition)
-            return
         at = reported_at(view, clock, one.key, above, self._scenario)
-        if at is None:
-            self._hole(
-                view, one.key, one.span, below, moment(above.row["exchange_timestamp"]), above.partition, "waiting"
-            )
+        if one.how == "damaged" or at is None:
+            cause, to = "quarantined" if one.how == "damaged" else "waiting", moment(above.row["exchange_timestamp"])
+            self._hole(view, one.key, one.span, below, to, above.partition, cause)
             return
         self._gap(view, one, below, above, at)
 
