@@ -117,7 +117,24 @@ def missing(view: View, truth: Iterable[dict[str, Any]]) -> list[Missing]:
             spans = [view.span(one) for one in line["messages"] if one["symbol"] == symbol]
             span = min(first for first, _ in spans), max(last for _, last in spans)
             out.append(Missing((session, symbol), span, kinds[line["type"]]))
-    return sorted(out, key=lambda one: (one.key, one.span))
+    return _joined(sorted(out, key=lambda one: (one.key, one.span)))
+
+
+def _joined(found: list[Missing]) -> list[Missing]:
+    """Messages that cannot be read and follow each other, as those of a rare symbol of a channel may, are one hole."""
+    out: list[Missing] = []
+    for one in found:
+        before = out[-1] if out else None
+        if (
+            before
+            and before.key == one.key
+            and before.how == one.how == "damaged"
+            and before.span[1] + 1 == one.span[0]
+        ):
+            out[-1] = Missing(one.key, (before.span[0], one.span[1]), one.how)
+        else:
+            out.append(one)
+    return out
 
 
 def _publisher(view: View) -> str:
