@@ -26,7 +26,7 @@ from proofs.demo.feed import Feed
 from proofs.demo.killing import Killer
 from proofs.demo.news import News
 from proofs.demo.options import Options, read_options
-from proofs.demo.plan import EXCHANGE, KILL, TIMELINE, due
+from proofs.demo.plan import EXCHANGE, KILL, TIMELINE, due, seconds_until_told
 from proofs.demo.stage import Stage
 from proofs.demo.state import Totals, Watch
 from proofs.demo.view import View
@@ -94,6 +94,7 @@ class Play:
         self.view = view
         self.news = News()
         self.killer = Killer()
+        self._began: float | None = None
 
     def outcome(self) -> Outcome:
         """Play it."""
@@ -105,6 +106,8 @@ class Play:
             self.view.event("Ctrl-C: ending the feed; what it accepted is still delivered")
         report, caught_up, checks = None, False, []
         try:
+            if interrupted:
+                self._let_the_gap_be_told()
             self.feed.stop()
             if problem := self.feed.problem():
                 self.view.event(problem)
@@ -121,12 +124,12 @@ class Play:
 
     def _feed(self) -> None:
         self.view.event("the feed starts, while Dagster does")
-        waiting, began = list(TIMELINE), None
+        waiting = list(TIMELINE)
         while self.feed.runs:
             totals = self._look()
-            if began is None and totals.messages:
-                began = time.monotonic()
-            elapsed = 0.0 if began is None else time.monotonic() - began
+            if self._began is None and totals.messages:
+                self._began = time.monotonic()
+            elapsed = self._elapsed_seconds()
             for moment in due(waiting, elapsed):
                 self.killer.armed = self.killer.armed or moment is KILL
                 if moment is KILL or self.feed.plants:
@@ -135,6 +138,18 @@ class Play:
                 self.view.event(f"{self.stage.options.seconds:.0f} s of the capture were played")
                 return
             self._hunt(REFRESH_SECONDS)
+
+    def _elapsed_seconds(self) -> float:
+        """Since the feed's first message."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
+    def _let_the_gap_be_told(self) -> None:
+        """One that was planted a moment ago is still within its grace, and would be called not found."""
+        if self.feed.plants and seconds_until_told(self._elapsed_seconds()):
+            self.view.event("the gap that was planted is within its grace: some seconds more")
+            while self.feed.runs and seconds_until_told(self._elapsed_seconds()):
+                self._look()
+                self._hunt(REFRESH_SECONDS)
 
     def _catch_up(self) -> bool:
         self.view.event("the feed has ended; waiting until every message is in a table")

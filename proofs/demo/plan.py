@@ -29,6 +29,8 @@ TIMELINE = (
     Moment(22, "next: kill -9 of an ingest run that has committed", None),
 )
 KILL = TIMELINE[-1]
+# A gap is told when its grace of 5 s is over and one more message has come.
+TOLD_AFTER_SECONDS = 7.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ def due(waiting: list[Moment], elapsed_seconds: float) -> list[Moment]:
 def read_truth(lines: Iterable[str]) -> list[dict[str, Any]]:
     """The simulator's ground truth."""
     return [json.loads(line) for line in lines if line.strip()]
+
+
+def seconds_until_told(elapsed_seconds: float) -> float:
+    """How much longer the feed has to run until the planted gap is told of; 0 before it is planted."""
+    planted = TIMELINE[0].at_seconds
+    return max(0.0, planted + TOLD_AFTER_SECONDS - elapsed_seconds) if elapsed_seconds >= planted else 0.0
 
 
 def gaps_found(truth: Iterable[Mapping[str, Any]], gaps: Iterable[Mapping[str, Any]]) -> tuple[int, int]:

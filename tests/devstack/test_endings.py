@@ -119,7 +119,7 @@ def test_up_notices_that_moto_was_killed_and_down_mends_it(in_memory: Stack) -> 
     for _ in range(2):  # also when moto runs again
         failed = k2(in_memory.home, "dev", "up")
         assert failed.exit_code == 4
-        assert "has lost its objects: the catalog names 5 tables, the files of 5 are gone" in failed.stderr
+        assert "has lost its objects: the catalog names 6 tables, the files of 6 are gone" in failed.stderr
         assert "`k2 dev down` takes the databases along" in failed.stderr
 
     assert k2(in_memory.home, "dev", "down", "--yes").exit_code == 0

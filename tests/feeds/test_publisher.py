@@ -199,6 +199,7 @@ def test_a_delivery_that_fails_later_is_raised_by_flush(settings: Settings, new_
     topic = topic_name("ticks", exchange)
     publisher = Publisher(settings, profiles, exchange, publisher_session="run-1")
     publisher.publish("ticks", ticks(exchange, ["A"]))
+    publisher.flush(30)
     lower = ConfigEntry("max.message.bytes", "1000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[lower])
     admin = AdminClient(client_config(settings))

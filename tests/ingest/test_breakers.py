@@ -171,7 +171,7 @@ def test_lag_and_status_tell_what_is_halted(halting: Exchange) -> None:
     lags = {one.dataset: one for one in stream_lags(halting.settings, halting.profiles, [halting.name])}
     left = IN_PARTITION - SHOWN_AT - 1
     assert (lags["ticks"].lag_messages, lags["ticks"].halted_messages) == (0, left)
-    ticks, _ = stream_statuses(halting.settings, halting.profiles, [halting.name])
+    ticks, *_ = stream_statuses(halting.settings, halting.profiles, [halting.name])
     assert (ticks.state, ticks.breaker, ticks.lag_messages) == ("partition halted", "open: 1", left)
     (one,) = opened(halting)
     said = (
@@ -180,7 +180,7 @@ def test_lag_and_status_tell_what_is_halted(halting: Exchange) -> None:
     assert ticks.problem.startswith(said)
     acknowledge(halting)
     halting.drain()
-    ticks, _ = stream_statuses(halting.settings, halting.profiles, [halting.name])
+    ticks, *_ = stream_statuses(halting.settings, halting.profiles, [halting.name])
     assert (ticks.state, ticks.breaker, ticks.problem) == ("ok", "closed", "")
 
 

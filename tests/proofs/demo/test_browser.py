@@ -96,5 +96,6 @@ def _failed_check(page: Page, link: str, partition: str) -> None:
     expect(page.get_by_role("dialog")).to_contain_text(first_step.split("`")[0])
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    page.get_by_text("[Show JSON]").click()
+    # gaps by level and state, and behind it the ranges
+    page.get_by_text("[Show JSON]").last.click()
     expect(page.get_by_text("first_sequence").first).to_be_visible()

@@ -25,7 +25,17 @@ from proofs.demo.closing import Outcome, copy_lines, first_rows, links
 from proofs.demo.killing import Killer
 from proofs.demo.news import News
 from proofs.demo.options import DEFAULT_SECONDS, read_options
-from proofs.demo.plan import KILL, TIMELINE, Line, due, fault_lines, feed_options, gaps_found, read_truth
+from proofs.demo.plan import (
+    KILL,
+    TIMELINE,
+    Line,
+    due,
+    fault_lines,
+    feed_options,
+    gaps_found,
+    read_truth,
+    seconds_until_told,
+)
 from proofs.demo.stage import missing_megabytes
 from proofs.demo.state import Totals
 from proofs.demo.view import WIDTH_CHARACTERS, View, closing, figures
@@ -73,6 +83,13 @@ def test_moments_come_in_their_order_once() -> None:
     assert due(waiting, 9.9) == []
     assert due(waiting, 15) == list(TIMELINE[:2])
     assert due(waiting, 15) == []
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "left"), [(0.0, 0.0), (9.9, 0.0), (10.0, 7.0), (13.0, 4.0), (17.0, 0.0), (60.0, 0.0)]
+)
+def test_a_feed_that_is_ended_runs_on_until_the_planted_gap_is_told_of(elapsed: float, left: float) -> None:
+    assert seconds_until_told(elapsed) == left
     assert due(waiting, 60) == list(TIMELINE[2:])
     assert waiting == []
     assert TIMELINE[-1] is KILL
