@@ -83,6 +83,9 @@ def test_moments_come_in_their_order_once() -> None:
     assert due(waiting, 9.9) == []
     assert due(waiting, 15) == list(TIMELINE[:2])
     assert due(waiting, 15) == []
+    assert due(waiting, 60) == list(TIMELINE[2:])
+    assert waiting == []
+    assert TIMELINE[-1] is KILL
 
 
 @pytest.mark.parametrize(
@@ -90,9 +93,6 @@ def test_moments_come_in_their_order_once() -> None:
 )
 def test_a_feed_that_is_ended_runs_on_until_the_planted_gap_is_told_of(elapsed: float, left: float) -> None:
     assert seconds_until_told(elapsed) == left
-    assert due(waiting, 60) == list(TIMELINE[2:])
-    assert waiting == []
-    assert TIMELINE[-1] is KILL
 
 
 def test_a_gap_counts_only_with_its_exact_range_and_others_are_too_many() -> None:
