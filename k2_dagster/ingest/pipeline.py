@@ -194,14 +194,20 @@ def reached_ends(positions: Mapping[int, int], ends: Mapping[int, int]) -> bool:
 @contextmanager
 def _collections_between_commits() -> Iterator[None]:
     """No cycle collection by count: every message is an object that it would look at, which costs a third of the
-    reader's time. Frozen, what the process has made before is not looked at either, so that a collection between two
-    commits takes a millisecond."""
+    reader's time. What the process has made before its first drain is not looked at any more, so that a collection
+    between two commits takes a millisecond. Only once: whatever cycle is no longer used would be kept with it.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
-    gc.freeze()
+    if not _FROZEN.is_set():
+        gc.collect()
+        gc.freeze()
+        _FROZEN.set()
     try:
         yield
     finally:
-        gc.unfreeze()
         if was_enabled:
             gc.enable()
+
+
+_FROZEN = threading.Event()

@@ -33,6 +33,7 @@ LAYOUT_GOAL = 0.5
 FLATNESS_GOAL = 1.5
 # Commits at each end of the series that are compared.
 END_COMMITS = 100
+END_EXPIRIES = 10
 ROWS_PER_COMMIT = 100
 RULES = Rules(1, "", "")
 DEFAULT_TABLE = "bare.ticks"
@@ -110,10 +111,11 @@ def _without_ids(type_: pa.DataType) -> pa.DataType:
 
 
 def measure_commits(bench: Bench, commits: int, progress: Progress) -> list[Measure]:
-    """Time of each of many commits (attempt, fenced append, settle, expiry), first hundred against last hundred."""
+    """Time of each of many commits (attempt, fenced append, settle), first hundred against last hundred; and of the
+    expiry of snapshots that follows one in some fifty, first ones against last ones."""
     topics = bench.topics(0, seed=5)
     with bench.lake(topics.profiles) as settings:
-        seconds = _commit_often(settings, commits, progress)
+        seconds, expiries = _commit_often(settings, commits, progress)
     ends = min(END_COMMITS, len(seconds) // 2)
     first, last = seconds[:ends], seconds[-ends:]
     out = []
@@ -126,30 +128,46 @@ def measure_commits(bench: Bench, commits: int, progress: Progress) -> list[Meas
             Measure(f"commits: {name}", all_of_them, "ms", f"last {ends} against first {ends}", ratio,
                     f"<= {FLATNESS_GOAL}", ratio <= FLATNESS_GOAL, facts)
         )  # fmt: skip
-    return out
+    return [*out, *_of_expiries(expiries)]
+
+
+def _of_expiries(seconds: Sequence[float]) -> list[Measure]:
+    ends = min(END_EXPIRIES, len(seconds) // 2)
+    if not ends:
+        return []
+    before, after = _milliseconds(seconds[:ends], 0.5), _milliseconds(seconds[-ends:], 0.5)
+    facts = conditions(expiries=len(seconds), compared=ends, first=before, last=after)
+    ratio = after / before
+    return [
+        Measure("commits: expiry, p50", _milliseconds(seconds, 0.5), "ms", f"last {ends} against first {ends}", ratio,
+                f"<= {FLATNESS_GOAL}", ratio <= FLATNESS_GOAL, facts)
+    ]  # fmt: skip
 
 
 def _milliseconds(seconds: Sequence[float], quantile: float) -> float:
     return 1000 * float(np.quantile(seconds, quantile))
 
 
-def _commit_often(settings: Settings, commits: int, progress: Progress) -> list[float]:
-    """What the drain loop does with an outcome, without reading and judging before it."""
+def _commit_often(settings: Settings, commits: int, progress: Progress) -> tuple[list[float], list[float]]:
+    """What the drain loop does with an outcome, without reading and judging before it: the seconds of each commit, and
+    of each expiry."""
     catalog = open_catalog(settings)
     with closing(Database(settings)) as database:
         try:
             table = load_table(catalog, table_name(TICKS.name))
             rows = _rows(table.schema().as_arrow())
-            seconds = []
+            seconds, expiries = [], []
             previous: str | None = None
             for number in range(commits):
                 began = time.perf_counter()
                 previous = _commit(catalog, database, rows, number, previous)
+                seconds.append(time.perf_counter() - began)
+                began = time.perf_counter()
                 expired = expire_snapshots(catalog, database, table_name(TICKS.name), settings.snapshots_kept)
                 if expired:
                     progress(f"{number + 1} commits, {expired} snapshots expired")
-                seconds.append(time.perf_counter() - began)
-            return seconds
+                    expiries.append(time.perf_counter() - began)
+            return seconds, expiries
         finally:
             close_catalog(catalog)
 
