@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from k2_dagster.ingest.commit import CommitReport, Written
+from k2_dagster.ingest.memory import settle_memory
 from k2_dagster.ingest.outcome import Outcome
 from k2_dagster.ingest.resume import Position
 from k2_dagster.kafka.batch import RawBatch
@@ -194,20 +195,12 @@ def reached_ends(positions: Mapping[int, int], ends: Mapping[int, int]) -> bool:
 @contextmanager
 def _collections_between_commits() -> Iterator[None]:
     """No cycle collection by count: every message is an object that it would look at, which costs a third of the
-    reader's time. What the process has made before its first drain is not looked at any more, so that a collection
-    between two commits takes a millisecond. Only once: whatever cycle is no longer used would be kept with it.
-    """
+    reader's time."""
     was_enabled = gc.isenabled()
     gc.disable()
-    if not _FROZEN.is_set():
-        gc.collect()
-        gc.freeze()
-        _FROZEN.set()
+    settle_memory()
     try:
         yield
     finally:
         if was_enabled:
             gc.enable()
-
-
-_FROZEN = threading.Event()
