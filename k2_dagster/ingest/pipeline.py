@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from k2_dagster.ingest.commit import CommitReport, Written
-from k2_dagster.ingest.memory import settle_memory
+from k2_dagster.ingest.memory import give_back, settle_memory
 from k2_dagster.ingest.outcome import Outcome
 from k2_dagster.ingest.resume import Position
 from k2_dagster.kafka.batch import RawBatch
@@ -204,3 +204,4 @@ def _collections_between_commits() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+        give_back()
