@@ -1,15 +1,10 @@
-"""What a process that drains does about its memory, once: glibc's arenas, and what the collector looks at."""
+"""What a process that drains does about its memory: what the collector looks at, and what the system gets back."""
 
 import ctypes
 import gc
 import sys
 import threading
 
-# glibc's name of "at most so many arenas" (malloc.h), and how many. By default each thread gets one of its own, up to
-# eight for each processor, and every one keeps what its largest batch needed: 330 MB more, measured behind a publisher
-# of 100,000 rows per second.
-_M_ARENA_MAX = -8
-_ARENAS = 2
 _DONE = threading.Event()
 
 
@@ -20,7 +15,6 @@ def settle_memory() -> None:
     if _DONE.is_set():
         return
     _DONE.set()
-    _glibc("mallopt", _M_ARENA_MAX, _ARENAS)
     gc.collect()
     gc.freeze()
 
@@ -29,11 +23,7 @@ def give_back() -> None:
     """Behind a drain: memory that is free goes back to the system. The columns of batches of any size leave holes in
     the arenas, which grew to a gigabyte behind a publisher of 100,000 rows per second, nearly all of it free. Not
     between batches: the system clears what it hands out again, which costs a backlog a fifth of its speed."""
-    _glibc("malloc_trim", 0)
-
-
-def _glibc(name: str, *arguments: int) -> None:
-    """Call a function of glibc; another C library has none such, and needs none."""
-    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
-    if function is not None:
-        function(*arguments)
+    # another C library has none such, and needs none
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
