@@ -177,13 +177,14 @@ def read(program: Program, data: npt.NDArray[np.uint8], offsets: Int32s, skip: i
             items.doubled(int(filled.max()))
         else:
             texts.doubled(data)
-    records = _Arrays(program, data, rows, items, texts, ends, filled, good).record()
-    return (records if good.all() else records.take(pa.array(np.flatnonzero(good)))), good
+    doubted = None if good.all() else ~good
+    records = _Arrays(program, data, rows, items, texts, ends, filled, doubted).record()
+    return (records if doubted is None else records.take(pa.array(np.flatnonzero(good)))), good
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrays:
-    """Makes Arrow arrays of what the loop filled."""
+    """Makes Arrow arrays of what the loop filled. Messages that are in doubt, if any, may have left anything."""
 
     program: Program
     data: npt.NDArray[np.uint8]
@@ -192,7 +193,7 @@ class _Arrays:
     texts: _Texts
     ends: Int32s
     filled: Int64s
-    good: Flags
+    doubted: Flags | None
 
     def record(self) -> pa.StructArray:
         """The records of all messages."""
@@ -243,9 +244,8 @@ class _Arrays:
         sizes = of.sizes[op.slot, :count]
         if valid is not None:
             sizes = np.where(valid, sizes, 0)
-        if of is self.rows and not self.good.all():
-            # what was not proven may have left anything
-            sizes = np.where(self.good, sizes, 0)
+        if of is self.rows and self.doubted is not None:
+            sizes = np.where(self.doubted, 0, sizes)
         ends = np.zeros(count + 1, np.int32)
         np.cumsum(sizes, out=ends[1:])
         out = np.empty(int(ends[-1]), np.uint8)
@@ -266,8 +266,8 @@ class _Arrays:
                 bytes(self.data[start : start + size]).decode() for start, size in zip(starts, sizes, strict=True)
             ]
         codes = self.rows.codes[op.slot]
-        if not self.good.all():
-            codes = np.where(self.good, codes, 0)
+        if self.doubted is not None:
+            codes = np.where(self.doubted, 0, codes)
         return _dictionary(codes, valid, values)
 
 

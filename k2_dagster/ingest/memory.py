@@ -4,6 +4,8 @@ import ctypes
 import gc
 import sys
 import threading
+from collections.abc import Callable
+from functools import cache
 
 _DONE = threading.Event()
 
@@ -23,7 +25,12 @@ def give_back() -> None:
     """Behind a drain: memory that is free goes back to the system. The columns of batches of any size leave holes in
     the arenas, which grew to a gigabyte behind a publisher of 100,000 rows per second, nearly all of it free. Not
     between batches: the system clears what it hands out again, which costs a backlog a fifth of its speed."""
-    # another C library has none such, and needs none
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    trim = _malloc_trim()
     if trim is not None:
         trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """glibc's; another C library has none such, and needs none."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

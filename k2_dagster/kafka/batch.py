@@ -161,3 +161,9 @@ class Client(Protocol):
     def close(self) -> None:
         """End the client and its threads."""
         ...
+
+
+def partition_runs(partition: npt.NDArray[np.int32]) -> list[tuple[int, int]]:
+    """Where each run of messages of one partition begins and ends."""
+    begins = np.flatnonzero(np.diff(partition, prepend=-1))
+    return list(zip(begins.tolist(), [*begins[1:].tolist(), len(partition)], strict=False))

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 from confluent_kafka import KafkaError
 
 from k2_dagster.errors import (
@@ -16,7 +15,7 @@ from k2_dagster.errors import (
     ReaderStalled,
     RetentionOverrun,
 )
-from k2_dagster.kafka.batch import FIRST_ROOM_BYTES, Client, Event, Gathering, RawBatch
+from k2_dagster.kafka.batch import FIRST_ROOM_BYTES, Client, Event, Gathering, RawBatch, partition_runs
 from k2_dagster.kafka.clients import translate
 from k2_dagster.kafka.progress import Patience, Progress, Remedy
 from k2_dagster.kafka.topics import watermarks
@@ -111,8 +110,8 @@ class ExactReader:
     def _note(self, batch: Gathering, before: int, events: Sequence[Event]) -> None:
         """Move positions, and react to what the client says beside messages."""
         partition, offset = batch.partition[before : batch.rows], batch.offset[before : batch.rows]
-        for row in [*np.flatnonzero(partition[1:] != partition[:-1]).tolist(), len(partition) - 1][: len(partition)]:
-            self._progress.delivered(int(partition[row]), int(offset[row]) + 1)
+        for _, end in partition_runs(partition):
+            self._progress.delivered(int(partition[end - 1]), int(offset[end - 1]) + 1)
         for event in events:
             if event.code == _END:
                 self._note_end(event)

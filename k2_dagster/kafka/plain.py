@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaException, Message, TopicPartition
 
-from k2_dagster.kafka.batch import NO_EVENTS, Event, Gathering, Headers
+from k2_dagster.kafka.batch import NO_EVENTS, Event, Gathering, Headers, partition_runs
 from k2_dagster.kafka.clients import consumer_config, translate
 from k2_dagster.settings import Settings
 
@@ -68,10 +68,10 @@ def _known(place: int | None) -> int:
 def _append(into: Gathering, messages: list[Message]) -> None:
     row, end = into.rows, into.rows + len(messages)
     partition = np.fromiter(map(Message.partition, messages), np.int32, len(messages))
-    runs = _runs(partition)
+    places = partition_runs(partition)
     into.partition[row:end] = partition
-    into.offset[row:end] = _offsets(messages, runs)
-    into.timestamp_ms[row:end] = _timestamps(messages, runs)
+    into.offset[row:end] = _offsets(messages, places)
+    into.timestamp_ms[row:end] = _timestamps(messages, places)
     into.keys.append(row, pa.array(list(map(Message.key, messages)), pa.binary()))
     into.values.append(row, pa.array(list(map(Message.value, messages)), pa.binary()))
     headers = list(map(Message.headers, messages))
@@ -80,19 +80,13 @@ def _append(into: Gathering, messages: list[Message]) -> None:
     into.rows = end
 
 
-def _runs(partition: npt.NDArray[np.int32]) -> list[tuple[int, int]]:
-    """Where each run of messages of one partition begins and ends."""
-    begins = np.flatnonzero(np.diff(partition, prepend=-1))
-    return list(zip(begins.tolist(), [*begins[1:].tolist(), len(partition)], strict=False))
-
-
-def _offsets(messages: list[Message], runs: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
+def _offsets(messages: list[Message], places: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
     """Offsets, read only at the ends of each run where that proves the rest.
 
     Offsets in a partition rise, so a run whose last minus first is its length minus one has no hole.
     """
     offsets = np.empty(len(messages), np.int64)
-    for begin, end in runs:
+    for begin, end in places:
         first, last = _known(messages[begin].offset()), _known(messages[end - 1].offset())
         if last - first == end - 1 - begin:
             offsets[begin:end] = np.arange(first, last + 1)
@@ -101,14 +95,14 @@ def _offsets(messages: list[Message], runs: list[tuple[int, int]]) -> npt.NDArra
     return offsets
 
 
-def _timestamps(messages: list[Message], runs: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
+def _timestamps(messages: list[Message], places: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
     """Record times in milliseconds, read only at the ends of a piece where they are equal.
 
     Where the broker stamps them (LogAppendTime) all messages of a producer's batch have one time, and time in a
     partition does not go back.
     """
     times = np.empty(len(messages), np.int64)
-    for run_begin, run_end in runs:
+    for run_begin, run_end in places:
         for begin in range(run_begin, run_end, TIME_PIECE_MESSAGES):
             end = min(begin + TIME_PIECE_MESSAGES, run_end)
             kind, first = messages[begin].timestamp()

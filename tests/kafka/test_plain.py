@@ -5,7 +5,8 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, Me
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2_dagster.kafka.plain import TIME_PIECE_MESSAGES, _offsets, _runs, _timestamps
+from k2_dagster.kafka.batch import partition_runs
+from k2_dagster.kafka.plain import TIME_PIECE_MESSAGES, _offsets, _timestamps
 
 # Per run: partition, then how far the offset and the time move on with each message
 STEPS = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3)), min_size=1, max_size=2 * TIME_PIECE_MESSAGES)
@@ -21,6 +22,6 @@ def test_offsets_and_times_are_those_of_every_message(runs: list[tuple[int, list
             places[partition] = (offset + offset_step, at + time_step)
             messages.append(Message("t", partition=partition, offset=offset, timestamp=(kind, at)))
     partition_column = np.array([message.partition() for message in messages], np.int32)
-    found = _runs(partition_column)
+    found = partition_runs(partition_column)
     assert _offsets(messages, found).tolist() == [message.offset() for message in messages]
     assert _timestamps(messages, found).tolist() == [message.timestamp()[1] for message in messages]
