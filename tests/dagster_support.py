@@ -54,6 +54,10 @@ dataset = "book"
 domain = "range"
 """
 
+DAY_SECONDS = 86_400.0
+# Longer than any test of a market takes, and than the event time of what one publishes spans.
+TEST_SECONDS, PUBLISHED_SECONDS = 90.0, 30.0
+
 CHECKS_OF_TICKS = 8
 """How many checks a partition of ticks has: as the documentation lists them."""
 
@@ -74,7 +78,7 @@ class Market:
 
     @property
     def today(self) -> str:
-        """The open day, UTC."""
+        """The open day, UTC. It is the same all through a test: see `make_market`."""
         return time.strftime("%Y-%m-%d", time.gmtime())
 
     def publish(
@@ -105,7 +109,11 @@ class Market:
 
 
 def make_market(settings: Settings, folder: Path, exchanges: int = 1, partitions: int = 2) -> Market:
-    """Fresh exchanges with topics, subjects, tables and control schema. Close `platform` when done."""
+    """Fresh exchanges with topics, subjects, tables and control schema. Close `platform` when done.
+
+    Around midnight it waits for the new day: what a test publishes and what it calls today are of one day.
+    """
+    _wait_for_a_whole_test_in_one_day()
     names = [f"x{uuid.uuid4().hex[:10]}" for _ in range(exchanges)]
     path = folder / "exchanges.toml"
     text = "".join(EXCHANGE.format(name=name, partitions=partitions) for name in names)
@@ -114,6 +122,14 @@ def make_market(settings: Settings, folder: Path, exchanges: int = 1, partitions
     profiles = load_profiles(path)
     initialize(own, profiles, tuple(names))
     return Market(own, Platform(own, profiles), names)
+
+
+def _wait_for_a_whole_test_in_one_day() -> None:
+    second_of_day = time.time() % DAY_SECONDS
+    if second_of_day >= DAY_SECONDS - TEST_SECONDS:
+        time.sleep(DAY_SECONDS - second_of_day + PUBLISHED_SECONDS)
+    elif second_of_day < PUBLISHED_SECONDS:
+        time.sleep(PUBLISHED_SECONDS - second_of_day)
 
 
 def dagster_yaml(folder: Path, settings: Settings) -> str:

@@ -19,7 +19,8 @@ from k2_dagster.settings import Settings
 
 # How long an unknown schema id, or a registry that does not answer, is waited for before the run gives up.
 SCHEMA_WAIT_SECONDS = 60.0
-# One dataset's turn while others wait; long enough to fill a batch, short enough for the freshness of the others.
+# One dataset's turn while others wait; long enough to fill a batch, short enough for the freshness of the others. Under
+# a shorter cap each has its share of that: the last one would never be reached otherwise.
 TURN_SECONDS = 5.0
 # Pause while nothing is left to do but to wait for a schema.
 IDLE_SECONDS = 0.25
@@ -59,7 +60,8 @@ def drain_exchange(
     with Connections.open(settings, profiles, stop) as connections:
         wanted = datasets if datasets is not None else profiles.exchange(exchange).datasets
         streams = [Driven(StreamDrain(connections, exchange, dataset, run_id), f"run {run_id}") for dataset in wanted]
-        run = _Run(streams, stop, deadline, _Counting(report, on_commit))
+        turn_seconds = TURN_SECONDS if cap_seconds is None else min(TURN_SECONDS, cap_seconds / len(streams))
+        run = _Run(streams, stop, deadline, turn_seconds, _Counting(report, on_commit))
         try:
             report.caught_up = run.drain()
         finally:
@@ -75,12 +77,18 @@ class _Run:
     """The streams of one run, in turns."""
 
     def __init__(
-        self, streams: Sequence[Driven], stop: threading.Event, deadline: float | None, on_commit: OnCommit
+        self,
+        streams: Sequence[Driven],
+        stop: threading.Event,
+        deadline: float | None,
+        turn_seconds: float,
+        on_commit: OnCommit,
     ) -> None:
         self._streams = streams
         self._open = list(streams)
         self._stop = stop
         self._deadline = deadline
+        self._turn_seconds = turn_seconds
         self._on_commit = on_commit
 
     def drain(self) -> bool:
@@ -114,7 +122,7 @@ class _Run:
     def _turn_ends(self) -> float | None:
         if len(self._open) == 1:
             return self._deadline
-        ends = time.monotonic() + TURN_SECONDS
+        ends = time.monotonic() + self._turn_seconds
         return ends if self._deadline is None else min(ends, self._deadline)
 
     def _may_still_come(self, one: Driven) -> bool:

@@ -17,8 +17,6 @@ from k2_dagster.state.gaps import open_gaps, record_event
 from k2_dagster.state.locks import lock_key
 from tests.dagster_support import Market, land, reported, run_check_job
 
-NOW = time.time()
-
 
 def test_cursor_survives_its_storage() -> None:
     partition = ("ticks", "sim", "2026-05-01")
@@ -31,14 +29,15 @@ def test_cursor_survives_its_storage() -> None:
 def test_the_first_commits_are_reported_at_once_and_the_next_with_their_checks(
     market: Market, instance: dg.DagsterInstance
 ) -> None:
+    now = time.time()
     day = market.today
     land(market, "c1", {day: 10}, seconds=0.02)
-    chosen, cursor = _tick(market, instance, Cursor(), NOW)
+    chosen, cursor = _tick(market, instance, Cursor(), now)
     assert chosen == [("ticks", market.exchange, day)]
     assert [one["rows"] for one in reported(instance, market, day)] == [10]
     land(market, "c2", {day: 5}, seconds=0.04)
     land(market, "c3", {day: 7}, seconds=0.06)
-    chosen, cursor = _tick(market, instance, cursor, NOW + 5)
+    chosen, cursor = _tick(market, instance, cursor, now + 5)
     assert (chosen, len(cursor.waiting)) == ([], 1)
     chosen, cursor = _tick(market, instance, cursor, _later())
     assert chosen == [("ticks", market.exchange, day)]
@@ -47,17 +46,18 @@ def test_the_first_commits_are_reported_at_once_and_the_next_with_their_checks(
 
 @pytest.mark.stack
 def test_check_runs_are_launched_once_a_minute_for_all(market: Market, instance: dg.DagsterInstance) -> None:
+    now = time.time()
     today: Partition = ("ticks", market.exchange, market.today)
     before: Partition = ("ticks", market.exchange, "2026-05-01")
     land(market, "c1", {market.today: 10})
-    chosen, cursor = _tick(market, instance, Cursor(), NOW)
+    chosen, cursor = _tick(market, instance, Cursor(), now)
     assert chosen == [today]
     land(market, "c2", {before[2]: 5})
-    chosen, cursor = _tick(market, instance, cursor, NOW + 5)
+    chosen, cursor = _tick(market, instance, cursor, now + 5)
     assert (chosen, len(reported(instance, market, before[2]))) == ([], 1), "shown at once, checked with the others"
     land(market, "c3", {market.today: 1, before[2]: 1})
     for seconds in (10, 30, 55):
-        chosen, cursor = _tick(market, instance, cursor, NOW + seconds)
+        chosen, cursor = _tick(market, instance, cursor, now + seconds)
         assert chosen == []
     chosen, _ = _tick(market, instance, cursor, _later())
     assert set(chosen) == {today, before}
@@ -65,9 +65,10 @@ def test_check_runs_are_launched_once_a_minute_for_all(market: Market, instance:
 
 @pytest.mark.stack
 def test_what_no_check_run_reports_is_reported_when_it_is_overdue(market: Market, instance: dg.DagsterInstance) -> None:
+    now = time.time()
     day = market.today
     land(market, "c1", {day: 10})
-    _, cursor = _tick(market, instance, Cursor(), NOW)
+    _, cursor = _tick(market, instance, Cursor(), now)
     land(market, "c2", {day: 3})
     for after in (0, OVERDUE_SECONDS / 2):
         _, cursor = _tick(market, instance, cursor, _later() + after)
@@ -86,10 +87,11 @@ def test_what_no_check_run_reports_is_reported_when_it_is_overdue(market: Market
 def test_a_death_between_event_and_cursor_repeats_nothing_and_loses_nothing(
     market: Market, instance: dg.DagsterInstance
 ) -> None:
+    now = time.time()
     day = market.today
     land(market, "c1", {day: 10})
     before = Cursor()
-    _tick(market, instance, before, NOW)  # died: the cursor was not saved
+    _tick(market, instance, before, now)  # died: the cursor was not saved
     land(market, "c2", {day: 3})
     overdue = _later() + OVERDUE_SECONDS
     _, cursor = _tick(market, instance, before, overdue)
@@ -103,9 +105,10 @@ def test_a_death_between_event_and_cursor_repeats_nothing_and_loses_nothing(
 def test_materializations_made_by_hand_do_not_hide_where_the_mirror_is(
     market: Market, instance: dg.DagsterInstance
 ) -> None:
+    now = time.time()
     day = market.today
     land(market, "c1", {day: 10})
-    _tick(market, instance, Cursor(), NOW)
+    _tick(market, instance, Cursor(), now)
     key = dg.MultiPartitionKey({"exchange": market.exchange, "day": day})
     for _ in range(25):
         instance.report_runless_asset_event(dg.AssetMaterialization("ticks", partition=key))
@@ -116,13 +119,14 @@ def test_materializations_made_by_hand_do_not_hide_where_the_mirror_is(
 def test_tomorrow_waits_for_its_partition_and_unknown_exchanges_are_named(
     market: Market, instance: dg.DagsterInstance
 ) -> None:
-    tomorrow = datetime.fromtimestamp(NOW + 86_400, UTC).date().isoformat()
+    now = time.time()
+    tomorrow = datetime.fromtimestamp(now + 86_400, UTC).date().isoformat()
     land(market, "c1", {tomorrow: 4})
     land(market, "c2", {market.today: 1}, exchange="nowhere")
-    tick = Tick(instance, market.platform, Cursor(), NOW)
+    tick = Tick(instance, market.platform, Cursor(), now)
     assert (tick.choose(), tick.invalid) == ([], {("ticks", "nowhere", market.today)})
     assert list(tick.cursor().waiting) == [("ticks", market.exchange, tomorrow)]
-    chosen, _ = _tick(market, instance, tick.cursor(), NOW + 86_400)
+    chosen, _ = _tick(market, instance, tick.cursor(), now + 86_400)
     assert chosen == [("ticks", market.exchange, tomorrow)]
     assert [one["rows"] for one in reported(instance, market, tomorrow)] == [4]
 

@@ -27,7 +27,7 @@ def commits(landed: Landed) -> int:
 def age(landed: Landed) -> None:
     """As if it all had happened in one minute, long ago."""
     landed.sql(
-        "UPDATE k2.commits SET stamp = date_trunc('minute', stamp - interval '40 days') "
+        "UPDATE k2.commits SET stamp = date_trunc('minute', now() - interval '40 days') "
         "+ (position % 10000) * interval '1 millisecond'"
     )
 
