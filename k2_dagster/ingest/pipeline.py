@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from k2_dagster.ingest.commit import CommitReport, Written
-from k2_dagster.ingest.memory import give_back, settle_memory
+from k2_dagster.ingest.memory import COLLECTOR, give_back
 from k2_dagster.ingest.outcome import Outcome
 from k2_dagster.ingest.resume import Position
 from k2_dagster.kafka.batch import RawBatch
@@ -160,8 +160,7 @@ class Pipeline:
     def _commit(self) -> None:
         while (written := self._take(self.written)) is not None:
             self.on_commit(self.stages.commit(written))
-            # what a commit leaves behind (table metadata refers to itself) would otherwise wait for the end of the run
-            gc.collect()
+            COLLECTOR.collect()
 
     def _asked_to_end(self) -> bool:
         late = self.deadline is not None and time.monotonic() > self.deadline
@@ -198,7 +197,8 @@ def _collections_between_commits() -> Iterator[None]:
     reader's time."""
     was_enabled = gc.isenabled()
     gc.disable()
-    settle_memory()
+    if not COLLECTOR.settled:
+        COLLECTOR.collect()
     try:
         yield
     finally:

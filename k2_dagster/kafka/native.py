@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.kafka.batch import Event, Gathering, Headers
 from k2_dagster.kafka.clients import LOGGER, consumer_config, translate
-from k2_dagster.kafka.copying import EVENT, HEADERS, NO_ROOM, kernel
+from k2_dagster.kafka.copying import EVENT, HEADERS, NO_ROOM, functions, take
 from k2_dagster.kafka.librdkafka import (
     CONF_OK,
     CONSUMER,
@@ -38,7 +38,7 @@ class NativeClient:
     def __init__(self, settings: Settings, topic: str, starts: Mapping[int, int]) -> None:
         """Raises KafkaUnavailable, ConfigurationError (refused, or not the librdkafka that we know)."""
         self._library = library()
-        self._kernel: Any = kernel()
+        self._functions = functions()
         self._pointers = np.zeros(CHUNK_MESSAGES, np.uint64)
         self._handle = self._start(consumer_config(settings))
         self._library.rd_kafka_poll_set_consumer(self._handle)
@@ -105,8 +105,8 @@ class NativeClient:
         events: list[Event] = []
         keys, values = into.keys, into.values
         while len(pointers):
-            done, into.rows, why = self._kernel(
-                *(pointers, into.rows, into.partition, into.offset, into.timestamp_ms),
+            done, into.rows, why = take(
+                *(self._functions, pointers, into.rows, into.partition, into.offset, into.timestamp_ms),
                 *(keys.ends, keys.present, keys.data, values.ends, values.present, values.data),
             )
             pointers = pointers[done:]

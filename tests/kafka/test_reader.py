@@ -160,16 +160,21 @@ def test_null_and_empty_are_told_apart(reader: Reader, kafka_settings: Settings,
     assert batch.values.null_count == 2
 
 
-def test_headers_come_with_their_row(reader: Reader, kafka_settings: Settings, make_topic: MakeTopic) -> None:
+@pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])
+def test_headers_come_with_their_row(
+    reader: Reader, kafka_settings: Settings, make_topic: MakeTopic, compression: str
+) -> None:
     topic = make_topic(1)
     given: dict[int, list[tuple[str, str | bytes | None]]] = {
         3: [("k2-origin", b"recovered")],
         2_500: [("twice", b"1"), ("twice", b"2"), ("null", None), ("empty", b""), ("näme", b"\x00\xff")],
+        3_001: [(f"many-{number}", b"") for number in range(70)],
         4_999: [("k2-origin", b"restated")],
     }
-    producer = Producer(producer_config(kafka_settings))
+    producer = Producer({**producer_config(kafka_settings), "compression.type": compression})
     for number in range(5_000):
-        producer.produce(topic, b"x", headers=given.get(number), partition=0)
+        key = (None, b"key", b"")[number % 3]
+        producer.produce(topic, b"x" * (number % 200), key, headers=given.get(number), partition=0)
     assert producer.flush(READ_SECONDS) == 0
     reader.assign(topic, {0: 0})
     assert read_until(reader, {0: 5_000}).headers == given
