@@ -1,5 +1,6 @@
 """What a Kafka reader hands over: messages by the column, at their exact offsets."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -78,17 +79,44 @@ class Event:
 NO_EVENTS: tuple[Event, ...] = ()
 # Payload that a batch in the making has room for at first, in bytes; it doubles, and what is not written costs nothing.
 FIRST_ROOM_BYTES = 1_048_576
+# One batch is gathered while another one is judged; what is behind that holds no message any more.
+SPARES = 2
+# An array's references while only `Spares` has it: its list, its loop and the call that counts.
+_HELD_HERE_ONLY = 3
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Spares:
+    """Memory of batches that nobody holds any more, for the next ones: the system clears what it hands out, which costs
+    a backlog a twentieth of its speed."""
+
+    def __init__(self) -> None:
+        self._kept: list[Bytes] = []
+
+    def take(self, room_bytes: int) -> Bytes:
+        """So much memory at least, which nobody else uses."""
+        for one in self._kept:
+            if len(one) >= room_bytes and sys.getrefcount(one) == _HELD_HERE_ONLY:
+                return one
+        made = np.empty(room_bytes, np.uint8)
+        self._kept = [*self._kept[1 - SPARES :], made]
+        return made
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._kept = []
 
 
 class Payloads:
     """An Arrow binary array in the making: `ends` (int32, one more than rows, from 0), `present` (bool per row) and
     `data` (uint8, as much as fits in there)."""
 
-    def __init__(self, rows: int, room_bytes: int) -> None:
+    def __init__(self, rows: int, data: Bytes) -> None:
         self.ends = np.empty(rows + 1, np.int32)
         self.ends[0] = 0
         self.present = np.empty(rows, np.bool_)
-        self.data = np.empty(room_bytes, np.uint8)
+        self.data = data
 
     def make_room(self, row: int, size_bytes: int) -> None:
         """Room for so many bytes behind the first `row` rows."""
@@ -117,15 +145,17 @@ class Payloads:
 
 
 class Gathering:
-    """A batch in the making: clients write behind its `rows`, and then move that on. At most `max_messages` rows."""
+    """A batch in the making: clients write behind its `rows`, and then move that on. At most `max_messages` rows;
+    `data` is memory for their values."""
 
-    def __init__(self, max_messages: int, room_bytes: int = FIRST_ROOM_BYTES) -> None:
+    def __init__(self, max_messages: int, data: Bytes | None = None) -> None:
         self.rows = 0
         self.partition = np.empty(max_messages, np.int32)
         self.offset = np.empty(max_messages, np.int64)
         self.timestamp_ms = np.empty(max_messages, np.int64)
-        self.keys = Payloads(max_messages, FIRST_ROOM_BYTES)
-        self.values = Payloads(max_messages, room_bytes)
+        first = np.empty(FIRST_ROOM_BYTES, np.uint8) if data is None else data
+        self.keys = Payloads(max_messages, np.empty(FIRST_ROOM_BYTES, np.uint8))
+        self.values = Payloads(max_messages, first)
         self.headers: dict[int, Headers] = {}
 
     def __len__(self) -> int:
