@@ -30,6 +30,10 @@ MAX_FENCE_MOVES = 5
 # reader wait for the first one, and a share of it comes sooner. Not for less: small commits make small files.
 LONG_BACKLOG_BATCHES = 8
 FIRST_SHARES = (4, 2)
+# A short backlog is taken in so many batches, unless they would be smaller than this many rows: a process that only has
+# to keep up does not need the memory of a full batch (250 MB) for what waited while it started.
+SHORT_BACKLOG_BATCHES = 4
+LEAST_BATCH_ROWS = 100_000
 # How soon an acknowledgement reaches a stream with a halted partition.
 ACKNOWLEDGED_SECONDS = 5.0
 
@@ -45,6 +49,7 @@ class StreamDrain:
         self.position: Position | None = None
         self._reader: Reader | None = None
         self._first_rows: list[int] = []
+        self._batch_rows = 0
         self._asked_at = 0.0
         self._judge: BatchJudge | None = None
         self._committer: Committer | None = None
@@ -97,7 +102,7 @@ class StreamDrain:
             self._refresh(position)
         if _caught_up(position):
             return True
-        self._first_rows = first_batches(position, self.connections.settings.ingest_batch_rows)
+        self._first_rows, self._batch_rows = batch_sizes(position, self.connections.settings.ingest_batch_rows)
         pipeline = Pipeline(self, position, stop, deadline, on_commit)
         try:
             pipeline.run()
@@ -161,10 +166,9 @@ class StreamDrain:
         """Stage 1: the next messages, up to the ends seen."""
         assert self._reader is not None
         assert self.position is not None
-        settings = self.connections.settings
-        seconds, until = settings.ingest_commit_interval_seconds, self.position.ends
-        rows = self._first_rows.pop(0) if self._first_rows else settings.ingest_batch_rows
-        return self._reader.read(rows, seconds, until)
+        seconds = self.connections.settings.ingest_commit_interval_seconds
+        rows = self._first_rows.pop(0) if self._first_rows else self._batch_rows
+        return self._reader.read(rows, seconds, self.position.ends)
 
     def judge(self, raw: RawBatch, starts: dict[int, int]) -> Outcome:
         """Stage 2. Raises SchemaUnknown or RegistryUnavailable: whoever drives the stream decides how long to wait."""
@@ -184,10 +188,16 @@ class StreamDrain:
         return self._committer.commit(written)
 
 
-def first_batches(position: Position, batch_rows: int) -> list[int]:
-    """Smaller batches to begin with, where the backlog is many: the later stages have something to do sooner."""
+def batch_sizes(position: Position, batch_rows: int) -> tuple[list[int], int]:
+    """Most rows of the first batches of a backlog, and of those behind them.
+
+    A long one begins with smaller batches: the later stages have something to do sooner. A short one has smaller ones
+    only: they take less memory.
+    """
     backlog = sum(end - position.starts[partition] for partition, end in position.ends.items())
-    return [batch_rows // share for share in FIRST_SHARES] if backlog >= LONG_BACKLOG_BATCHES * batch_rows else []
+    if backlog >= LONG_BACKLOG_BATCHES * batch_rows:
+        return [batch_rows // share for share in FIRST_SHARES], batch_rows
+    return [], min(batch_rows, max(LEAST_BATCH_ROWS, backlog // SHORT_BACKLOG_BATCHES))
 
 
 def _caught_up(position: Position) -> bool:
