@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     )
 
     ingest_reader: Literal["plain", "native"] = Field("plain", description="Kafka reader of the drain loop")
-    ingest_batch_rows: Count = Field(250_000, description="Most rows in one commit", json_schema_extra=_unit("rows"))
+    ingest_batch_rows: Count = Field(320_000, description="Most rows in one commit", json_schema_extra=_unit("rows"))
     ingest_commit_interval_seconds: Seconds = Field(
         2.0,
         description="Longest time from the first message of a batch to its commit",

@@ -77,8 +77,10 @@ class Event:
 
 
 NO_EVENTS: tuple[Event, ...] = ()
-# Payload that a batch in the making has room for at first, in bytes; it doubles, and what is not written costs nothing.
+# Payload that a batch in the making has room for at first, in bytes. What is not written costs nothing.
 FIRST_ROOM_BYTES = 1_048_576
+# How many times larger it gets at once: the first messages may be larger than the others.
+MOST_GROWTH = 8
 # One batch is gathered while another one is judged; what is behind that holds no message any more.
 SPARES = 2
 # An array's references while only `Spares` has it: its list, its loop and the call that counts.
@@ -119,10 +121,12 @@ class Payloads:
         self.data = data
 
     def make_room(self, row: int, size_bytes: int) -> None:
-        """Room for so many bytes behind the first `row` rows."""
+        """Room for so many bytes behind the first `row` rows, and for the rest if they are like those."""
         used = int(self.ends[row])
         if used + size_bytes > len(self.data):
-            data = np.empty(max(2 * len(self.data), used + size_bytes), np.uint8)
+            expected = used * len(self.present) // max(1, row)
+            room_bytes = min(used * MOST_GROWTH, max(expected, used) * 5 // 4)
+            data = np.empty(max(used + size_bytes, room_bytes), np.uint8)
             data[:used] = self.data[:used]
             self.data = data
 

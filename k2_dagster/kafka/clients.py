@@ -21,7 +21,7 @@ FETCH_QUEUE_BACKOFF_MS = 5
 # requests per second on an idle topic.
 FETCH_WAIT_MS = 100
 # Prefetch per consumer: larger queues are slower (processor cache) and cost memory.
-PREFETCH_KILOBYTES = 16_384
+PREFETCH_KILOBYTES = 4_096
 
 # confluent-kafka's own name among librdkafka's: the object that takes the client's log.
 LOGGER = "logger"
