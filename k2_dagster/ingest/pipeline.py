@@ -6,16 +6,14 @@ write     Parquet files, which nothing refers to yet
 commit    quarantine, attempt, fenced append, settle: mostly waiting for the database and the warehouse
 """
 
-import gc
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from k2_dagster.ingest.commit import CommitReport, Written
-from k2_dagster.ingest.memory import COLLECTOR, give_back
+from k2_dagster.ingest.memory import COLLECTOR, collections_between_commits
 from k2_dagster.ingest.outcome import Outcome
 from k2_dagster.ingest.resume import Position
 from k2_dagster.kafka.batch import RawBatch
@@ -86,7 +84,7 @@ class Pipeline:
     def run(self) -> None:
         """Raises the first error of any stage. After a stop, `abandoned` says that one did not end: it may still use
         the reader. When a partition halted, `halted` is set and what was read behind that is thrown away."""
-        with _collections_between_commits():
+        with collections_between_commits():
             self._run()
 
     def _run(self) -> None:
@@ -189,19 +187,3 @@ class Pipeline:
 def reached_ends(positions: Mapping[int, int], ends: Mapping[int, int]) -> bool:
     """Whether every partition is read up to its end."""
     return all(positions[partition] >= end for partition, end in ends.items())
-
-
-@contextmanager
-def _collections_between_commits() -> Iterator[None]:
-    """No cycle collection by count: every message is an object that it would look at, which costs a third of the
-    reader's time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    if not COLLECTOR.settled:
-        COLLECTOR.collect()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-        give_back()

@@ -3,9 +3,11 @@
 Any error throws the position away; the next call finds it again from the fence.
 """
 
+import itertools
 import logging
 import threading
 import time
+from collections.abc import Iterator
 
 from k2_dagster.errors import FenceMoved, NotInitialized
 from k2_dagster.ingest.batch import BatchJudge
@@ -26,10 +28,12 @@ logger = logging.getLogger(__name__)
 
 # Another writer may win this often in a row before we stop competing with it.
 MAX_FENCE_MOVES = 5
-# A backlog of so many batches begins with smaller ones, of these shares of the others' size: the stages behind the
-# reader wait for the first one, and a share of it comes sooner. Not for less: small commits make small files.
+# A backlog of so many batches begins with smaller ones, of these shares of the others' size, and ends with them: the
+# stages behind the reader wait for the first one, and the reader's work is over before theirs. A share of it comes
+# sooner. Not for less: small commits make small files.
 LONG_BACKLOG_BATCHES = 8
 FIRST_SHARES = (4, 2)
+LAST_SHARE = 4
 # A short backlog is taken in so many batches, unless they would be smaller than this many rows: a process that only has
 # to keep up does not need the memory of a full batch (250 MB) for what waited while it started.
 SHORT_BACKLOG_BATCHES = 4
@@ -48,8 +52,7 @@ class StreamDrain:
         self.run_id = run_id
         self.position: Position | None = None
         self._reader: Reader | None = None
-        self._first_rows: list[int] = []
-        self._batch_rows = 0
+        self._sizes: Iterator[int] = iter(())
         self._asked_at = 0.0
         self._judge: BatchJudge | None = None
         self._committer: Committer | None = None
@@ -102,7 +105,8 @@ class StreamDrain:
             self._refresh(position)
         if _caught_up(position):
             return True
-        self._first_rows, self._batch_rows = batch_sizes(position, self.connections.settings.ingest_batch_rows)
+        backlog = sum(end - position.starts[partition] for partition, end in position.ends.items())
+        self._sizes = batch_sizes(backlog, self.connections.settings.ingest_batch_rows)
         pipeline = Pipeline(self, position, stop, deadline, on_commit)
         try:
             pipeline.run()
@@ -167,8 +171,7 @@ class StreamDrain:
         assert self._reader is not None
         assert self.position is not None
         seconds = self.connections.settings.ingest_commit_interval_seconds
-        rows = self._first_rows.pop(0) if self._first_rows else self._batch_rows
-        return self._reader.read(rows, seconds, self.position.ends)
+        return self._reader.read(next(self._sizes), seconds, self.position.ends)
 
     def judge(self, raw: RawBatch, starts: dict[int, int]) -> Outcome:
         """Stage 2. Raises SchemaUnknown or RegistryUnavailable: whoever drives the stream decides how long to wait."""
@@ -188,16 +191,17 @@ class StreamDrain:
         return self._committer.commit(written)
 
 
-def batch_sizes(position: Position, batch_rows: int) -> tuple[list[int], int]:
-    """Most rows of the first batches of a backlog, and of those behind them.
+def batch_sizes(backlog: int, batch_rows: int) -> Iterator[int]:
+    """Most rows of each batch of a backlog of so many messages, without end: how many there are is an estimate.
 
-    A long one begins with smaller batches: the later stages have something to do sooner. A short one has smaller ones
-    only: they take less memory.
+    A long one begins and ends with smaller batches. A short one has smaller ones only: they take less memory.
     """
-    backlog = sum(end - position.starts[partition] for partition, end in position.ends.items())
-    if backlog >= LONG_BACKLOG_BATCHES * batch_rows:
-        return [batch_rows // share for share in FIRST_SHARES], batch_rows
-    return [], min(batch_rows, max(LEAST_BATCH_ROWS, backlog // SHORT_BACKLOG_BATCHES))
+    if backlog < LONG_BACKLOG_BATCHES * batch_rows:
+        yield from itertools.repeat(min(batch_rows, max(LEAST_BATCH_ROWS, backlog // SHORT_BACKLOG_BATCHES)))
+    for share in itertools.chain(FIRST_SHARES, itertools.repeat(1)):
+        rows = max(1, min(batch_rows // share, max(batch_rows // LAST_SHARE, backlog // 2)))
+        yield rows
+        backlog -= rows
 
 
 def _caught_up(position: Position) -> bool:

@@ -36,6 +36,7 @@ from k2_dagster.lake.fence import (
     snapshot_properties,
     table_properties,
 )
+from k2_dagster.lake.manifests import TieredAppend
 from k2_dagster.observability.points import reached
 from k2_dagster.state.database import Database
 from k2_dagster.state.locks import table_lock
@@ -161,7 +162,7 @@ def _commit(table: Table, append: Append, fence: Fence, started: float, tries: i
     with translated_errors(), _Transaction(table) as transaction:
         transaction.set_properties(table_properties(after))
         summary = snapshot_properties(append.commit_id, stamp, after.vector)
-        with transaction.update_snapshot(snapshot_properties=summary).merge_append() as producer:
+        with TieredAppend(transaction, summary) as producer:
             for data_file in append.files:
                 producer.append_data_file(data_file)
     head = table.metadata.current_snapshot_id

@@ -23,7 +23,8 @@ from k2_dagster.schemas.declaration import Dataset
 
 # Metadata files that stay behind for readers that loaded an older one.
 METADATA_VERSIONS_KEPT = 20
-# A manifest names one file per commit; merging keeps planning flat. Small targets keep one merge cheap for ever.
+# For other engines that write to a table; ours puts manifests together by `manifests.py`. Small targets keep one merge
+# cheap for ever.
 MANIFESTS_BEFORE_MERGE = 50
 MANIFEST_TARGET_BYTES = 262_144
 

@@ -14,6 +14,7 @@ from pyiceberg.catalog import Catalog
 from k2_dagster.devstack.process import Progress
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.connections import Connections
+from k2_dagster.ingest.memory import COLLECTOR, collections_between_commits
 from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.lake.append import Append, fenced_append
 from k2_dagster.lake.catalog import close_catalog, load_table, open_catalog
@@ -152,7 +153,7 @@ def _commit_often(settings: Settings, commits: int, progress: Progress) -> tuple
     """What the drain loop does with an outcome, without reading and judging before it: the seconds of each commit, and
     of each expiry."""
     catalog = open_catalog(settings)
-    with closing(Database(settings)) as database:
+    with closing(Database(settings)) as database, collections_between_commits():
         try:
             table = load_table(catalog, table_name(TICKS.name))
             rows = _rows(table.schema().as_arrow())
@@ -161,6 +162,7 @@ def _commit_often(settings: Settings, commits: int, progress: Progress) -> tuple
             for number in range(commits):
                 began = time.perf_counter()
                 previous = _commit(catalog, database, rows, number, previous)
+                COLLECTOR.collect()
                 seconds.append(time.perf_counter() - began)
                 began = time.perf_counter()
                 expired = expire_snapshots(catalog, database, table_name(TICKS.name), settings.snapshots_kept)

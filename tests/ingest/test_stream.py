@@ -1,32 +1,42 @@
-"""How large the first batches of a drain call are."""
+"""How a backlog is cut into batches."""
 
-from types import SimpleNamespace
-from typing import Any
+import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from k2_dagster.ingest.stream import LEAST_BATCH_ROWS, LONG_BACKLOG_BATCHES, SHORT_BACKLOG_BATCHES, batch_sizes
 
-BATCH_ROWS = 250_000
+BATCH_ROWS = 320_000
+LONG = LONG_BACKLOG_BATCHES * BATCH_ROWS
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**6)), max_size=8))
-def test_batches_are_smaller_at_the_start_of_a_long_backlog_and_all_through_a_short_one(
-    partitions: list[tuple[int, int]],
-) -> None:
-    starts = {at: start for at, (start, _) in enumerate(partitions)}
-    position: Any = SimpleNamespace(starts=starts, ends={at: sum(one) for at, one in enumerate(partitions)})
-    backlog = sum(lag for _, lag in partitions)
-    first, rest = batch_sizes(position, BATCH_ROWS)
-    assert bool(first) == (backlog >= LONG_BACKLOG_BATCHES * BATCH_ROWS)
-    assert first == sorted(first)
-    assert all(0 < size < BATCH_ROWS for size in first)
-    assert LEAST_BATCH_ROWS <= rest <= BATCH_ROWS
-    assert rest == BATCH_ROWS or backlog // SHORT_BACKLOG_BATCHES <= rest
+def sizes(backlog: int, batch_rows: int = BATCH_ROWS) -> list[int]:
+    """Of the batches until the backlog is done."""
+    totals = itertools.accumulate(batch_sizes(backlog, batch_rows))
+    count = 1 + sum(1 for _ in itertools.takewhile(lambda total: total < backlog, totals))
+    return list(itertools.islice(batch_sizes(backlog, batch_rows), count))
 
 
-@given(st.integers(1, LEAST_BATCH_ROWS))
-def test_no_batch_is_larger_than_the_setting(batch_rows: int) -> None:
-    position: Any = SimpleNamespace(starts={0: 0}, ends={0: 2 * batch_rows})
-    assert batch_sizes(position, batch_rows) == ([], batch_rows)
+@given(st.integers(LONG, 100 * BATCH_ROWS))
+def test_a_long_backlog_begins_and_ends_with_smaller_batches(backlog: int) -> None:
+    found = sizes(backlog)
+    largest = found.index(BATCH_ROWS)
+    assert found[:largest] == [BATCH_ROWS // 4, BATCH_ROWS // 2]
+    assert found[largest:] == sorted(found[largest:], reverse=True)
+    assert found[-1] == BATCH_ROWS // 4
+    assert found.count(BATCH_ROWS) >= len(found) - 6, "others are few: small commits make small files"
+
+
+@given(st.integers(0, LONG - 1))
+def test_a_short_backlog_has_smaller_batches_of_one_size(backlog: int) -> None:
+    (size,) = set(sizes(backlog))
+    assert LEAST_BATCH_ROWS <= size <= BATCH_ROWS
+    assert size == BATCH_ROWS or backlog // SHORT_BACKLOG_BATCHES <= size
+
+
+@given(st.integers(0, 10**7), st.integers(1, LEAST_BATCH_ROWS))
+def test_no_batch_is_larger_than_the_setting_and_none_is_empty(backlog: int, batch_rows: int) -> None:
+    found = list(itertools.islice(batch_sizes(backlog, batch_rows), 50))
+    assert 1 <= min(found)
+    assert max(found) <= batch_rows
