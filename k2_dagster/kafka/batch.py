@@ -82,43 +82,20 @@ FIRST_ROOM_BYTES = 1_048_576
 # How many times larger it gets at once: the first messages may be larger than the others.
 MOST_GROWTH = 8
 # One batch is gathered while another one is judged; what is behind that holds no message any more.
-SPARES = 2
-# An array's references while only `Spares` has it: its list, its loop and the call that counts.
-_HELD_HERE_ONLY = 3
-
-Bytes = npt.NDArray[np.uint8]
-
-
-class Spares:
-    """Memory of batches that nobody holds any more, for the next ones: the system clears what it hands out, which costs
-    a backlog a twentieth of its speed."""
-
-    def __init__(self) -> None:
-        self._kept: list[Bytes] = []
-
-    def take(self, room_bytes: int) -> Bytes:
-        """So much memory at least, which nobody else uses."""
-        for one in self._kept:
-            if len(one) >= room_bytes and sys.getrefcount(one) == _HELD_HERE_ONLY:
-                return one
-        made = np.empty(room_bytes, np.uint8)
-        self._kept = [*self._kept[1 - SPARES :], made]
-        return made
-
-    def clear(self) -> None:
-        """Keep nothing."""
-        self._kept = []
+GATHERINGS_KEPT = 2
+# An array's references while only its `Gathering` has it: an attribute, two loops and the call that counts.
+_HELD_HERE_ONLY = 4
 
 
 class Payloads:
     """An Arrow binary array in the making: `ends` (int32, one more than rows, from 0), `present` (bool per row) and
     `data` (uint8, as much as fits in there)."""
 
-    def __init__(self, rows: int, data: Bytes) -> None:
+    def __init__(self, rows: int) -> None:
         self.ends = np.empty(rows + 1, np.int32)
         self.ends[0] = 0
         self.present = np.empty(rows, np.bool_)
-        self.data = data
+        self.data = np.empty(FIRST_ROOM_BYTES, np.uint8)
 
     def make_room(self, row: int, size_bytes: int) -> None:
         """Room for so many bytes behind the first `row` rows, and for the rest if they are like those."""
@@ -149,21 +126,31 @@ class Payloads:
 
 
 class Gathering:
-    """A batch in the making: clients write behind its `rows`, and then move that on. At most `max_messages` rows;
-    `data` is memory for their values."""
+    """A batch in the making: clients write behind its `rows`, and then move that on. At most `max_messages` rows."""
 
-    def __init__(self, max_messages: int, data: Bytes | None = None) -> None:
+    def __init__(self, max_messages: int) -> None:
         self.rows = 0
         self.partition = np.empty(max_messages, np.int32)
         self.offset = np.empty(max_messages, np.int64)
         self.timestamp_ms = np.empty(max_messages, np.int64)
-        first = np.empty(FIRST_ROOM_BYTES, np.uint8) if data is None else data
-        self.keys = Payloads(max_messages, np.empty(FIRST_ROOM_BYTES, np.uint8))
-        self.values = Payloads(max_messages, first)
+        self.keys = Payloads(max_messages)
+        self.values = Payloads(max_messages)
         self.headers: dict[int, Headers] = {}
 
     def __len__(self) -> int:
         return self.rows
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody holds what was gathered here before, so that it may be written over."""
+        parts = (vars(self), vars(self.keys), vars(self.values))
+        arrays = (one for part in parts for one in part.values() if isinstance(one, np.ndarray))
+        return all(sys.getrefcount(one) == _HELD_HERE_ONLY for one in arrays)
+
+    def clear(self) -> None:
+        """Begin again, in the same memory."""
+        self.rows = 0
+        self.headers = {}
 
     @property
     def payload_bytes(self) -> int:
@@ -183,6 +170,28 @@ class Gathering:
             self.headers,
             positions,
         )
+
+
+class Gatherings:
+    """Memory of batches that nobody holds any more, for the next ones: the system clears what it hands out, which costs
+    a backlog a twentieth of its speed."""
+
+    def __init__(self) -> None:
+        self._kept: list[Gathering] = []
+
+    def take(self, max_messages: int) -> Gathering:
+        """One that is empty, for so many messages at least."""
+        for one in self._kept:
+            if len(one.offset) >= max_messages and one.is_idle:
+                one.clear()
+                return one
+        made = Gathering(max_messages)
+        self._kept = [*self._kept[1 - GATHERINGS_KEPT :], made]
+        return made
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._kept = []
 
 
 class Client(Protocol):

@@ -15,7 +15,7 @@ from k2_dagster.errors import (
     ReaderStalled,
     RetentionOverrun,
 )
-from k2_dagster.kafka.batch import FIRST_ROOM_BYTES, Client, Event, Gathering, RawBatch, Spares, partition_runs
+from k2_dagster.kafka.batch import Client, Event, Gathering, Gatherings, RawBatch, partition_runs
 from k2_dagster.kafka.clients import translate
 from k2_dagster.kafka.progress import Patience, Progress, Remedy
 from k2_dagster.kafka.topics import watermarks
@@ -57,8 +57,7 @@ class ExactReader:
         self._progress = Progress("", {}, self._patience)
         self._client: Client | None = None
         self._error: K2Error | None = None
-        self._room_bytes = FIRST_ROOM_BYTES
-        self._spares = Spares()
+        self._gatherings = Gatherings()
 
     def assign(self, topic: str, starts: Mapping[int, int]) -> None:
         """See `Reader`."""
@@ -70,7 +69,7 @@ class ExactReader:
 
     def read(self, max_messages: int, timeout_seconds: float, until: Mapping[int, int] | None = None) -> RawBatch:
         """See `Reader`."""
-        batch = Gathering(max_messages, self._spares.take(self._room_bytes))
+        batch = self._gatherings.take(max_messages)
         if self._error is None:
             try:
                 self._gather(batch, max_messages, time.monotonic() + timeout_seconds, until)
@@ -79,10 +78,8 @@ class ExactReader:
                 self.close()
         if self._error is not None and not len(batch):
             raise self._error
-        # topics do not change much from one batch to the next
-        self._room_bytes = max(FIRST_ROOM_BYTES, len(batch.values.data))
         if len(batch) < max_messages:
-            self._spares.clear()  # no backlog: the process gives back what it can
+            self._gatherings.clear()  # no backlog: the process gives back what it can
         return batch.batch(self._topic, dict(self._progress.positions))
 
     def close(self) -> None:

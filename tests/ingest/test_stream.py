@@ -38,5 +38,5 @@ def test_a_short_backlog_has_smaller_batches_of_one_size(backlog: int) -> None:
 @given(st.integers(0, 10**7), st.integers(1, LEAST_BATCH_ROWS))
 def test_no_batch_is_larger_than_the_setting_and_none_is_empty(backlog: int, batch_rows: int) -> None:
     found = list(itertools.islice(batch_sizes(backlog, batch_rows), 50))
-    assert 1 <= min(found)
+    assert min(found) >= 1
     assert max(found) <= batch_rows

@@ -4,10 +4,11 @@ import weakref
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2_dagster.kafka.batch import SPARES, Gathering, Payloads, Spares
+from k2_dagster.kafka.batch import GATHERINGS_KEPT, Gathering, Gatherings, Payloads, RawBatch
 
 ROOM_BYTES = 4
 
@@ -24,7 +25,8 @@ def test_nothing_gathered_is_an_empty_batch_that_carries_positions() -> None:
 @given(st.lists(st.lists(st.none() | st.binary(max_size=9), max_size=5), max_size=6), st.booleans())
 def test_payloads_are_what_was_appended(pieces: list[list[bytes | None]], sliced: bool) -> None:
     everything = [value for piece in pieces for value in piece]
-    payloads = Payloads(len(everything), np.empty(ROOM_BYTES, np.uint8))
+    payloads = Payloads(len(everything))
+    payloads.data = payloads.data[:ROOM_BYTES]
     row = 0
     for piece in pieces:
         values = pa.array([b"before", *piece], pa.binary()).slice(1) if sliced else pa.array(piece, pa.binary())
@@ -46,34 +48,45 @@ def test_a_batch_is_what_was_gathered() -> None:
     assert gathering.payload_bytes == 3
 
 
-def test_memory_is_used_again_when_nobody_holds_a_batch_of_it() -> None:
-    spares = Spares()
-    first = spares.take(1_000)
-    place = first.ctypes.data
-    del first
-    gathering = Gathering(1, spares.take(1_000))
-    assert gathering.values.data.ctypes.data == place
-    gathering.values.append(0, pa.array([b"held"], pa.binary()))
+def gathered(gathering: Gathering, number: int) -> RawBatch:
+    """A batch of one message that has the number everywhere."""
+    text = pa.array([str(number).encode()], pa.binary())
+    gathering.keys.append(0, text)
+    gathering.values.append(0, text)
+    gathering.partition[0] = gathering.offset[0] = gathering.timestamp_ms[0] = number
+    gathering.headers[0] = [("number", None)]
     gathering.rows = 1
-    held = gathering.batch("t", {}).values
-    del gathering
-    others = [spares.take(1_000) for _ in range(SPARES + 1)]
-    assert place not in {one.ctypes.data for one in others}
-    for one in others:
-        one[:] = 255
-    assert held.to_pylist() == [b"held"]
-    assert len(spares.take(2_000)) == 2_000, "what is there is too small"
+    return gathering.batch("t", {})
 
 
-def test_spares_are_few_and_can_be_let_go() -> None:
-    spares = Spares()
-    held = [spares.take(10) for _ in range(SPARES + 3)]
-    assert len({one.ctypes.data for one in held}) == SPARES + 3
-    places = {one.ctypes.data for one in held[-SPARES:]}
-    del held
-    spare = spares.take(10)
-    assert spare.ctypes.data in places
-    kept = weakref.ref(spare)
-    del spare
-    spares.clear()
-    assert kept() is None
+def test_no_batch_changes_under_who_holds_it() -> None:
+    gatherings = Gatherings()
+    held = [gathered(gatherings.take(2), number) for number in range(5)]
+    for number, batch in enumerate(held):
+        columns = (batch.partition, batch.offset, batch.timestamp_ms)
+        assert [one.tolist() for one in columns] == [[number]] * 3
+        assert batch.keys.to_pylist() == batch.values.to_pylist() == [str(number).encode()]
+        assert batch.headers == {0: [("number", None)]}
+
+
+@pytest.mark.parametrize("name", ["keys", "values", "partition", "offset", "timestamp_ms"])
+def test_memory_is_used_again_when_nobody_holds_a_column_of_it(name: str) -> None:
+    gatherings = Gatherings()
+    first = gatherings.take(2)
+    batch = gathered(first, 1)
+    column = getattr(batch, name)[0:1]
+    del batch
+    assert gatherings.take(2) is not first
+    del column
+    again = gatherings.take(1)
+    assert again is first
+    assert (again.rows, again.headers) == (0, {})
+    assert gatherings.take(3) is not first, "too small"
+
+
+def test_few_are_kept_and_they_can_be_let_go() -> None:
+    gatherings = Gatherings()
+    made = [weakref.ref(one.offset) for one in (gatherings.take(number) for number in range(1, 6))]
+    assert [one() is not None for one in made] == [False] * (5 - GATHERINGS_KEPT) + [True] * GATHERINGS_KEPT
+    gatherings.clear()
+    assert [one() for one in made] == [None] * 5
