@@ -23,6 +23,9 @@ NAMES_KEPT = 64
 # of those is taken for a repetition.
 GIVEN_UP_RUNS_KEPT = 10_000
 NANOS_PER_SECOND = 1_000_000_000
+# When one line has said that the session is over, the others have so long to say it: what one of them lost last is only
+# known then. Venues say it again and again for seconds.
+ENDS_APART_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,9 @@ class _Session:
     # What a packet said was sent, and when that was first said
     announced: int = 0
     announced_nanos: int = 0
-    is_over: bool = False
+    # Which lines have said that it is over, and when the first one did
+    over_on: set[str] = field(default_factory=set)
+    over_nanos: int = 0
     # Delivered, or waiting to be
     seen: Intervals = field(default_factory=Intervals)
     waiting: list[Delivery] = field(default_factory=list)
@@ -100,6 +105,7 @@ class Arbiter:
         # Messages from below the number that a session began with for us
         self.early = 0
         self._limits = limits
+        self._nanos = 0
         self._sessions: dict[str, _Session] = {}
         self._ended: deque[str] = deque(maxlen=NAMES_KEPT)
         self._waiting = 0
@@ -111,9 +117,12 @@ class Arbiter:
 
     @property
     def is_over(self) -> bool:
-        """Whether the newest session has ended and nothing of it is waited for."""
+        """Whether the newest session has ended on all lines that are alive, and nothing of it is waited for."""
         newest = self._sessions[self.session] if self.session is not None else None
-        return newest is not None and newest.is_over and newest.blocked_since is None
+        if newest is None or not newest.over_on or newest.blocked_since is not None:
+            return False
+        everywhere = newest.over_on >= self.figures.keys() - self._others
+        return everywhere or self._nanos - newest.over_nanos > ENDS_APART_SECONDS * NANOS_PER_SECOND
 
     def begin(self, session: str, next_sequence: int) -> None:
         """Begin with this number of a session of which nothing was offered yet (it follows a snapshot); what is below
@@ -122,6 +131,7 @@ class Arbiter:
 
     def offer(self, line: str, packet: Packet, nanos: int) -> list[Delivery]:
         """A packet that came on a line."""
+        self._nanos = max(self._nanos, nanos)
         figures = self.figures[line]
         figures.packets += 1
         figures.messages += len(packet.messages)
@@ -138,7 +148,9 @@ class Arbiter:
             out += self._take(session, line, packet, nanos)
         else:
             figures.heartbeats += packet.kind == "heartbeat"
-            session.is_over |= packet.kind == "end"
+            if packet.kind == "end":
+                session.over_nanos = session.over_nanos if session.over_on else nanos
+                session.over_on.add(line)
             if session.blocked_since is None and session.cursor == packet.sequence:
                 out.append(Delivery(packet.sequence, session.name, line, nanos))
         while self._waiting > self._limits.messages:
@@ -147,6 +159,7 @@ class Arbiter:
 
     def tick(self, nanos: int) -> list[Delivery]:
         """Time has come this far."""
+        self._nanos = max(self._nanos, nanos)
         out: list[Delivery] = []
         patience = int(self._limits.wait_seconds * NANOS_PER_SECOND)
         for session in self._sessions.values():

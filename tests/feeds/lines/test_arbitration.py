@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2_dagster.feeds.lines import arbitration
-from k2_dagster.feeds.lines.arbitration import Arbiter, Delivery, Limits
+from k2_dagster.feeds.lines.arbitration import ENDS_APART_SECONDS, Arbiter, Delivery, Limits
 from k2_dagster.feeds.mold.packets import Packet
 
 PATIENT = Limits(wait_seconds=1_000.0, messages=10_000)
@@ -177,6 +177,20 @@ def test_a_heartbeat_shows_what_came_last_and_is_told_when_nothing_is_missing() 
     assert (given_up.sequence, given_up.messages, arbiter.given_up) == (5, (), 2)
     assert not arbiter.is_over
     arbiter.offer("A", Packet("s", 5, (), "end"), 3 * SECOND)
+    assert not arbiter.is_over, "B may have lost what came last"
+    arbiter.offer("B", Packet("s", 5, (), "end"), 3 * SECOND)
+    assert arbiter.is_over
+
+
+def test_a_line_that_is_dead_does_not_keep_a_session_from_its_end() -> None:
+    arbiter = Arbiter(("A", "B"), PATIENT, ("asked",))
+    arbiter.offer("A", packet(1, 2), 0)
+    for at in (1, 2):
+        arbiter.offer("A", Packet("s", 3, (), "end"), at * SECOND)
+        assert not arbiter.is_over
+    arbiter.tick(SECOND + int(ENDS_APART_SECONDS * SECOND))
+    assert not arbiter.is_over
+    arbiter.tick(SECOND + int(ENDS_APART_SECONDS * SECOND) + 1)
     assert arbiter.is_over
 
 
