@@ -7,7 +7,7 @@
     gaps        numbers that did not come within their grace, and how each ended
     losses      ranges that Kafka lost before they landed, accepted by a person
     refused_schemas  schema ids that the registry does not know and an operator has refused
-    leases      who drives an exchange as a process
+    leases      who drives an exchange as a process, or recovers what it missed
     stream_states    streams that cannot go on: what they met, since when
     totals      sums over `commits` of each stream, kept as commits are settled
     cursors     how far readers of `commits` have come, by table
@@ -184,10 +184,13 @@ refused_schemas = Table(
 leases = Table(
     "leases",
     metadata,
-    Column("exchange", String, primary_key=True),
+    Column("exchange", String, nullable=False),
+    # `ingest` or `recovery`: see leases.py
+    Column("work", String, nullable=False, server_default="ingest"),
     Column("holder", String, nullable=False),
     Column("acquired_at", _Time, nullable=False),
     Column("heartbeat_at", _Time, nullable=False),
+    PrimaryKeyConstraint("exchange", "work"),
 )
 
 stream_states = Table(
