@@ -275,6 +275,9 @@ incident_deliveries = Table(
     Column("number", BigInteger, nullable=False),
     # a name that says nothing secret of the address
     Column("target", String, nullable=False),
+    # what it is of, and the first delivery of the group that it is told with: see alerts/grouping.py
+    Column("kind", String, nullable=False, server_default=""),
+    Column("told_with", BigInteger),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_at", _Time, nullable=False, server_default=_NOW),
     Column("delivered_at", _Time),
@@ -287,4 +290,6 @@ incident_deliveries = Table(
         ondelete="CASCADE",
     ),
     Index("incident_deliveries_waiting", "target", "id", postgresql_where=text("delivered_at IS NULL")),
+    Index("incident_deliveries_of_kind", "target", "kind", "delivered_at"),
+    Index("incident_deliveries_together", "told_with", postgresql_where=text("told_with IS NOT NULL")),
 )
