@@ -13,7 +13,7 @@
     │   ├── ReaderStalled              the broker has messages that the client does not deliver
     │   ├── AlertUndelivered           a service did not take an incident's message
     │   ├── VenueUnavailable           a venue could not be reached
-    │   ├── LeaseHeld                  another process drives this exchange
+    │   ├── LeaseHeld                  another process drives this exchange, or recovers it
     │   └── StopOverdue                the work did not end in time after it was asked to
     └── TerminalError                  retrying cannot help: halt and say what to do
         ├── ConfigurationError         a setting, profile or argument is wrong
@@ -109,7 +109,7 @@ class VenueUnavailable(TransientError):
 
 
 class LeaseHeld(TransientError):
-    """Another process drives this exchange."""
+    """Another process drives this exchange, or recovers it."""
 
 
 class StopOverdue(TransientError):

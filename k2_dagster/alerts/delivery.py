@@ -4,8 +4,13 @@ A target gets the transitions of an incident in their order. One that fails is n
 target that is down costs one timeout a round; targets do not wait for each other. What is given up stays on record,
 and `k2 incidents retry` takes it up again.
 
-A delivery is sent inside the transaction that holds its row and marked at the end of it. Whoever is killed in between
-has sent it and nobody knows: it is sent again, with the same identity in its text.
+Deliveries of one kind that came within a moment are one message (grouping.py).
+
+    1. group    what is told together, in a transaction of its own
+    2. send     inside the transaction that holds the rows
+    3. mark     at the end of it
+
+Whoever is killed between 2 and 3 has sent it and nobody knows: it is sent again, with the same identity in its text.
 """
 
 import logging
@@ -17,14 +22,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, func, update
 
-from k2_dagster.alerts.messages import Message
+from k2_dagster.alerts.grouping import GROUP_WINDOW_SECONDS, first_due, form_group, members_of
+from k2_dagster.alerts.messages import Message, together
 from k2_dagster.alerts.targets import Target, send
 from k2_dagster.errors import AlertUndelivered, K2Error
+from k2_dagster.observability.points import reached
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import incident_deliveries as deliveries
-from k2_dagster.state.tables import incident_transitions as transitions
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +51,7 @@ Send = Callable[[Target, Message], None]
 
 @dataclass(slots=True)
 class Delivered:
-    """How a round went. `silent` targets had something to get, and took nothing."""
+    """How a round went, in messages. `silent` targets had something to get, and took nothing."""
 
     sent: int = 0
     failed: int = 0
@@ -61,10 +67,17 @@ def wait_seconds(attempts: int) -> float:
 class Deliverer:
     """Sends what waits. One per process: it remembers what it sent and could not mark."""
 
-    def __init__(self, database: Database, stop: threading.Event, send: Send = send) -> None:
+    def __init__(
+        self,
+        database: Database,
+        stop: threading.Event,
+        send: Send = send,
+        window_seconds: float = GROUP_WINDOW_SECONDS,
+    ) -> None:
         self._database = database
         self._stop = stop
         self._send = send
+        self._window_seconds = window_seconds
         self._unmarked: set[int] = set()
 
     def deliver(self, targets: Sequence[Target]) -> Delivered:
@@ -92,55 +105,46 @@ class Deliverer:
         return passed, 0
 
     def _next(self, target: Target) -> bool | None:
-        """Send the next delivery that is due; whether it went well. None when there is none."""
+        """Send the next delivery that is due, or the group that it is told with; whether it went well. None when there
+        is none."""
         with self._database.begin() as connection:
-            row = connection.execute(_due(target.name)).one_or_none()
+            row = connection.execute(first_due(target.name, self._window_seconds)).one_or_none()
             if row is None:
                 return None
-            message = Message(row.key, row.number, row.transition, row.severity, row.title, row.body)
-            if row.id not in self._unmarked:
-                try:
-                    self._send(target, message)
-                except AlertUndelivered as error:
-                    _mark_failed(connection, row, target, message, error)
-                    return False
-                self._unmarked.add(row.id)
-            connection.execute(
-                update(deliveries)
-                .where(deliveries.c.id == row.id)
-                .values(delivered_at=func.clock_timestamp(), attempts=row.attempts + 1, error="")
-            )
-        self._unmarked.discard(row.id)
-        logger.info("told", extra={"target": target.name, "incident": message.identity, "what": message.transition})
+            is_group = form_group(connection, row, self._window_seconds, self._unmarked)
+            went_well = None if is_group else self._tell(connection, target, row.id, [row])
+        if is_group:
+            # it is on record before it is sent
+            reached("alerts.grouped")
+            with self._database.begin() as connection:
+                members = members_of(connection, row.id)
+                went_well = self._tell(connection, target, row.id, members) if members else None
+        if went_well:
+            self._unmarked.discard(row.id)
+        return went_well
+
+    def _tell(self, connection: Connection, target: Target, first: int, rows: Sequence[Any]) -> bool:
+        """Send one message about these deliveries, which the transaction holds, and mark them; whether it was taken.
+        `first` is the id of one, or of the group."""
+        told = [Message(row.key, row.number, row.transition, row.severity, row.title, row.body) for row in rows]
+        message = told[0] if len(told) == 1 else together(told, rows[0].kind, first)
+        what = {"target": target.name, "incident": message.identity, "incidents": len(rows)}
+        if first not in self._unmarked:
+            try:
+                self._send(target, message)
+            except AlertUndelivered as error:
+                _mark_failed(connection, rows, what, error)
+                return False
+            self._unmarked.add(first)
+            reached("alerts.sent")
+        values = {"delivered_at": func.clock_timestamp(), "attempts": rows[0].attempts + 1, "error": ""}
+        connection.execute(update(deliveries).where(deliveries.c.id.in_([row.id for row in rows])).values(**values))
+        logger.info("told", extra={**what, "what": message.transition})
         return True
 
 
-def _due(target: str) -> Any:
-    """The first delivery to a target whose time has come and before which nothing of its incident waits."""
-    waiting = and_(deliveries.c.delivered_at.is_(None), deliveries.c.given_up_at.is_(None))
-    other = deliveries.alias("other")
-    earlier = select(other.c.id).where(
-        other.c.target == target,
-        other.c.key == deliveries.c.key,
-        other.c.number < deliveries.c.number,
-        other.c.delivered_at.is_(None),
-        other.c.given_up_at.is_(None),
-    )
-    told = and_(transitions.c.key == deliveries.c.key, transitions.c.number == deliveries.c.number)
-    names = ("transition", "severity", "title", "body")
-    return (
-        select(deliveries, *(transitions.c[name] for name in names))
-        .join(transitions, told)
-        .where(deliveries.c.target == target, waiting, deliveries.c.next_at <= func.clock_timestamp())
-        .where(~earlier.exists())
-        .order_by(deliveries.c.id)
-        .limit(1)
-        .with_for_update(of=deliveries, skip_locked=True)
-    )
-
-
-def _mark_failed(connection: Connection, row: Any, target: Target, message: Message, error: K2Error) -> None:
-    attempts = row.attempts + 1
+def _mark_failed(connection: Connection, rows: Sequence[Any], what: dict[str, Any], error: K2Error) -> None:
+    attempts = rows[0].attempts + 1
     given_up = attempts >= MOST_ATTEMPTS
     values: dict[str, Any] = {
         "attempts": attempts,
@@ -149,14 +153,9 @@ def _mark_failed(connection: Connection, row: Any, target: Target, message: Mess
     }
     if given_up:
         values["given_up_at"] = func.clock_timestamp()
-    connection.execute(update(deliveries).where(deliveries.c.id == row.id).values(**values))
+    connection.execute(update(deliveries).where(deliveries.c.id.in_([row.id for row in rows])).values(**values))
     logger.log(
         logging.ERROR if given_up else logging.WARNING,
         "not delivered, given up" if given_up else "not delivered",
-        extra={
-            "target": target.name,
-            "incident": message.identity,
-            "attempts": attempts,
-            "problem": error.message,
-        },
+        extra={**what, "attempts": attempts, "problem": error.message},
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import and_, case, func, select, update
+from sqlalchemy import and_, case, func, or_, select, update
 
 from k2_dagster.alerts.messages import Links
 from k2_dagster.alerts.outbox import incident_of
@@ -86,7 +86,7 @@ def show_incident(database: Database, key: str, links: Links) -> dict[str, Any]:
 
 
 def _receipts(receipts: Sequence[dict[str, Any]], number: int) -> list[dict[str, Any]]:
-    names = ("target", "attempts", "delivered_at", "given_up_at", "next_at", "error")
+    names = ("target", "attempts", "delivered_at", "given_up_at", "next_at", "told_with", "error")
     return [{name: one[name] for name in names} for one in receipts if one["number"] == number]
 
 
@@ -94,7 +94,10 @@ def retry_deliveries(database: Database, key: str | None) -> int:
     """Try at once again whatever is not delivered, of one incident or of all; also what was given up."""
     query = update(deliveries).where(deliveries.c.delivered_at.is_(None))
     if key is not None:
-        query = query.where(deliveries.c.key == key)
+        # a group goes as a whole
+        of_key = and_(deliveries.c.key == key, deliveries.c.delivered_at.is_(None))
+        groups = select(deliveries.c.told_with).where(of_key, deliveries.c.told_with.is_not(None))
+        query = query.where(or_(deliveries.c.key == key, deliveries.c.told_with.in_(groups)))
     values = {"attempts": 0, "given_up_at": None, "next_at": func.clock_timestamp()}
     with database.begin() as connection:
         return connection.execute(query.values(**values)).rowcount

@@ -1,6 +1,7 @@
 """What a person is told of a transition: title and body, with where to look and what to do. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import quote
 
@@ -11,6 +12,9 @@ from k2_dagster.settings import Settings
 
 # Services cut or refuse long messages; the smallest limit of those in wide use is about this (Discord, Telegram).
 TEXT_CHARACTERS = 1_200
+# Of a group, the members that its message names, and what it says of each: a screen of a telephone.
+MEMBERS_NAMED = 5
+LINE_CHARACTERS = 160
 PREFIXES: dict[Transition, str] = {
     "opened": "",
     "worsened": "Worse: ",
@@ -95,6 +99,19 @@ def message(incident: Incident, transition: Transition, links: Links, now: datet
     lines.append(f"Incident: {identity(incident.key, number)}")
     title = f"{PREFIXES[transition]}[{incident.severity}] {signal.title}"
     return Message(incident.key, number, transition, incident.severity, title, "\n".join(lines))
+
+
+def together(told: Sequence[Message], kind: str, group: int) -> Message:
+    """One message for several of a kind and transition (`told`, oldest first, at least two); `group` identifies it. It
+    names the first few, and says of the first what to do."""
+    first = told[0]
+    named = [f"- {one.key}: {one.title}"[:LINE_CHARACTERS] for one in told[:MEMBERS_NAMED]]
+    if len(told) > MEMBERS_NAMED:
+        named.append(f"- and {len(told) - MEMBERS_NAMED} more: `k2 incidents list` shows those that are open")
+    last = f"Incident: {first.identity} and {len(told) - 1} more (group {group})"
+    lines = [f"{len(told)} incidents of {kind}, {first.transition}:", *named, "The first of them:"]
+    body = "\n".join([*lines, *first.body.splitlines()[:-1], last])
+    return replace(first, title=f"{first.title} (and {len(told) - 1} more of {kind})", body=body)
 
 
 def _time(when: datetime) -> str:

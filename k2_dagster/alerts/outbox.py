@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from k2_dagster.alerts.grouping import kind_of
 from k2_dagster.alerts.judge import HOLD_SECONDS, Change, Incident, judge
 from k2_dagster.alerts.messages import Links, Message, message
 from k2_dagster.alerts.signals import Reading, Signal
@@ -185,7 +186,7 @@ def _address(connection: Connection, key: str, number: int, targets: Sequence[Ta
 
 
 def _deliver_to(connection: Connection, key: str, number: int, targets: Sequence[Target]) -> int:
-    rows = [{"key": key, "number": number, "target": one.name} for one in targets]
+    rows = [{"key": key, "number": number, "target": one.name, "kind": kind_of(key)} for one in targets]
     if not rows:
         return 0
     return connection.execute(upsert(deliveries).values(rows).on_conflict_do_nothing()).rowcount

@@ -9,6 +9,7 @@ import click
 from k2_dagster.cli.common import json_option, settings, to_json
 from k2_dagster.cli.ending import end_when_stopped
 from k2_dagster.cli.stopping import Stop, stop_on_signals
+from k2_dagster.feeds.recovery.leased import recovery_lease
 from k2_dagster.feeds.recovery.worker import RecoveryReport, Worker
 from k2_dagster.feeds.recovery_sources import open_source, recovery_of
 from k2_dagster.schemas.profiles import Profiles, load_profiles
@@ -25,7 +26,8 @@ def recover(exchange: str, once: bool, as_json: bool) -> None:
     """Get missing messages of EXCHANGE again, until SIGTERM or Ctrl-C.
 
     Gaps that page are asked for by themselves, others with `k2 gaps request`. What comes is published to the topics
-    that it was missed on, lands late and fills its gap. The profile says what gives it.
+    that it was missed on, lands late and fills its gap. The profile says what gives it. One process at a time has an
+    exchange: a second one ends and names the first.
     """
     chosen = settings()
     profiles = load_profiles(chosen.profiles)
@@ -46,8 +48,18 @@ def _work(
 def _recover(chosen: Settings, profiles: Profiles, report: RecoveryReport, stop: Stop, *, once: bool) -> None:
     asked: threading.Event = stop.asked
     with (
+        recovery_lease(chosen, report.exchange, asked) as may_go_on,
         closing(open_source(chosen, profiles, report.exchange, asked)) as source,
-        Worker(chosen, profiles, report.exchange, source, report=report, stop=asked, waiting=stop.waiting) as worker,
+        Worker(
+            chosen,
+            profiles,
+            report.exchange,
+            source,
+            report=report,
+            stop=asked,
+            waiting=stop.waiting,
+            may_go_on=may_go_on,
+        ) as worker,
     ):
         if once:
             worker.once()

@@ -4,8 +4,8 @@ All times are UTC microseconds of the venue's clock, as rows have them. A number
 the messages around it, so a gap concerns every range that touches the time between them.
 
 1. missing   a gap that is not filled, or a hole that no gap tells of yet, touches the range: `gaps`, with the list
-2. held      a partition is still halted, or symbols deferred: `unknown`. Once that has ended, what was held is taken,
-             and numbers tell of it as of anything else
+2. held      a partition is halted, or symbols deferred, and no row behind that has landed yet: `unknown`. Once one has,
+             what was held is taken, and numbers tell of it as of anything else
 3. outside   a part of the range lies before the first or after the last message of every session, and the exchange was
              not closed: `unknown`. Numbers show what is missing between two messages, never what came before or after
 4. else      `complete`
@@ -61,7 +61,8 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A partition of which nothing was taken from the first time to the second (None: still so)."""
+    """A partition of which nothing was taken from the first time to the second, that of the first row behind it (None:
+    none has landed yet)."""
 
     kafka_partition: int
     kind: Literal["halted", "deferred"]

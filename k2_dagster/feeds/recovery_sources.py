@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 from k2_dagster.errors import ConfigurationError
-from k2_dagster.feeds.recovery.binance import COINM_MARKET, SPOT_MARKET, USDM_MARKET, BinanceTrades
+from k2_dagster.feeds.recovery.binance import COINM_MARKET, SPOT_MARKET, USDM_MARKET, BinanceTrades, Market
 from k2_dagster.feeds.recovery.coinbase import CoinbaseTrades
 from k2_dagster.feeds.recovery.source import RecoverySource
 from k2_dagster.feeds.retransmission.source import RetransmissionSource
@@ -15,6 +15,10 @@ from k2_dagster.settings import Settings
 Opener = Callable[[Settings, str, RecoveryProfile, threading.Event], RecoverySource]
 
 
+def _binance(market: Market) -> Opener:
+    return lambda settings, exchange, said, stop: BinanceTrades(settings, exchange, market, stop, said.url)
+
+
 def _retransmission(_: Settings, exchange: str, said: RecoveryProfile, __: threading.Event) -> RecoverySource:
     assert said.address is not None, "the profile was checked"
     assert said.channel is not None
@@ -22,10 +26,10 @@ def _retransmission(_: Settings, exchange: str, said: RecoveryProfile, __: threa
 
 
 OPENERS: dict[str, Opener] = {
-    "binance_rest": lambda settings, _, said, stop: BinanceTrades(settings, SPOT_MARKET, stop, said.url),
-    "binance_usdm_rest": lambda settings, _, said, stop: BinanceTrades(settings, USDM_MARKET, stop, said.url),
-    "binance_coinm_rest": lambda settings, _, said, stop: BinanceTrades(settings, COINM_MARKET, stop, said.url),
-    "coinbase_rest": lambda _, __, said, stop: CoinbaseTrades(stop, said.url),
+    "binance_rest": _binance(SPOT_MARKET),
+    "binance_usdm_rest": _binance(USDM_MARKET),
+    "binance_coinm_rest": _binance(COINM_MARKET),
+    "coinbase_rest": lambda _, exchange, said, stop: CoinbaseTrades(exchange, stop, said.url),
     RETRANSMISSION: _retransmission,
 }
 

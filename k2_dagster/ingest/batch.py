@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.accounts import committed_ranges
-from k2_dagster.ingest.breaking import critical_gaps, cut, opening
+from k2_dagster.ingest.breaking import critical_gaps, cut, opening, resumed
 from k2_dagster.ingest.columns import Codes
 from k2_dagster.ingest.control_changes import control_changes
 from k2_dagster.ingest.decode import DecodedBatch, Decoder, distinct_ids
@@ -85,6 +85,7 @@ class BatchJudge:
             outcome = self._judged(cut(raw, ends), starts)
             halts = [opening(gaps[partition]) for partition in sorted(gaps)]
             outcome = replace(outcome, ledger=[*outcome.ledger, *halts], halted=frozenset(gaps))
+        outcome, self.breakers = resumed(outcome, self.breakers, self.topic.epoch)
         self._before = outcome.state
         return outcome
 

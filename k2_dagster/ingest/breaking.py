@@ -1,4 +1,4 @@
-"""Where a batch has to end because a gap is critical (DESIGN D18). Pure.
+"""Where a batch has to end because a gap is critical, and where a partition goes on behind one (DESIGN D18). Pure.
 
 A partition halts behind the message that showed the gap: with it the gap is on record, and nothing that came later is
 taken before somebody has said that it may be. Which message that is does not depend on how messages were batched.
@@ -9,10 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from k2_dagster.ingest.outcome import Outcome
 from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.state.breakers import BreakerOpens, Breakers
 from k2_dagster.state.gaps import LedgerChange
+from k2_dagster.state.holds import HoldEnds
 from k2_dagster.state.ledger import Change
 
 CRITICAL_LEVEL = "halt"
@@ -50,6 +53,42 @@ def opening(gap: LedgerChange) -> BreakerOpens:
         kafka_offset=gap.reported_offset,
         at_micros=at_micros,
     )
+
+
+def resumed(outcome: Outcome, known: Breakers, epoch: int) -> tuple[Outcome, Breakers]:
+    """The outcome with the ends of holds behind which it has the first row, and what is known then. What was refused
+    ends none: it says no time that can be trusted."""
+    ends = [
+        HoldEnds("resume", epoch, partition, "halted", from_offset, *first)
+        for partition, offsets in known.resuming.items()
+        for from_offset in offsets
+        if (first := _first_row(outcome.days, partition, from_offset)) is not None
+    ]
+    if not ends:
+        return outcome, known
+    over = {(one.kafka_partition, one.from_offset) for one in ends}
+    left = {
+        partition: tuple(one for one in offsets if (partition, one) not in over)
+        for partition, offsets in known.resuming.items()
+    }
+    resuming = {partition: offsets for partition, offsets in left.items() if offsets}
+    return replace(outcome, ledger=[*ends, *outcome.ledger]), replace(known, resuming=resuming)
+
+
+def _first_row(days: Mapping[str, pa.Table], partition: int, from_offset: int) -> tuple[int, int] | None:
+    """Offset and venue's time of the first row of a partition from an offset on."""
+    found = []
+    for rows in days.values():
+        behind = pc.and_(
+            pc.equal(rows.column("kafka_partition"), partition),
+            pc.greater_equal(rows.column("kafka_offset"), from_offset),
+        )
+        chosen = rows.select(["kafka_offset", "exchange_timestamp"]).filter(behind)
+        if chosen.num_rows:
+            place = int(np.argmin(chosen.column("kafka_offset").to_numpy()))
+            offset, micros = (chosen.column(name).cast(pa.int64())[place].as_py() for name in chosen.column_names)
+            found.append((offset, micros))
+    return min(found, default=None)
 
 
 def cut(raw: RawBatch, ends: Mapping[int, int]) -> RawBatch:

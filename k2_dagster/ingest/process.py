@@ -15,13 +15,13 @@ from k2_dagster.errors import K2Error, LeaseHeld, TransientError
 from k2_dagster.ingest.connections import Connections
 from k2_dagster.ingest.drain import TURN_SECONDS
 from k2_dagster.ingest.driven import HALTED_RETRY_SECONDS, Driven
-from k2_dagster.ingest.leasing import Leases, leasing
 from k2_dagster.ingest.pipeline import OnCommit
 from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.kafka.ends import TopicEnd
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
 from k2_dagster.state.leases import new_holder
+from k2_dagster.state.leasing import Leases, leasing
 
 logger = logging.getLogger(__name__)
 

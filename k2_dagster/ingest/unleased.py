@@ -3,13 +3,10 @@
 import math
 from contextlib import closing
 
-from k2_dagster.alerts.dagster_signals import SENSOR_DAEMON
+from k2_dagster.alerts.dagster_signals import DAEMON_STALE_SECONDS, SENSOR_DAEMON
 from k2_dagster.alerts.dagster_storage import DagsterStorage
 from k2_dagster.errors import K2Error, NotInitialized
 from k2_dagster.settings import Settings
-
-# It writes one every 30 s; four that are missing are no busy moment.
-DEAD_SECONDS = 120.0
 
 
 def silent_seconds(settings: Settings) -> float | None:
@@ -28,7 +25,7 @@ def silent_seconds(settings: Settings) -> float | None:
 
 
 def unleased_driver(silent: float | None) -> str:
-    """`dagster`, `none`, or `unknown`, by how long its daemon has been silent."""
+    """`dagster`, `none`, or `unknown`, by how long its daemon has been silent: dead is what is an incident then."""
     if silent is None:
         return "unknown"
-    return "dagster" if silent < DEAD_SECONDS else "none"
+    return "none" if silent > DAEMON_STALE_SECONDS else "dagster"

@@ -23,6 +23,11 @@ RECOVERY_POINTS = (
     "recovery.published",
     "recovery.recorded",
 )
+# Those of telling people.
+ALERT_POINTS = (
+    "alerts.grouped",
+    "alerts.sent",
+)
 
 _action: Callable[[str], None] | None = None
 

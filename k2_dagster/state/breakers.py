@@ -5,7 +5,7 @@ acknowledgement is keyed by position, so whoever reads the same messages again p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from k2_dagster.errors import ConfigurationError
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.state.coverage_tables import breakers
 from k2_dagster.state.database import Database
-from k2_dagster.state.holds import HoldBegins, begin_hold, end_holds
+from k2_dagster.state.holds import HoldBegins, begin_hold, open_holds
 from k2_dagster.state.tables import topics
 
 MICROS_PER_SECOND = 1_000_000
@@ -45,10 +45,12 @@ class BreakerOpens:
 @dataclass(frozen=True, slots=True)
 class Breakers:
     """Those of one topic incarnation: partitions that are halted, and what somebody has acknowledged, as offsets
-    first..through by partition."""
+    first..through by partition. `resuming` has, of partitions that are read on, the offsets at which holds began that
+    no row has ended yet."""
 
     halted: frozenset[int]
     acknowledged: Mapping[int, tuple[tuple[int, int], ...]]
+    resuming: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def passes(self, partition: int, offset: int) -> bool:
         """Whether a critical gap that the message at this offset shows was acknowledged."""
@@ -93,7 +95,9 @@ def read_breakers(database: Database, exchange: str, dataset: str, topic_epoch: 
                 continue
             passed = (row.kafka_offset, row.through_offset)
             acknowledged[row.kafka_partition] = (*acknowledged.get(row.kafka_partition, ()), passed)
-    return Breakers(frozenset(halted), acknowledged)
+        held = open_holds(connection, exchange, dataset, topic_epoch, "halted")
+    resuming = {partition: offsets for partition, offsets in held.items() if partition not in halted}
+    return Breakers(frozenset(halted), acknowledged, resuming)
 
 
 def halted_partitions(database: Database) -> dict[tuple[str, str], frozenset[int]]:
@@ -140,7 +144,7 @@ def acknowledge_breaker(
     database: Database, breaker_id: int, *, acknowledged_by: str, reason: str, through_offset: int | None = None
 ) -> dict[str, Any]:
     """Let the partition be read on; returns the breaker. `through_offset`: critical gaps that messages up to there show
-    are acknowledged with it. The first acknowledgement stays.
+    are acknowledged with it. The first acknowledgement stays. The hold lasts until the first row behind it lands.
 
     Raises ConfigurationError (no such breaker), DatabaseUnavailable.
     """
@@ -152,10 +156,6 @@ def acknowledge_breaker(
             update(breakers)
             .where(breakers.c.id == breaker_id, breakers.c.acknowledged_at.is_(None))
             .values(**said, acknowledged_at=func.now(), through_offset=through)
-            .returning(breakers)
         )
-        done = connection.execute(changed).mappings().one_or_none()
-        if done is not None:
-            place = (str(row["exchange"]), str(row["dataset"]), int(row["kafka_partition"]))
-            end_holds(connection, *place, "halted", int(row["kafka_offset"]) + 1, done["acknowledged_at"])
+        connection.execute(changed)
     return find_breaker(database, breaker_id)

@@ -134,7 +134,7 @@ holds = Table(
     Column("kind", String, nullable=False),
     Column("from_offset", BigInteger, nullable=False),
     Column("from_time", _Time, nullable=False),
-    # null while it lasts
+    # of the first row behind it, and the venue's time of that row; null until one lands
     Column("to_offset", BigInteger),
     Column("to_time", _Time),
     Column("reason", String, nullable=False),

@@ -1,7 +1,7 @@
-"""Who drives an exchange as a process: a lease row with a heartbeat, by the database's clock.
+"""Who drives an exchange as a process, or recovers what it missed: a lease row, with a heartbeat in database time.
 
-A lease keeps Dagster's sensor away and tells people who is at work. It is no lock: two drivers at once waste work and
-the fence keeps them from doubling a row.
+A lease keeps Dagster's sensor and a second process away, and tells people who is at work. It is no lock: two at once
+waste work (and the venue's patience), and fence and identities keep them from doubling a row.
 """
 
 import os
@@ -10,13 +10,18 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from k2_dagster.errors import LeaseHeld
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import leases
+
+# What a process does for an exchange; each has a lease of its own.
+Work = Literal["ingest", "recovery"]
+_IS_DONE: dict[Work, str] = {"ingest": "driven", "recovery": "recovered"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class Lease:
     """One lease. `age_seconds` since its last heartbeat, by the database's clock."""
 
     exchange: str
+    work: Work
     holder: str
     acquired_at: datetime
     age_seconds: float
@@ -34,46 +40,52 @@ def new_holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
-def acquire_lease(database: Database, exchange: str, holder: str, stale_seconds: float) -> None:
+def acquire_lease(database: Database, exchange: str, holder: str, stale_seconds: float, work: Work = "ingest") -> None:
     """Take the lease if it is free, stale or ours. Raises LeaseHeld naming the holder."""
     now = func.clock_timestamp()
-    fresh = insert(leases).values(exchange=exchange, holder=holder, acquired_at=now, heartbeat_at=now)
+    fresh = insert(leases).values(exchange=exchange, work=work, holder=holder, acquired_at=now, heartbeat_at=now)
     stale = leases.c.heartbeat_at < now - text(f"interval '{float(stale_seconds)} seconds'")
     taken = fresh.on_conflict_do_update(
-        index_elements=[leases.c.exchange],
+        index_elements=[leases.c.exchange, leases.c.work],
         set_={"holder": holder, "acquired_at": now, "heartbeat_at": now},
         where=stale | (leases.c.holder == holder),
     ).returning(leases.c.holder)
     with database.begin() as connection:
         if connection.execute(taken).one_or_none() is not None:
             return
-        owner = connection.execute(select(leases.c.holder).where(leases.c.exchange == exchange)).scalar()
+        owner = connection.execute(select(leases.c.holder).where(_of(exchange, work))).scalar()
     raise LeaseHeld(
-        f"{exchange} is driven by {owner}",
+        f"{exchange} is {_IS_DONE[work]} by {owner}",
         advice=f"stop it, or wait: a lease without a heartbeat for {stale_seconds:g} s may be taken over",
         exchange=exchange,
         holder=owner,
     )
 
 
-def renew_lease(database: Database, exchange: str, holder: str) -> None:
+def renew_lease(database: Database, exchange: str, holder: str, work: Work = "ingest") -> None:
     """A heartbeat. Raises LeaseHeld when somebody took the lease over."""
-    query = update(leases).where(leases.c.exchange == exchange, leases.c.holder == holder)
+    query = update(leases).where(_of(exchange, work), leases.c.holder == holder)
     with database.begin() as connection:
         if connection.execute(query.values(heartbeat_at=func.clock_timestamp())).rowcount == 0:
-            raise LeaseHeld(f"the lease of {exchange} was taken over", advice="this process stops driving it")
+            raise LeaseHeld(f"the lease of {exchange} was taken over", advice="this process leaves it alone")
 
 
-def release_leases(database: Database, exchanges: Sequence[str], holder: str) -> None:
+def release_leases(database: Database, exchanges: Sequence[str], holder: str, work: Work = "ingest") -> None:
     """Give the leases back, those that are still ours."""
     if exchanges:
         with database.begin() as connection:
-            connection.execute(delete(leases).where(leases.c.exchange.in_(exchanges), leases.c.holder == holder))
+            mine = leases.c.exchange.in_(exchanges) & (leases.c.work == work) & (leases.c.holder == holder)
+            connection.execute(delete(leases).where(mine))
 
 
-def read_leases(database: Database) -> dict[str, Lease]:
-    """Every lease by exchange, stale ones too."""
+def read_leases(database: Database, work: Work = "ingest") -> dict[str, Lease]:
+    """Every lease of a kind of work by exchange, stale ones too."""
     age = func.extract("epoch", func.clock_timestamp() - leases.c.heartbeat_at).label("age")
+    query = select(leases.c.exchange, leases.c.holder, leases.c.acquired_at, age).where(leases.c.work == work)
     with database.begin() as connection:
-        rows = connection.execute(select(leases.c.exchange, leases.c.holder, leases.c.acquired_at, age)).all()
-    return {row.exchange: Lease(row.exchange, row.holder, row.acquired_at, float(row.age)) for row in rows}
+        rows = connection.execute(query).all()
+    return {row.exchange: Lease(row.exchange, work, row.holder, row.acquired_at, float(row.age)) for row in rows}
+
+
+def _of(exchange: str, work: Work) -> ColumnElement[bool]:
+    return and_(leases.c.exchange == exchange, leases.c.work == work)

@@ -15,9 +15,10 @@ from k2_dagster.state.breakers import BreakerOpens, fold_breaker
 from k2_dagster.state.channel_fills import CameLate, fold_late
 from k2_dagster.state.feed_events import ConnectionChanged, SessionBegan, fold_connection, fold_session
 from k2_dagster.state.gaps import LedgerChange, fold_gaps
+from k2_dagster.state.holds import HoldEnds, fold_end
 from k2_dagster.state.intervals import Cover, fold_cover
 
-Change = LedgerChange | CameLate | Cover | SessionBegan | ConnectionChanged | BreakerOpens
+Change = LedgerChange | CameLate | Cover | SessionBegan | ConnectionChanged | BreakerOpens | HoldEnds
 
 _CLASSES: Mapping[str, type[Change]] = {
     "report": LedgerChange,
@@ -27,6 +28,7 @@ _CLASSES: Mapping[str, type[Change]] = {
     "session": SessionBegan,
     "connection": ConnectionChanged,
     "halt": BreakerOpens,
+    "resume": HoldEnds,
 }
 _FOLDS: Mapping[type[Change], Callable[[Connection, Any, Any], None]] = {
     CameLate: fold_late,
@@ -34,6 +36,7 @@ _FOLDS: Mapping[type[Change], Callable[[Connection, Any, Any], None]] = {
     SessionBegan: fold_session,
     ConnectionChanged: fold_connection,
     BreakerOpens: fold_breaker,
+    HoldEnds: fold_end,
 }
 
 

@@ -7,7 +7,7 @@
     gaps        numbers that did not come within their grace, and how each ended
     losses      ranges that Kafka lost before they landed, accepted by a person
     refused_schemas  schema ids that the registry does not know and an operator has refused
-    leases      who drives an exchange as a process
+    leases      who drives an exchange as a process, or recovers what it missed
     stream_states    streams that cannot go on: what they met, since when
     totals      sums over `commits` of each stream, kept as commits are settled
     cursors     how far readers of `commits` have come, by table
@@ -184,10 +184,13 @@ refused_schemas = Table(
 leases = Table(
     "leases",
     metadata,
-    Column("exchange", String, primary_key=True),
+    Column("exchange", String, nullable=False),
+    # `ingest` or `recovery`: see leases.py
+    Column("work", String, nullable=False, server_default="ingest"),
     Column("holder", String, nullable=False),
     Column("acquired_at", _Time, nullable=False),
     Column("heartbeat_at", _Time, nullable=False),
+    PrimaryKeyConstraint("exchange", "work"),
 )
 
 stream_states = Table(
@@ -272,6 +275,9 @@ incident_deliveries = Table(
     Column("number", BigInteger, nullable=False),
     # a name that says nothing secret of the address
     Column("target", String, nullable=False),
+    # what it is of, and the first delivery of the group that it is told with: see alerts/grouping.py
+    Column("kind", String, nullable=False, server_default=""),
+    Column("told_with", BigInteger),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_at", _Time, nullable=False, server_default=_NOW),
     Column("delivered_at", _Time),
@@ -284,4 +290,6 @@ incident_deliveries = Table(
         ondelete="CASCADE",
     ),
     Index("incident_deliveries_waiting", "target", "id", postgresql_where=text("delivered_at IS NULL")),
+    Index("incident_deliveries_of_kind", "target", "kind", "delivered_at"),
+    Index("incident_deliveries_together", "told_with", postgresql_where=text("told_with IS NOT NULL")),
 )

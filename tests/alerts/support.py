@@ -1,15 +1,21 @@
 """Receivers and signals for the tests of alerts."""
 
 import json
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from sqlalchemy import select
+
 from k2_dagster.alerts.messages import Links
 from k2_dagster.alerts.signals import Reading, Severity, Signal
+from k2_dagster.state.database import Database
+from k2_dagster.state.tables import incident_deliveries as deliveries
 
 LINKS = Links("http://dagster.example:3000", "https://docs.example")
 
@@ -39,13 +45,29 @@ class Receiver:
 
     @property
     def identities(self) -> list[str]:
-        """`KEY#NUMBER` of each message, in order."""
+        """`KEY#NUMBER` of each message, in order; of a group see `expanded`."""
         return [one["message"].rsplit("Incident: ", 1)[1] for one in self.got]
 
     @property
     def titles(self) -> list[str]:
         """In order."""
         return [str(one["title"]) for one in self.got]
+
+
+def expanded(database: Database, identities: Iterable[str]) -> Counter[str]:
+    """How often each `KEY#NUMBER` was told, by messages of one and of groups."""
+    out: Counter[str] = Counter()
+    for identity in identities:
+        found = re.fullmatch(r"\S+ and (\d+) more \(group (\d+)\)", identity)
+        if found is None:
+            out[identity] += 1
+            continue
+        query = select(deliveries.c.key, deliveries.c.number).where(deliveries.c.told_with == int(found[2]))
+        with database.begin() as connection:
+            members = [f"{row.key}#{row.number}" for row in connection.execute(query)]
+        assert len(members) == int(found[1]) + 1
+        out.update(members)
+    return out
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.topics import subject_name, topic_name
 from k2_dagster.settings import as_environment
 from k2_dagster.state.gaps import record_event
-from k2_dagster.state.holds import HoldBegins, begin_hold, end_holds
+from k2_dagster.state.holds import HoldBegins, HoldEnds, begin_hold, fold_end, read_holds
 from k2_dagster.state.tables import SCHEMA
 from tests.ingest.conftest import Exchange
 from tests.ingest.helpers import START_MICROS, avro
@@ -156,9 +157,12 @@ def test_a_halted_partition_is_unknown_while_it_is_halted_and_then_its_numbers_t
     assert (answer.reason, answer.detail) == ("halted", "a gap of 500")
     assert asked(with_gap, 1, 5) == Complete("venue")
     with with_gap.database.begin() as connection:
-        ended = (with_gap.name, "ticks", 0, "halted", 20, START + timedelta(seconds=13))
-        assert end_holds(connection, *ended) == 1  # type: ignore[arg-type]
-        assert end_holds(connection, *ended) == 0  # type: ignore[arg-type]
+        for second in (13, 14):
+            end = HoldEnds("resume", 0, 0, "halted", 18, 20, START_MICROS + second * 1_000_000)
+            fold_end(connection, SimpleNamespace(exchange=with_gap.name, dataset="ticks"), end)
+        (held,) = read_holds(connection, with_gap.name, "ticks")
+    # the first end stays
+    assert (held["to_offset"], held["to_time"]) == (20, START + timedelta(seconds=13))
     assert asked(with_gap, 11, 15) == Complete("venue")
 
 

@@ -122,6 +122,11 @@ class RecoverySourceBehaviour:
                 served.source.fetch(missing)
             assert raised.value.advice
 
+    def test_a_range_that_ends_before_it_begins_is_told(self, served: Served) -> None:
+        with pytest.raises(TerminalError, match=f"{served.first + 5} to {served.first + 4}") as raised:
+            served.source.fetch(served.missing(served.first + 5, served.first + 4))
+        assert "valid" in raised.value.advice
+
     def test_it_may_be_closed_twice(self, served: Served) -> None:
         served.source.close()
         served.source.close()

@@ -25,6 +25,7 @@ from k2_dagster.state.breakers import acknowledge_breaker, find_breaker, list_br
 from k2_dagster.state.gaps import open_gaps
 from k2_dagster.state.holds import read_holds
 from tests.ingest.conftest import Exchange, profile_text
+from tests.ingest.helpers import START_MICROS
 from tests.ingest.test_drain import assert_each_once, assert_tiled, killed
 
 pytestmark = pytest.mark.stack
@@ -66,6 +67,20 @@ def acknowledge(exchange: Exchange, **others: Any) -> dict[str, Any]:
     return acknowledge_breaker(exchange.database, one["id"], acknowledged_by="ann", reason="known outage", **others)
 
 
+def held(exchange: Exchange) -> dict[str, Any]:
+    """The newest hold."""
+    with exchange.database.begin() as connection:
+        return read_holds(connection, exchange.name, "ticks")[-1]
+
+
+def assert_held_until(exchange: Exchange, offset: int) -> dict[str, Any]:
+    """The newest hold ended with the row of this offset, at the venue's time of it."""
+    hold = held(exchange)
+    (row,) = [one for one in exchange.landed() if (one["kafka_partition"], one["kafka_offset"]) == (0, offset)]
+    assert (hold["to_offset"], hold["to_time"]) == (offset, row["exchange_timestamp"])
+    return hold
+
+
 def k2(exchange: Exchange, *arguments: str) -> Any:
     done = CliRunner().invoke(main, list(arguments), env=as_environment(exchange.settings), catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -99,10 +114,31 @@ def test_an_acknowledgement_lets_it_go_on_and_stays_on_record(halting: Exchange)
     assert_each_once(halting, {0: IN_PARTITION, 1: 15})
     assert_tiled(halting)
     assert opened(halting) == []
-    with halting.database.begin() as connection:
-        (hold,) = read_holds(connection, halting.name, "ticks")
+    hold = assert_held_until(halting, SHOWN_AT + 1)
     assert (hold["kind"], hold["from_offset"], hold["commit_id"]) == ("halted", SHOWN_AT + 1, done["commit_id"])
-    assert hold["to_time"] == done["acknowledged_at"]
+
+
+def test_a_hold_lasts_until_the_first_row_behind_it_lands(halting: Exchange) -> None:
+    """Not until the acknowledgement: then nothing of it is in the table yet, and refused messages say no time."""
+    halting.drain()
+    waiting = IN_PARTITION - SHOWN_AT - 1
+    acknowledge(halting)
+    assert held(halting)["to_time"] is None
+    halting.drain()
+    assert_held_until(halting, SHOWN_AT + 1)
+    # a second hold, behind which the first messages are refused
+    halting.numbers["A"] += GAP
+    halting.publish([halting.tick() for _ in range(AFTER - waiting)])
+    halting.drain()
+    (second,) = opened(halting)
+    halting.publish([halting.tick(price=0) for _ in range(2)])
+    acknowledge(halting)
+    halting.drain()
+    assert held(halting)["to_time"] is None
+    halting.publish([halting.tick(exchange_timestamp=START_MICROS + 7_000_000)])
+    halting.drain()
+    hold = assert_held_until(halting, second["kafka_offset"] + 3)
+    assert hold["from_offset"] == second["kafka_offset"] + 1
 
 
 def test_each_critical_gap_is_acknowledged_or_all_up_to_an_offset(halting: Exchange) -> None:
@@ -143,6 +179,7 @@ def test_killed_at_any_point_it_halts_at_the_same_place(halting: Exchange, point
     halting.drain()
     assert_each_once(halting, {0: IN_PARTITION, 1: 15})
     assert_tiled(halting)
+    assert_held_until(halting, SHOWN_AT + 1)
     assert len(open_gaps(halting.database, "ticks", halting.name)) == 1
 
 

@@ -14,6 +14,8 @@ from k2_dagster.ingest.outcome import Held
 from k2_dagster.ingest.tracker import Tracker
 from k2_dagster.schemas.profiles import ExchangeProfile
 from k2_dagster.state.breakers import NO_BREAKERS, BreakerOpens, Breakers
+from k2_dagster.state.holds import HoldEnds
+from k2_dagster.state.times import from_micros
 from tests.ingest.helpers import Schemas, Sent, raw_batch, registry_of
 from tests.ingest.test_batch import PROFILE, TERMS, TICKS, TOPIC, Landed, topics
 
@@ -44,6 +46,7 @@ def land(
         judge = BatchJudge("testex", profile, decoder, tracker, TOPIC, 100_001, Held(), breakers)
         raw = raw_batch(TOPIC.name, batch)
         outcome = judge.judge(raw, starts)
+        breakers = judge.breakers
         out.add(outcome)
         opened = [one for one in outcome.ledger if isinstance(one, BreakerOpens)]
         assert {one.kafka_partition for one in opened} == outcome.halted
@@ -94,6 +97,27 @@ def test_what_was_acknowledged_passes(sent: list[Sent]) -> None:
     assert (run.rows, run.quarantine, run.ledger) == (stale.rows, stale.quarantine, stale.ledger)
     everything = Breakers(frozenset(), dict.fromkeys((0, 1), ((0, 10**9),)))
     assert not land(sent, set(), breakers=everything).halted
+
+
+@given(sent=topics(), cuts=st.sets(st.integers(1, 39), max_size=4), holds=st.lists(st.integers(0, 20), max_size=2))
+@settings(max_examples=60, deadline=None)
+def test_a_hold_ends_with_the_first_row_behind_it(sent: list[Sent], cuts: set[int], holds: list[int]) -> None:
+    """Once, whatever the batches are, and never with a message that was refused."""
+    began = {0: tuple(sorted(set(holds))), 1: (0,)}
+    run = land(sent, cuts, breakers=replace(NO_BREAKERS, resuming=began))
+    ends = [one for one in run.ledger if isinstance(one, HoldEnds)]
+    found = {(one.kafka_partition, one.from_offset): (one.to_offset, from_micros(one.at_micros)) for one in ends}
+    behind = {
+        (partition, first): [offset for place, offset in run.rows if place == partition and offset >= first]
+        for partition, offsets in began.items()
+        for first in offsets
+    }
+    assert found == {
+        place: (min(offsets), run.rows[place[0], min(offsets)]["exchange_timestamp"])
+        for place, offsets in behind.items()
+        if offsets
+    }
+    assert len(ends) == len(found)
 
 
 def test_a_cut_batch_keeps_headers_with_their_messages() -> None:

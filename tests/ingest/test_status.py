@@ -12,13 +12,14 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import create_engine, text
 
+from k2_dagster.alerts.dagster_signals import DAEMON_STALE_SECONDS
 from k2_dagster.cli import main
 from k2_dagster.devstack.process import wait_until
 from k2_dagster.errors import SchemaUnknown
 from k2_dagster.ingest import drain as drain_module
 from k2_dagster.ingest import status as status_module
 from k2_dagster.ingest.status import StreamStatus, in_trouble, is_in_use, stream_statuses
-from k2_dagster.ingest.unleased import DEAD_SECONDS, silent_seconds
+from k2_dagster.ingest.unleased import silent_seconds
 from k2_dagster.kafka.clients import client_config, producer_config
 from k2_dagster.kafka.topics import describe, watermarks
 from k2_dagster.schemas.profiles import Profiles
@@ -77,7 +78,7 @@ def test_the_daemon_is_known_by_its_heartbeats(exchange: Exchange) -> None:
         connection.execute(text(heartbeat), {"kind": "BACKFILL", "at": time.time()})
     assert silent_seconds(exchange.settings) == float("inf")
     with storage.begin() as connection:
-        connection.execute(text(heartbeat), {"kind": "SENSOR", "at": time.time() - DEAD_SECONDS})
+        connection.execute(text(heartbeat), {"kind": "SENSOR", "at": time.time() - DAEMON_STALE_SECONDS})
     assert of(exchange).driver == "none"
     with storage.begin() as connection:
         connection.execute(text(heartbeat), {"kind": "SENSOR", "at": time.time()})

@@ -12,7 +12,7 @@ from k2_dagster.settings import Settings
 from k2_dagster.state.tables import gaps
 from k2_dagster.watch import streams
 from k2_dagster.watch.composition import opened_watch
-from tests.alerts.support import receiving
+from tests.alerts.support import expanded, receiving
 from tests.dagster_fixtures import instance, market
 from tests.dagster_support import Market, run_check_job
 
@@ -69,7 +69,7 @@ def test_messages_that_wait_are_told_and_not_forgotten_while_kafka_is_away(
             update={"alert_urls": SecretStr(f"error={receiver.url}"), "freshness_target_seconds": 0.01}
         )
         look(market, hasty)
-        assert f"{lag}#1" in receiver.identities
+        assert f"{lag}#1" in expanded(market.platform.database, receiver.identities)
         away = hasty.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
         found = streams.stream_source(away, market.platform.profiles).read()
         assert (found.signals, found.tells(lag)) == ({}, False)

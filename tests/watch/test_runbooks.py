@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import get_args
 
 from k2_dagster.alerts.breakers import OpenBreaker, breaker_source
 from k2_dagster.alerts.dagster_signals import daemon_reading, run_reading
@@ -11,7 +12,7 @@ from k2_dagster.alerts.recovery import Lost, Trouble, Unserved, recovery_reading
 from k2_dagster.alerts.signals import SOURCE_SCOPE, Reading
 from k2_dagster.alerts.sources import unreadable_signal
 from k2_dagster.settings import Settings
-from k2_dagster.state.leases import Lease
+from k2_dagster.state.leases import Lease, Work
 from k2_dagster.watch.streams import stream_reading
 from tests.reference import REPOSITORY
 from tests.watch.test_streams import WELL
@@ -31,7 +32,7 @@ def readings() -> list[Reading]:
         daemon_reading([alive, dead], [stale, off], OLD),
         daemon_reading([alive], [stale, off, well], OLD),
         run_reading([FailedRun("r", "drain", "x", "", "")]),
-        lease_reading([Lease("x", "host:1", datetime.now(UTC), OLD)], 60),
+        lease_reading([Lease("x", work, "host:1", datetime.now(UTC), OLD) for work in get_args(Work)], 60),
         stream_reading([halted], Settings()),
         breaker_source(lambda: [OpenBreaker("market.ticks.x", 0, "a gap")]).read(),
         recovery_reading(Trouble([Lost(1, "x", "ticks", "page", "1 to 9 of A", "gone")], [Unserved("x", 1, OLD)])),

@@ -29,6 +29,8 @@ from k2_dagster.feeds.capture.lines import (
     sides,
     texts,
 )
+from k2_dagster.feeds.capture.listings import binance as listings
+from k2_dagster.feeds.capture.listings.listing import ListingSource
 from k2_dagster.feeds.capture.recorder import other_line
 from k2_dagster.feeds.capture.source import Source
 
@@ -55,12 +57,17 @@ def is_coinm(source: Source) -> bool:
 
 def read_spot(source: Source, exchange: str) -> Iterator[Block]:
     """Blocks of a spot capture."""
-    return _read(source, exchange, SPOT)
+    return _read(source, exchange, SPOT, listings.SPOT)
 
 
-def read_futures(source: Source, exchange: str) -> Iterator[Block]:
-    """Blocks of a capture of USD-M or COIN-M futures: their messages have the same fields but for the pair's name."""
-    return _read(source, exchange, FUTURES)
+def read_usdm(source: Source, exchange: str) -> Iterator[Block]:
+    """Blocks of a capture of USD-M futures."""
+    return _read(source, exchange, FUTURES, listings.USDM)
+
+
+def read_coinm(source: Source, exchange: str) -> Iterator[Block]:
+    """Blocks of a capture of COIN-M futures: their messages have the fields of USD-M, and the pair's name."""
+    return _read(source, exchange, FUTURES, listings.COINM)
 
 
 def _is_binance(source: Source) -> bool:
@@ -78,10 +85,10 @@ def _is_future(source: Source) -> bool:
     return any(mark in source.head for mark in (b'"pu":', b'"X":"', b'"e":"bookTicker"'))
 
 
-def _read(source: Source, exchange: str, streams: Mapping[str, Stream]) -> Iterator[Block]:
+def _read(source: Source, exchange: str, streams: Mapping[str, Stream], listing: ListingSource) -> Iterator[Block]:
     symbols = set(_SYMBOL.findall(source.head))
     only = next(iter(symbols)).decode(errors="replace") if len(symbols) == 1 else None
-    return read_lines(source, exchange, partial(_take, streams, only))
+    return read_lines(source, exchange, partial(_take, streams, only), listing)
 
 
 def _take(streams: Mapping[str, Stream], symbol: str | None, collector: Collector, number: int, line: bytes) -> None:

@@ -25,6 +25,7 @@ from k2_dagster.feeds.capture.lines import (
     sides,
     texts,
 )
+from k2_dagster.feeds.capture.listings.coinbase import COINBASE as LISTING
 from k2_dagster.feeds.capture.recorder import recorded_line
 from k2_dagster.feeds.capture.source import Source
 from k2_dagster.schemas.arrow import TIMESTAMP
@@ -41,7 +42,7 @@ def recognises(source: Source) -> bool:
 
 def read(source: Source, exchange: str) -> Iterator[Block]:
     """Blocks of a Coinbase capture."""
-    return read_lines(source, exchange, take)
+    return read_lines(source, exchange, take, LISTING)
 
 
 def take(collector: Collector, number: int, line: bytes) -> None:

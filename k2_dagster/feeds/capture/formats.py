@@ -42,11 +42,11 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "binance_usdm_ws", "binance_usdm", 2, "Binance USD-M websocket lines: `<nanoseconds> <json>`",
-        binance_ws.is_usdm, binance_ws.read_futures, _BINANCE, binance_ws.take_futures,
+        binance_ws.is_usdm, binance_ws.read_usdm, _BINANCE, binance_ws.take_futures,
     ),
     Format(
         "binance_coinm_ws", "binance_coinm", 3, "Binance COIN-M websocket lines: `<nanoseconds> <json>`",
-        binance_ws.is_coinm, binance_ws.read_futures, _BINANCE, binance_ws.take_futures,
+        binance_ws.is_coinm, binance_ws.read_coinm, _BINANCE, binance_ws.take_futures,
     ),
     Format(
         "binance_trade_csv", "binance", 2, "Binance trades with the header TimestampOfReceive,Stream,..",

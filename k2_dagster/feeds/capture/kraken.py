@@ -20,6 +20,7 @@ from k2_dagster.feeds.capture.lines import (
     read_lines,
     receiver_time,
 )
+from k2_dagster.feeds.capture.listings.kraken import KRAKEN as LISTING
 from k2_dagster.feeds.capture.recorder import no_symbol, recorded_line
 from k2_dagster.feeds.capture.source import Source
 from k2_dagster.schemas.control import NO_SYMBOL
@@ -36,7 +37,7 @@ def recognises(source: Source) -> bool:
 
 def read(source: Source, exchange: str) -> Iterator[Block]:
     """Blocks of a Kraken spot capture."""
-    return read_lines(source, exchange, take)
+    return read_lines(source, exchange, take, LISTING)
 
 
 def take(collector: Collector, number: int, line: bytes) -> None:

@@ -25,6 +25,7 @@ from k2_dagster.feeds.capture.lines import (
     receiver_time,
     texts,
 )
+from k2_dagster.feeds.capture.listings.kraken_futures import KRAKEN_FUTURES as LISTING
 from k2_dagster.feeds.capture.recorder import recorded_line
 from k2_dagster.feeds.capture.source import Source
 
@@ -40,7 +41,7 @@ def recognises(source: Source) -> bool:
 
 def read(source: Source, exchange: str) -> Iterator[Block]:
     """Blocks of a Kraken Futures capture."""
-    return read_lines(source, exchange, take)
+    return read_lines(source, exchange, take, LISTING)
 
 
 def take(collector: Collector, number: int, line: bytes) -> None:

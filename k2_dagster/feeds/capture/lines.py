@@ -24,6 +24,9 @@ from k2_dagster.feeds.capture.block import (
     wire_batch,
 )
 from k2_dagster.feeds.capture.exact import scaled
+from k2_dagster.feeds.capture.listings.changes import Known
+from k2_dagster.feeds.capture.listings.listing import ListingSource
+from k2_dagster.feeds.capture.listings.recorded import Recorded, with_instruments
 from k2_dagster.feeds.capture.source import Source
 from k2_dagster.schemas.arrow import TIMESTAMP
 from k2_dagster.schemas.common import RECEIVER_CLOCK, TIME_SOURCE_FIELD
@@ -67,6 +70,7 @@ class Collector:
         self._events: dict[Stream, list[Event]] = {}
         self._refusals: list[Refusal] = []
         self._skips: list[Skip] = []
+        self.lists: list[Recorded] = []
 
     def add(self, stream: Stream, event: Event) -> None:
         """A message that should become a row."""
@@ -75,6 +79,11 @@ class Collector:
     def skip(self, line: int, what: str) -> None:
         """A line that carries no market event, by what it is."""
         self._skips.append(Skip(line, what))
+
+    def list_instruments(self, line: int, nanos: int, body: bytes) -> None:
+        """A line with the venue's list of instruments, which came at `nanos` (Unix nanoseconds). `read_lines` reads it:
+        what is news of it depends on the lists before."""
+        self.lists.append(Recorded(line, nanos, body))
 
     def refuse(self, line: int, raw: bytes, reason: str) -> None:
         """A line that is not even a message of a known form."""
@@ -117,13 +126,18 @@ class Collector:
 Take = Callable[[Collector, int, bytes], None]
 
 
-def read_lines(source: Source, exchange: str, take: Take) -> Iterator[Block]:
-    """Blocks of a capture; `take` hands each line (number, bytes) to the collector."""
+def read_lines(source: Source, exchange: str, take: Take, listing: ListingSource) -> Iterator[Block]:
+    """Blocks of a capture; `take` hands each line (number, bytes) to the collector. `listing` is how the venue tells
+    its list of instruments, which recordings have."""
+    known = Known()
     for first, lines in source.lines():
         collector = Collector(exchange)
         for number, line in enumerate(lines, first):
             take(collector, number, line)
-        yield collector.block(first, len(lines))
+        block = collector.block(first, len(lines))
+        if collector.lists:
+            known, block = with_instruments(known, block, exchange, listing, collector.lists)
+        yield block
 
 
 def texts(events: Sequence[Event], key: str) -> pa.Array:

@@ -1,8 +1,9 @@
 """The line format of the recorder that the Coinbase and Kraken captures come from, and of our own recordings.
 
 `<seconds>: <json>` came from the venue, `<address> <- <seconds>: <json>` was sent, `<address> <-> <seconds>` is a
-connection. Ours begin with a line that names their format, and `<address> >-< <seconds> <why>` is the end of a
-connection; in those of Binance, what came from the venue has Binance's own form.
+connection. Ours begin with a line that names their format, `<address> >-< <seconds> <why>` is the end of a connection,
+and `<address> <= <seconds>: <json>` the venue's list of instruments, fetched there; in those of Binance, what came from
+the venue has Binance's own form.
 """
 
 import re
@@ -19,6 +20,7 @@ _RECEIVED = re.compile(rb"(\d{1,11})(?:\.(\d{1,9}))?: ")
 _SENT = re.compile(rb"wss?://\S+ <- ")
 _CONNECTED = re.compile(rb"(wss?://\S+) <-> (\d{1,11})(?:\.(\d{1,9}))?$")
 _DISCONNECTED = re.compile(rb"(wss?://\S+) >-< (\d{1,11})(?:\.(\d{1,9}))? (.*)$")
+_LISTING = re.compile(rb"https?://\S+ <= (\d{1,11})(?:\.(\d{1,9}))?: ")
 _HEADER = re.compile(rb"# k2 feed ([a-z_]{1,40})(?:\n|\r|$)")
 
 
@@ -45,13 +47,15 @@ def recorded_line(collector: Collector, number: int, line: bytes) -> Received | 
 
 
 def other_line(collector: Collector, number: int, line: bytes, expected: str) -> None:
-    """A line that did not come from the venue: a connection, what was sent, a header or nothing; else it is refused
-    with what was `expected`."""
-    connected, disconnected = _CONNECTED.match(line), _DISCONNECTED.match(line)
+    """A line that did not come on the connection: its beginning or end, what was sent, a list of instruments, a header
+    or nothing; else it is refused with what was `expected`."""
+    connected, disconnected, listing = _CONNECTED.match(line), _DISCONNECTED.match(line), _LISTING.match(line)
     if connected:
         _connection(collector, number, line, connected, "connected", connected[1])
     elif disconnected:
         _connection(collector, number, line, disconnected, "disconnected", disconnected[4])
+    elif listing:
+        collector.list_instruments(number, _nanos(listing[1], listing[2]), line[listing.end() :])
     elif _SENT.match(line):
         collector.skip(number, "sent by the client")
     elif _HEADER.match(line):
@@ -81,6 +85,11 @@ def received_line(nanos: int, frame: bytes) -> bytes:
 def sent_line(nanos: int, address: str, message: bytes) -> bytes:
     """What was sent to it."""
     return b"%s <- %s: %s" % (address.encode(), _seconds(nanos), message)
+
+
+def listing_line(nanos: int, address: str, answer: bytes) -> bytes:
+    """The venue's list of instruments, when it was fetched and where."""
+    return b"%s <= %s: %s" % (address.encode(), _seconds(nanos), answer)
 
 
 def connected_line(nanos: int, address: str) -> bytes:

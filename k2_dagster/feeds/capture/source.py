@@ -19,9 +19,13 @@ HEAD_BYTES = 262_144
 # One read. A block becomes rows at once, in up to forty times its size, so this bounds memory. Smaller blocks cost
 # speed: the columns get short.
 BLOCK_BYTES = 1_048_576
-# The longest line known is a full depth snapshot of about 1 MB. Without a bound, a file without line ends would be read
-# into memory whole.
-MAX_LINE_BYTES = 16_777_216
+# The longest frame known is a full depth snapshot of about 1 MB.
+MAX_FRAME_BYTES = 16_777_216
+# The longest line is a list of instruments, 20 MB of Binance spot. Without a bound, a file without line ends would be
+# read into memory whole.
+MAX_LINE_BYTES = 67_108_864
+# What a line has before what came from the venue: an address and a time.
+LINE_HEAD_BYTES = 4_096
 HASH_BYTES = 8
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from k2_dagster.feeds.capture.listings import binance as listings
+from k2_dagster.feeds.capture.listings.listing import ListingSource
 from k2_dagster.feeds.live.books import Books, ChainedBooks
-from k2_dagster.feeds.live.listings import binance as listings
-from k2_dagster.feeds.live.listings.listing import ListingSource
 from k2_dagster.feeds.live.venue import Message, Reply, Topic, Venue
 
 # Updates are merged over this time; the finest that all three markets offer.

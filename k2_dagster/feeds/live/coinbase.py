@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from k2_dagster.feeds.capture.listings.coinbase import COINBASE as LISTING
 from k2_dagster.feeds.capture.recorder import received_line
 from k2_dagster.feeds.live.books import SnapshotBooks
-from k2_dagster.feeds.live.listings.coinbase import COINBASE as LISTING
 from k2_dagster.feeds.live.venue import Message, Reply, Topic, Venue, by_channel, named_in
 
 # Of the level 2 channels, this one needs no account. Its messages are those of `level2`.

@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.sync.client import ClientConnection, connect
 
 from k2_dagster import __version__
-from k2_dagster.feeds.capture.source import MAX_LINE_BYTES
+from k2_dagster.feeds.capture.source import MAX_FRAME_BYTES
 from k2_dagster.feeds.live.intake import Intake
 from k2_dagster.feeds.live.venue import Message
 
@@ -83,7 +83,7 @@ class Connection:
         try:
             with connect(
                 self._url, open_timeout=CONNECT_SECONDS, close_timeout=CLOSE_SECONDS, ping_interval=PING_SECONDS,
-                ping_timeout=PING_SECONDS, max_size=MAX_LINE_BYTES, max_queue=LIBRARY_FRAMES,
+                ping_timeout=PING_SECONDS, max_size=MAX_FRAME_BYTES, max_queue=LIBRARY_FRAMES,
                 user_agent_header=f"k2/{__version__}",
             ) as socket:  # fmt: skip
                 self._socket = socket

@@ -77,7 +77,7 @@ def feed(
             fetcher = stack.enter_context(SnapshotFetcher(plan.venue, plan.snapshot_url))
             outlets = Outlets(format_, sender, recording, fetcher, report)
             deadline = None if plan.seconds is None else started + plan.seconds
-            definitions = stack.enter_context(_kept(plan, publisher, report))
+            definitions = stack.enter_context(_kept(plan, publisher, report, recording))
             LiveFeed(plan, run, outlets, stop, deadline, on_progress, reconnect, definitions).run()
             handler.finish()
     finally:
@@ -87,13 +87,15 @@ def feed(
 
 
 @contextmanager
-def _kept(plan: FeedPlan, publisher: Publisher, report: FeedReport) -> Iterator[Definitions | None]:
+def _kept(
+    plan: FeedPlan, publisher: Publisher, report: FeedReport, recording: Recording
+) -> Iterator[Definitions | None]:
     """Definitions while the block runs; None where none are asked for."""
     if not plan.definitions_url:
         yield None
         return
     with ListingFetcher(plan.venue.listing, plan.definitions_url) as fetcher:
-        yield Definitions(fetcher, publisher, plan.exchange, report.definitions)
+        yield Definitions(fetcher, publisher, plan.exchange, report.definitions, recording.add_listing)
 
 
 @dataclass

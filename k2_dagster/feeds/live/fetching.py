@@ -10,7 +10,7 @@ import httpx
 import orjson
 
 from k2_dagster import __version__
-from k2_dagster.feeds.capture.source import MAX_LINE_BYTES
+from k2_dagster.feeds.capture.source import MAX_FRAME_BYTES
 from k2_dagster.feeds.live.backoff import pause_seconds
 from k2_dagster.feeds.live.intake import Intake
 from k2_dagster.feeds.live.venue import Venue
@@ -71,7 +71,7 @@ class SnapshotFetcher:
         query = self._venue.snapshot_query
         answer = get(self._url, params=dict(query(symbol)) if query else {})
         answer.raise_for_status()
-        if len(answer.content) > MAX_LINE_BYTES:
+        if len(answer.content) > MAX_FRAME_BYTES:
             raise ValueError(f"{len(answer.content):,} bytes are more than any snapshot")
         return answer.content
 

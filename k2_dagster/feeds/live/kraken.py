@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from k2_dagster.feeds.capture.listings.kraken import KRAKEN as LISTING
 from k2_dagster.feeds.capture.recorder import received_line
 from k2_dagster.feeds.live.books import ChecksummedBooks
-from k2_dagster.feeds.live.listings.kraken import KRAKEN as LISTING
 from k2_dagster.feeds.live.venue import Message, Reply, Topic, Venue, by_channel, named_in
 
 # Levels a side.

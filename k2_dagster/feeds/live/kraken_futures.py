@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from k2_dagster.feeds.capture.listings.kraken_futures import KRAKEN_FUTURES as LISTING
 from k2_dagster.feeds.capture.recorder import received_line
 from k2_dagster.feeds.live.books import NumberedBooks
-from k2_dagster.feeds.live.listings.kraken_futures import KRAKEN_FUTURES as LISTING
 from k2_dagster.feeds.live.venue import Message, Reply, Topic, Venue, by_channel, named_in
 
 _CHANNELS = ("trade", "ticker_lite", "book")

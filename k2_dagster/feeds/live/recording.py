@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Self, cast
 
 from k2_dagster.errors import ConfigurationError
-from k2_dagster.feeds.capture.recorder import connected_line, disconnected_line, header_line, sent_line
+from k2_dagster.feeds.capture.recorder import connected_line, disconnected_line, header_line, listing_line, sent_line
 from k2_dagster.feeds.live.intake import Arrival
 from k2_dagster.feeds.live.venue import Venue
 
@@ -42,6 +42,10 @@ class Recording:
         line = self._line(arrival)
         self._write(line)
         return self._number, line
+
+    def add_listing(self, nanos: int, address: str, answer: bytes) -> None:
+        """Write the venue's list of instruments as it answered at `nanos` (Unix nanoseconds). Raises as `add`."""
+        self._write(listing_line(nanos, address, answer))
 
     def __enter__(self) -> Self:
         return self

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from k2_dagster.feeds.capture.listings.listing import ListingSource
 from k2_dagster.feeds.live.books import Books
-from k2_dagster.feeds.live.listings.listing import ListingSource
 
 # A channel of the venue and one symbol on it, both as the venue writes them.
 Topic = tuple[str, str]

@@ -46,12 +46,14 @@ class BinanceTrades:
     def __init__(
         self,
         settings: Settings,
+        exchange: str,
         market: Market,
         stop: threading.Event,
         url: str | None = None,
         between_seconds: float = BETWEEN_SECONDS,
     ) -> None:
         key = settings.binance_api_key
+        self._exchange = exchange
         self._market = market
         self._client = RestClient(
             url or market.url,
@@ -63,7 +65,7 @@ class BinanceTrades:
 
     def fetch(self, missing: MissingRange) -> Recovered:
         """See `RecoverySource`."""
-        require_trades(missing, STREAM, AGGREGATED)
+        require_trades(missing, self._exchange, STREAM, AGGREGATED)
         found: dict[int, Trade] = {}
         wanted = missing.first
         for _ in range(MOST_PAGES):

@@ -27,12 +27,15 @@ _NAMES = ("trade_id", "time", "price", "size", "side")
 class CoinbaseTrades:
     """See `RecoverySource`."""
 
-    def __init__(self, stop: threading.Event, url: str | None = None, between_seconds: float = BETWEEN_SECONDS) -> None:
+    def __init__(
+        self, exchange: str, stop: threading.Event, url: str | None = None, between_seconds: float = BETWEEN_SECONDS
+    ) -> None:
+        self._exchange = exchange
         self._client = RestClient(url or URL, stop, between_seconds=between_seconds)
 
     def fetch(self, missing: MissingRange) -> Recovered:
         """See `RecoverySource`."""
-        require_trades(missing, MATCH.name)
+        require_trades(missing, self._exchange, MATCH.name)
         path = f"/products/{quote(missing.symbol, safe='')}/trades"
         found: dict[int, Trade] = {}
         below = missing.last + 1

@@ -13,7 +13,7 @@ from k2_dagster import __version__
 from k2_dagster.errors import ConfigurationError, RecoveryRefused, VenueUnavailable
 from k2_dagster.feeds.capture.lines import Collector, Event, Stream
 from k2_dagster.feeds.live.backoff import BUSY_STATUSES, pause_seconds
-from k2_dagster.feeds.recovery.source import MissingRange, Recovered
+from k2_dagster.feeds.recovery.source import MissingRange, Recovered, require_range
 
 # An answer comes within a second; a stop waits for one that is under way, and a process must end within five.
 ANSWER_SECONDS = 4.0
@@ -114,9 +114,16 @@ class RestClient:
         )
 
 
-def require_trades(missing: MissingRange, stream: str, aggregated: str = "") -> None:
-    """Raises RecoveryRefused unless these are single trades of a symbol. `aggregated` is the stream of such, if any."""
-    if missing.stream == stream and missing.dataset == "ticks" and missing.symbol:
+def require_trades(missing: MissingRange, exchange: str, stream: str, aggregated: str = "") -> None:
+    """Raises RecoveryRefused unless these are single trades of a symbol of the exchange, and ConfigurationError for a
+    range that cannot be. `aggregated` is the stream of aggregated trades, if the venue has one."""
+    require_range(missing, least=0)
+    if missing.exchange != exchange:
+        raise RecoveryRefused(
+            f"this source has the trades of {exchange}, not of {missing.exchange}",
+            advice="ask the source that the exchange's profile names",
+        )
+    if missing.stream == stream and missing.dataset == "ticks" and missing.symbol and not missing.channel:
         return
     if aggregated and missing.stream == aggregated:
         raise RecoveryRefused(

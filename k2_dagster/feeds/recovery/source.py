@@ -5,6 +5,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from k2_dagster.errors import ConfigurationError
+
 # Names the seconds to wait in the fields of VenueUnavailable.
 WAIT_FIELD = "wait_seconds"
 
@@ -47,12 +49,23 @@ class Recovered:
 
 
 class RecoverySource(Protocol):
-    """Gives past messages of one exchange again."""
+    """Gives past messages of one exchange again. `tests/feeds/recovery_sources.py` holds every source to this."""
 
     def fetch(self, missing: MissingRange) -> Recovered:
-        """The messages of a range. Raises VenueUnavailable (ask again later; with the seconds to wait as its field
-        `wait_seconds`, where the venue says them) or a TerminalError (this source cannot serve such a range, and why).
+        """The messages of a range, in its session. Raises VenueUnavailable (away, busy, or its answer is none:
+        ask again later; with the seconds to wait as its field `wait_seconds`, where the venue says them) or a
+        TerminalError with its advice: such a range cannot be served (another exchange, stream, channel or numbering, or
+        a first number behind the last).
         """
 
     def close(self) -> None:
-        """Give connections back."""
+        """Give connections back. More than once does no harm."""
+
+
+def require_range(missing: MissingRange, least: int) -> None:
+    """Raises ConfigurationError unless it is a range of numbers from `least` on."""
+    if not least <= missing.first <= missing.last:
+        raise ConfigurationError(
+            f"the range was {missing.first} to {missing.last}",
+            advice=f"valid: {least} or more, the last not before the first",
+        )

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from sqlalchemy import Connection
 
-from k2_dagster.errors import CaptureInvalid, NotInitialized, SchemaUnknown, TransientError
+from k2_dagster.errors import CaptureInvalid, LeaseHeld, NotInitialized, SchemaUnknown, TransientError
 from k2_dagster.feeds.delivery import Waiting
 from k2_dagster.feeds.live.backoff import Backoff
 from k2_dagster.feeds.recovery.asking import ask_round, give_up_if_due
@@ -72,7 +72,8 @@ class RecoveryReport:
 
 
 class Worker:
-    """Connects when it is entered. Two of them for one exchange do no harm: what both publish lands once."""
+    """Connects when it is entered. Two of them for one exchange double no row (what both publish lands once), but the
+    load on the venue: whoever runs one holds the lease (`leased.py`). `may_go_on` raises when this one is to end."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Worker:
         stop: threading.Event,
         terms: Terms | None = None,
         waiting: Waiting | None = None,
+        may_go_on: Callable[[], None] = lambda: None,
     ) -> None:
         self.report = report
         self._settings = settings
@@ -94,6 +96,7 @@ class Worker:
         self._stop = stop
         self._terms = terms or Terms()
         self._waiting = waiting
+        self._may_go_on = may_go_on
         self._topic = topic_name(RECOVERY_DATASET, exchange)
         self._quiet_until = 0.0
         self._asked_at = float("-inf")
@@ -124,6 +127,7 @@ class Worker:
 
     def round(self, timeout_seconds: float = ASK_SECONDS) -> None:
         """Ask for what is due, then serve what comes within the time. Raises as Database, Sender and Registry do."""
+        self._may_go_on()
         if time.monotonic() - self._asked_at >= ASK_SECONDS:
             self._ask()
         if self._is_quiet:
@@ -137,6 +141,7 @@ class Worker:
         for value, offset in zip(batch.values.to_pylist(), batch.offset.tolist(), strict=True):
             if self._is_quiet or not self._serve(value, int(offset)):
                 return
+            self._may_go_on()
         self._read_to = batch.positions.get(0, self._read_to)
         self._lost = False
 
@@ -150,12 +155,15 @@ class Worker:
             self.round()
 
     def run(self) -> None:
-        """Until the stop. What does not answer is waited for; raises what waiting cannot mend."""
+        """Until the stop. What does not answer is waited for; raises what waiting cannot mend, and LeaseHeld when
+        another process has taken over."""
         failures = 0
         while not self._stop.is_set():
             try:
                 self.round()
                 failures = 0
+            except LeaseHeld:
+                raise
             except TransientError as error:
                 failures += 1
                 self._lost = True

@@ -5,11 +5,11 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from k2_dagster.errors import ConfigurationError, SubscriptionRefused, VenueUnavailable
+from k2_dagster.errors import SubscriptionRefused, VenueUnavailable
 from k2_dagster.feeds.mold.messages import Place, decode_messages, placed
 from k2_dagster.feeds.mold.packets import Packet
 from k2_dagster.feeds.mold.requests import MOST_REQUESTED, Reason, Refusal, Request
-from k2_dagster.feeds.recovery.source import WAIT_FIELD, MissingRange, Recovered
+from k2_dagster.feeds.recovery.source import WAIT_FIELD, MissingRange, Recovered, require_range
 from k2_dagster.feeds.retransmission.client import Address, ask_range, is_temporary, wait_seconds
 
 # What one `fetch` gives at most: a few tens of megabytes. Who wants more asks for the rest.
@@ -52,11 +52,7 @@ class RetransmissionSource:
                 f"{f'the numbers of {missing.symbol}' if missing.symbol else f'channel {missing.channel!r}'}",
                 advice="it serves gaps of the channel that its lines number",
             )
-        if not 1 <= missing.first <= missing.last:
-            raise ConfigurationError(
-                f"the range was {missing.first} to {missing.last}",
-                advice="valid: 1 or more, the last not before the first",
-            )
+        require_range(missing, least=1)
 
     def _asked(self, session: str, first: int, last: int) -> tuple[list[Packet], Refusal | None, str]:
         """What came of first..last before the server would not go on, or could not: then the reason."""

@@ -8,14 +8,18 @@ import pytest
 
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.capture.formats import open_capture
+from k2_dagster.feeds.capture.listings.listing import read_listing
+from k2_dagster.feeds.capture.listings.recorded import NO_LIST, NO_NEWS
 from k2_dagster.feeds.live.fetching import named
 from k2_dagster.feeds.live.intake import Arrival
 from k2_dagster.feeds.live.recording import Recording
 from k2_dagster.feeds.live.venues import VENUES
+from tests.feeds.capture.listings.answers import ANSWERS
 from tests.feeds.capture.support import read_whole
 from tests.feeds.live.feeding import trade
 
 NANOS = 1_723_161_253_937_085_768
+URL = "https://127.0.0.1:8000/list?x=1"
 ADDRESS = "ws://127.0.0.1:8000/stream?x=1"
 FRAMES = {
     "binance": json.dumps(trade(1), indent=1),
@@ -32,6 +36,27 @@ FRAMES = {
     ),
 }  # fmt: skip
 Kind = Literal["connected", "received", "sent", "snapshot", "ended"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("venue", VENUES)
+def test_a_list_of_instruments_is_read_as_what_it_was(tmp_path: Path, venue: str, suffix: str) -> None:
+    path = tmp_path / f"recorded{suffix}"
+    answer = json.dumps(ANSWERS[venue], indent=1).encode()
+    with Recording(VENUES[venue], ADDRESS, path) as recording:
+        recording.add(Arrival("received", NANOS, FRAMES[venue].encode()))
+        recording.add_listing(NANOS, URL, b"<html>")
+        recording.add_listing(NANOS + 1, URL, answer)
+        recording.add_listing(NANOS + 2, URL, answer)
+        assert recording.add(Arrival("received", NANOS, FRAMES[venue].encode()))[0] == 6
+    listing = read_listing(VENUES[venue].listing, answer)
+    whole = read_whole(path)
+    rows = whole.tables["instruments"]
+    assert rows["symbol"].to_pylist() == list(listing.definitions)
+    assert set(rows["receive_timestamp_nanos"].to_pylist()) == {(NANOS + 1) % 1_000}
+    assert [(place, dataset) for place, dataset, _, _ in whole.refusals] == [(4, "instruments")] * len(listing.refused)
+    assert whole.skipped == {"header": 1, NO_LIST: 1, NO_NEWS: 1}
+    assert (whole.inputs, whole.tables["ticks"].num_rows) == (6, 2)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

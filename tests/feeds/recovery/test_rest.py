@@ -47,9 +47,9 @@ def opened() -> Iterator[Open]:
             url = stack.enter_context(serving(archive))
             markets: dict[str, Market] = {"spot": SPOT_MARKET, "usdm": USDM_MARKET, "coinm": COINM_MARKET}
             source: RecoverySource = (
-                CoinbaseTrades(stop, url, between_seconds=0.0)
+                CoinbaseTrades("coinbase", stop, url, between_seconds=0.0)
                 if kind == "coinbase"
-                else BinanceTrades(KEYED, markets[kind], stop, url, between_seconds=0.0)
+                else BinanceTrades(KEYED, "binance", markets[kind], stop, url, between_seconds=0.0)
             )
             stack.callback(source.close)
             return source
@@ -153,7 +153,7 @@ def test_a_refusal_is_told_in_the_venues_words(opened: Open, kind: str) -> None:
 
 
 def test_nobody_there(opened: Open) -> None:
-    source = BinanceTrades(KEYED, SPOT_MARKET, STOP, "http://127.0.0.1:1", between_seconds=0.0)
+    source = BinanceTrades(KEYED, "binance", SPOT_MARKET, STOP, "http://127.0.0.1:1", between_seconds=0.0)
     with pytest.raises(VenueUnavailable, match="did not answer"):
         source.fetch(missing(1, 2))
     source.close()

@@ -12,15 +12,17 @@ import httpx
 
 from k2_dagster import __version__
 from k2_dagster.errors import CaptureInvalid
+from k2_dagster.feeds.capture.listings.listing import Listing, ListingSource, read_listing
+from k2_dagster.feeds.capture.source import LINE_HEAD_BYTES, MAX_LINE_BYTES
 from k2_dagster.feeds.live.backoff import Backoff, pause_seconds
-from k2_dagster.feeds.live.listings.listing import Listing, ListingSource, read_listing
 
 # Venues list and change instruments a few times a week; who needs it sooner restarts the feed.
 REFRESH_SECONDS = 86_400.0
-# Between two bytes of an answer, and for the whole of it: the longest known (Binance spot) is some 20 MB.
+# Between two bytes of an answer, and for the whole of it.
 ANSWER_SECONDS = 10.0
 WHOLE_ANSWER_SECONDS = 120.0
-MOST_BYTES = 134_217_728
+# The longest known (Binance spot) is some 20 MB. It must fit into a line of a recording.
+MOST_BYTES = MAX_LINE_BYTES - LINE_HEAD_BYTES
 # Between two tries, while there is none. Definitions are no market data: they can wait longer than a book.
 RETRY = Backoff(5.0, 900.0)
 # A stop waits this long for an answer that is under way; then the process ends without it.
@@ -29,11 +31,13 @@ END_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came, or why nothing did; and when (Unix nanoseconds)."""
+    """What came, or why nothing did; and when (Unix nanoseconds). `body` is the venue's answer as it came, also when it
+    is no list; empty when none came whole."""
 
     nanos: int
     listing: Listing | None = None
     failure: str = ""
+    body: bytes = b""
 
 
 class ListingFetcher:
@@ -91,13 +95,14 @@ class ListingFetcher:
         """Put one answer; returns how long the venue wants to be left alone."""
         try:
             body = self._body(client)
-            nanos = time.time_ns()
-            self._answers.put(Answer(nanos, read_listing(self._source, body)))
-        except CaptureInvalid as error:
-            self._answers.put(Answer(time.time_ns(), failure=error.message))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             self._answers.put(Answer(time.time_ns(), failure=str(error) or type(error).__name__))
             return pause_seconds(error)
+        nanos = time.time_ns()
+        try:
+            self._answers.put(Answer(nanos, read_listing(self._source, body), body=body))
+        except CaptureInvalid as error:
+            self._answers.put(Answer(nanos, failure=error.message, body=body))
         return 0.0
 
     def _body(self, client: httpx.Client) -> bytes:

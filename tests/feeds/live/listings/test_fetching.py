@@ -9,7 +9,7 @@ from k2_dagster.feeds.live.backoff import Backoff
 from k2_dagster.feeds.live.listings import fetching
 from k2_dagster.feeds.live.listings.fetching import Answer, ListingFetcher
 from k2_dagster.feeds.live.venues import VENUES
-from tests.feeds.live.listings.answers import body, local_listing
+from tests.feeds.capture.listings.answers import body, local_listing
 from tests.feeds.live.support import WAIT_SECONDS
 
 AT_ONCE = Backoff(0.01, 0.01)

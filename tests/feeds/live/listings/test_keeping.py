@@ -17,9 +17,9 @@ from k2_dagster.feeds.live.listings import fetching
 from k2_dagster.query.engine import QueryEngine
 from k2_dagster.settings import Settings
 from k2_dagster.verify.proof import verify
+from tests.feeds.capture.listings.answers import ANSWERS, SPOT, binance, body, local_listing, spot_pair
 from tests.feeds.landing import Venue
 from tests.feeds.live.feeding import plan_of, run_until, trade
-from tests.feeds.live.listings.answers import ANSWERS, SPOT, binance, body, local_listing, spot_pair
 from tests.feeds.live.support import local_venue, saying
 
 pytestmark = pytest.mark.stack
@@ -115,6 +115,43 @@ def test_a_failure_after_a_list_leaves_the_definitions_as_they_are(settings: Set
         report = run_until(lake.settings, lake.profiles, plan, lambda one: one.definitions.lists >= 3)
     assert (report.definitions.published, report.definitions.withdrawn) == (5, 0)
     assert report.definitions.failures >= 2
+
+
+def test_a_recording_that_is_played_gives_the_same_instruments(settings: Settings, tmp_path: Path) -> None:
+    """With lists that change, are cut short, are none, and an item that cannot be read."""
+    bad = spot_pair("BAD", "USDT", filters=[{"filterType": "PRICE_FILTER", "tickSize": "0.000000001"}])
+    first = binance(*(spot_pair(name, "USDT") for name in ("A", "B", "C")), bad)
+    later = binance(spot_pair("A", "USDT", status="HALT"), spot_pair("B", "USDT"), spot_pair("D", "USDT"), bad)
+    answers = [body(first), b"<html>", body(binance(spot_pair("A", "USDT"))), body(later)]
+    lake, path = Venue(settings, tmp_path, "binance"), tmp_path / "recorded.gz"
+    with (
+        local_venue(saying([trade(1)])) as venue,
+        local_listing(lambda place: (200, answers[min(place, 3)])) as url,
+    ):
+        plan = plan_of("binance", "BTCUSDT", lake.name, venue, definitions_url=url, record=path)
+        report = run_until(lake.settings, lake.profiles, plan, lambda one: one.definitions.lists >= 3)
+    lake.land()
+    (other := tmp_path / "other").mkdir()
+    played = Venue(settings, other, "binance")
+    told = played.play(path)
+    assert (told.rows["instruments"], told.refused) == (6, 1) == (
+        report.definitions.published + report.definitions.withdrawn, report.definitions.refused,
+    )  # fmt: skip
+    assert told.skipped["list of instruments, not usable"] == report.definitions.failures == 2
+    assert told.skipped["list of instruments, nothing new"] == report.definitions.lists - 2 >= 1
+
+    def rows_of(one: Venue) -> list[dict[str, Any]]:
+        """But for where they went, and by whom they were published."""
+        apart = ("exchange", "publisher_session", "publish", "kafka", "ingest", "schema_id", "topic_epoch")
+        rows = [row for row in one.rows("instruments") if row["exchange"] == one.name]
+        kept = [{name: row[name] for name in row if not name.startswith(apart)} for row in rows]
+        return sorted(kept, key=lambda row: (row["receive_timestamp"], row["kind"], row["symbol"]))
+
+    assert rows_of(played) == rows_of(lake)
+    assert len(rows_of(lake)) == 6
+    refused = [row for row in lake.rows("quarantine") if row["dataset"] == "instruments"]
+    assert len(refused) == 2
+    assert refused[0]["value"] == refused[1]["value"]
 
 
 def test_definitions_come_also_while_there_is_no_connection(settings: Settings, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from k2_dagster.feeds.live.listings.listing import Definition, ListingSource, exact, from_milliseconds, text
+from k2_dagster.feeds.capture.listings.listing import Definition, ListingSource, exact, from_milliseconds, text
 from k2_dagster.schemas.canonical import RULES
 
 # Other words (of auctions, settlements) mean one thing here and another there: those stay null.

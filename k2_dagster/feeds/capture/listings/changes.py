@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from k2_dagster.errors import CaptureInvalid
-from k2_dagster.feeds.live.listings.listing import BadItem, Definition, Listing
+from k2_dagster.feeds.capture.listings.listing import BadItem, Definition, Listing
 
 # A list with fewer than this share of what is known is cut short rather than true: no venue withdraws half of its
 # symbols in a day.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from k2_dagster.errors import K2Error, LeaseHeld
 from k2_dagster.state.database import Database
-from k2_dagster.state.leases import acquire_lease, release_leases, renew_lease
+from k2_dagster.state.leases import Work, acquire_lease, release_leases, renew_lease
 
 logger = logging.getLogger(__name__)
 
@@ -16,10 +16,11 @@ HEARTBEATS_PER_LEASE = 6
 
 
 class Leases:
-    """The exchanges that this process holds. Thread-safe; open it with `leasing`."""
+    """The exchanges that this process holds for a kind of work. Thread-safe; open it with `leasing`."""
 
-    def __init__(self, database: Database, holder: str, stale_seconds: float) -> None:
+    def __init__(self, database: Database, holder: str, stale_seconds: float, work: Work = "ingest") -> None:
         self._database = database
+        self._work: Work = work
         self._holder = holder
         self._stale_seconds = stale_seconds
         self._lock = threading.Lock()
@@ -28,7 +29,7 @@ class Leases:
 
     def acquire(self, exchange: str) -> None:
         """Take the lease. Raises LeaseHeld when another process has it, DatabaseUnavailable."""
-        acquire_lease(self._database, exchange, self._holder, self._stale_seconds)
+        acquire_lease(self._database, exchange, self._holder, self._stale_seconds, self._work)
         with self._lock:
             self._held.add(exchange)
 
@@ -55,7 +56,7 @@ class Leases:
             held = sorted(self._held)
         for exchange in held:
             try:
-                renew_lease(self._database, exchange, self._holder)
+                renew_lease(self._database, exchange, self._holder, self._work)
             except LeaseHeld as error:
                 with self._lock:
                     if exchange in self._held:
@@ -73,16 +74,16 @@ class Leases:
 
     def _give_back(self, exchanges: list[str]) -> None:
         try:
-            release_leases(self._database, exchanges, self._holder)
+            release_leases(self._database, exchanges, self._holder, self._work)
         except K2Error as error:
             why = f"{error.message}; they go stale after {self._stale_seconds:g} s"
             logger.warning("leases not given back", extra={"exchanges": exchanges, "why": why})
 
 
 @contextmanager
-def leasing(database: Database, holder: str, stale_seconds: float) -> Iterator[Leases]:
+def leasing(database: Database, holder: str, stale_seconds: float, work: Work = "ingest") -> Iterator[Leases]:
     """Leases with a heartbeat, given back at the end of the block."""
-    leases = Leases(database, holder, stale_seconds)
+    leases = Leases(database, holder, stale_seconds, work)
     ended = threading.Event()
 
     def keep() -> None:

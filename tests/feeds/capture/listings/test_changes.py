@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2_dagster.errors import CaptureInvalid
-from k2_dagster.feeds.live.listings.changes import LEAST_SHARE, Changes, Known, changes
-from k2_dagster.feeds.live.listings.listing import BadItem, Listing
+from k2_dagster.feeds.capture.listings.changes import LEAST_SHARE, Changes, Known, changes
+from k2_dagster.feeds.capture.listings.listing import BadItem, Listing
 
 Ticks = dict[str, int]
 LISTS = st.lists(st.dictionaries(st.sampled_from("ABCDEF"), st.integers(1, 3), min_size=1), min_size=1, max_size=6)

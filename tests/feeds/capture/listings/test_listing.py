@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2_dagster.errors import CaptureInvalid
-from k2_dagster.feeds.live.listings.keeping import definition_rows
-from k2_dagster.feeds.live.listings.listing import Listing, exact, from_iso, from_milliseconds, read_listing, step
+from k2_dagster.feeds.capture.listings.listing import Listing, exact, from_iso, from_milliseconds, read_listing, step
+from k2_dagster.feeds.capture.listings.told import AsOf, definition_rows
 from k2_dagster.feeds.live.venues import VENUES
 from k2_dagster.schemas.refused import valid_name
-from tests.feeds.live.listings.answers import ANSWERS, SERVER_MILLISECONDS, binance, body, spot_pair
+from tests.feeds.capture.listings.answers import ANSWERS, SERVER_MILLISECONDS, binance, body, spot_pair
 
 DAY = 86_400_000_000
 
@@ -92,7 +92,7 @@ def test_kraken_futures() -> None:
 @pytest.mark.parametrize("venue", sorted(ANSWERS))
 def test_every_definition_is_a_row(venue: str) -> None:
     listing = listing_of(venue)
-    rows = definition_rows("x", "definition", list(listing.definitions.values()), 10**18, listing.told_micros)
+    rows = definition_rows("x", "definition", list(listing.definitions.values()), AsOf(10**18, listing.told_micros))
     assert rows.num_rows == len(listing.definitions)
     assert set(rows.column("exchange_timestamp_source").to_pylist()) == (
         {None} if listing.told_micros else {"receiver"}

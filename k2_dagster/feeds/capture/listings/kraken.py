@@ -3,7 +3,7 @@
 from typing import Any
 
 from k2_dagster.errors import CaptureInvalid
-from k2_dagster.feeds.live.listings.listing import Definition, ListingSource, exact, step, text
+from k2_dagster.feeds.capture.listings.listing import Definition, ListingSource, exact, step, text
 from k2_dagster.schemas.canonical import RULES
 
 _STATUSES = {

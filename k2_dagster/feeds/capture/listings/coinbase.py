@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from k2_dagster.feeds.live.listings.listing import Definition, ListingSource, exact, text
+from k2_dagster.feeds.capture.listings.listing import Definition, ListingSource, exact, text
 from k2_dagster.schemas.canonical import RULES
 
 _STATUSES = {"online": "trading", "offline": "halted", "delisted": "closed"}
