@@ -5,12 +5,12 @@ keeps nobody else from being read. Until that look has ended it is not asked aga
 """
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from k2_dagster.alerts.signals import SOURCE_SCOPE, Reading, Signal, unreadable
 from k2_dagster.errors import K2Error
+from k2_dagster.observability.work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Sources:
     _due_at: dict[str, float] = field(default_factory=dict)
     _failing: dict[str, tuple[float, str]] = field(default_factory=dict)
     _read: set[str] = field(default_factory=set)
-    _hanging: dict[str, "_Look"] = field(default_factory=dict)
+    _hanging: dict[str, Work[Reading]] = field(default_factory=dict)
 
     def readings(self, now: float) -> list[Reading]:
         """What the sources that are due tell, and a reading about the sources themselves."""
@@ -69,7 +69,7 @@ class Sources:
     def _look(self, source: Source) -> Reading:
         look = self._hanging.pop(source.name, None)
         if look is None:
-            look = _Look(source)
+            look = Work(source.read, f"k2-look-{source.name}")
             look.start()
             look.join(self.look_seconds)
         if look.is_alive():
@@ -89,28 +89,6 @@ class Sources:
         untold = [SOURCE_SCOPE + name for name in (*unread, *young)]
         scopes = [SOURCE_SCOPE + source.name for source in self.sources]
         return Reading("sources", scopes, signals, untold=untold)
-
-
-class _Look(threading.Thread):
-    def __init__(self, source: Source) -> None:
-        super().__init__(name=f"k2-look-{source.name}", daemon=True)
-        self._source = source
-        self._returned: Reading | None = None
-        self._raised: Exception | None = None
-
-    def run(self) -> None:
-        """Read it."""
-        try:
-            self._returned = self._source.read()
-        except Exception as error:  # noqa: BLE001  (raised again where the outcome is asked for)
-            self._raised = error
-
-    def outcome(self) -> Reading:
-        """What was read; raises what reading raised."""
-        if self._raised is not None:
-            raise self._raised
-        assert self._returned is not None
-        return self._returned
 
 
 def unreadable_signal(name: str, failure: str) -> Signal:

@@ -10,14 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 from k2_dagster.errors import StopOverdue
 from k2_dagster.observability.stopping import APPENDING
+from k2_dagster.observability.work import Outcome, Work
 
 logger = logging.getLogger(__name__)
-
-Outcome = TypeVar("Outcome")
 
 # Five seconds are promised, and a process needs a moment to end.
 STOP_SECONDS = 4.5
@@ -32,7 +30,7 @@ def stoppable(work: Callable[[], Outcome], stop: threading.Event) -> Outcome:
     Raises StopOverdue when it has not ended STOP_SECONDS after the stop (APPEND_SECONDS inside an append). It goes on
     in a daemon thread then, until the process ends.
     """
-    running = _Work(work)
+    running = Work(work, "k2-work")
     running.start()
     asked_at: float | None = None
     while running.is_alive():
@@ -47,24 +45,3 @@ def stoppable(work: Callable[[], Outcome], stop: threading.Event) -> Outcome:
                 advice="a server did not answer; nothing is lost, and the next start goes on from the fence",
             )
     return running.outcome()
-
-
-class _Work(threading.Thread, Generic[Outcome]):
-    def __init__(self, work: Callable[[], Outcome]) -> None:
-        super().__init__(name="k2-work", daemon=True)
-        self._work = work
-        self._returned: list[Outcome] = []
-        self._raised: BaseException | None = None
-
-    def run(self) -> None:
-        """Do it."""
-        try:
-            self._returned.append(self._work())
-        except BaseException as error:  # noqa: BLE001  (raised again in the thread that asked for the work)
-            self._raised = error
-
-    def outcome(self) -> Outcome:
-        """What it returned; raises what it raised."""
-        if self._raised is not None:
-            raise self._raised
-        return self._returned[0]
