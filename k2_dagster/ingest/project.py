@@ -4,7 +4,7 @@ A field that the writer does not have is null. A price or size in another scale 
 that does not fit is refused with its row, never rounded. A schema that cannot carry the dataset is refused as a whole.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ import pyarrow as pa
 from k2_dagster.ingest.avro_layout import Node
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.schemas.arrow import wire_type
-from k2_dagster.schemas.common import identity_fields
 from k2_dagster.schemas.declaration import PRICE_SCALE, SIZE_SCALE, Dataset, Field, FieldType
 
 Int64s = npt.NDArray[np.int64]
@@ -77,7 +76,7 @@ def plan(dataset: Dataset, layout: Node) -> Projection:
     # conditions are on trades and quotes alike
     own = [field.name for field in dataset.own_fields if field.type is not FieldType.STRINGS]
     if not any(name in have for name in own):
-        raise SchemaMismatch(f"the writer's schema has none of {', '.join(own)}")
+        raise SchemaMismatch(f"the writer's schema has none of the fields of {dataset.name}: {', '.join(own)}")
     columns: list[tuple[Field, str | None, Node | None]] = []
     for field in dataset.wire_fields:
         node = have.get(field.name)
@@ -88,16 +87,7 @@ def plan(dataset: Dataset, layout: Node) -> Projection:
             continue
         _check(field, node)
         columns.append((field, field.name, node))
-    _check_own_fields(dataset, have)
     return Projection(dataset, tuple(columns))
-
-
-def _check_own_fields(dataset: Dataset, have: Mapping[str, Node]) -> None:
-    """Another dataset's schema has the common fields too; without one of our own it would land as a row of nulls."""
-    common = {field.name for field in identity_fields(dataset.kinds)}
-    own = [one.name for one in dataset.wire_fields if one.name not in common and one.type is not FieldType.STRINGS]
-    if not any(name in have for name in own):
-        raise SchemaMismatch(f"the writer's schema has none of the fields of {dataset.name}: {', '.join(own)}")
 
 
 def _shown(value: pa.Scalar) -> str:
