@@ -12,6 +12,7 @@ import click
 from k2_dagster.cli.common import Finite, json_option, settings, to_json
 from k2_dagster.cli.exits import INTERRUPTED
 from k2_dagster.cli.progress import ProgressLine, progress_line
+from k2_dagster.cli.published import rows_text, without_rows
 from k2_dagster.cli.stopping import Stop, say_given_up, stop_on_signals
 from k2_dagster.errors import DeliveryTimedOut, K2Error
 from k2_dagster.feeds.live.feed import feed
@@ -169,8 +170,7 @@ def _show(report: FeedReport, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(report.as_document()))
         return
-    rows = ", ".join(f"{count:,} {dataset}" for dataset, count in sorted(report.rows.items())) or "no rows"
-    click.echo(f"{report.venue} -> {report.exchange}: {rows} in {report.seconds:.1f} s")
+    click.echo(f"{report.venue} -> {report.exchange}: {rows_text(report.rows)} in {report.seconds:.1f} s")
     for line in _details(report):
         click.echo(f"  {line}")
 
@@ -185,20 +185,12 @@ def _definitions(report: DefinitionsReport) -> list[tuple[Any, str]]:
 
 def _details(report: FeedReport) -> list[str]:
     told: list[tuple[Any, str]] = [
-        (
-            report.skipped,
-            "no market event: " + ", ".join(f"{count:,} {what}" for what, count in report.skipped.items()),
-        ),
-        (
-            report.refused,
-            f"refused and published for quarantine: {report.refused:,}; first: {'; '.join(report.refusals)}",
-        ),
         (report.books_lost, f"books lost and asked for anew: {report.books_lost:,}"),
         (report.snapshot_failures, f"book snapshots that could not be fetched: {report.snapshot_failures:,}"),
         *_definitions(report.definitions),
         (report.undelivered, f"not delivered: {report.undelivered:,} messages"),
     ]
-    lines = [text for condition, text in told if condition]
+    lines = [*without_rows(report), *(text for condition, text in told if condition)]
     for one in report.last:
         skew = f"; {skew_text(one.skew)}" if one.skew else ""
         skew += f"; nothing came of {', '.join(one.silent)}" if one.silent else ""

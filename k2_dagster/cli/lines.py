@@ -13,6 +13,7 @@ import click
 from k2_dagster.cli.common import Finite, json_option, settings, to_json
 from k2_dagster.cli.exits import INTERRUPTED
 from k2_dagster.cli.progress import ProgressLine, progress_line
+from k2_dagster.cli.published import rows_text
 from k2_dagster.cli.simulate import LONGEST_SECONDS, MOST_PER_SECOND, MOST_SYMBOLS
 from k2_dagster.cli.stopping import say_given_up, stop_on_signals
 from k2_dagster.errors import DeliveryTimedOut, K2Error
@@ -201,8 +202,7 @@ def _show_received(report: LinesFeedReport, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(report.as_document()))
         return
-    rows = ", ".join(f"{count:,} {dataset}" for dataset, count in sorted(report.rows.items())) or "no rows"
-    click.echo(f"{report.exchange}: {rows} in {report.seconds:.1f} s")
+    click.echo(f"{report.exchange}: {rows_text(report.rows)} in {report.seconds:.1f} s")
     told: list[tuple[Any, str]] = [
         (report.lines, lines_text(report.lines)),
         (report.books, f"began with {report.books:,} books"),

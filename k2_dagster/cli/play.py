@@ -11,6 +11,7 @@ import click
 from k2_dagster.cli.common import json_option, settings, to_json
 from k2_dagster.cli.exits import INTERRUPTED
 from k2_dagster.cli.progress import ProgressLine, progress_line
+from k2_dagster.cli.published import rows_text, without_rows
 from k2_dagster.cli.stopping import Stop, say_given_up, stop_on_signals
 from k2_dagster.errors import DeliveryTimedOut, K2Error
 from k2_dagster.feeds.capture.formats import FORMATS, Capture, open_capture
@@ -103,12 +104,10 @@ def _show(reports: Sequence[PlayReport], as_json: bool) -> None:
         click.echo(to_json([one.as_document() for one in reports]))
         return
     for one in reports:
-        rows = ", ".join(f"{count:,} {dataset}" for dataset, count in sorted(one.rows.items())) or "no rows"
-        click.echo(f"{Path(one.path).name}  {one.format} -> {one.exchange}: {rows} in {one.seconds:.1f} s")
-        if one.skipped:
-            click.echo("  no market event: " + ", ".join(f"{count:,} {what}" for what, count in one.skipped.items()))
-        if one.refused:
-            click.echo(f"  refused and published for quarantine: {one.refused:,}; first: {'; '.join(one.refusals)}")
+        name, rows = Path(one.path).name, rows_text(one.rows)
+        click.echo(f"{name}  {one.format} -> {one.exchange}: {rows} in {one.seconds:.1f} s")
+        for text in without_rows(one):
+            click.echo(f"  {text}")
         if one.undelivered:
             click.echo(f"  not delivered: {one.undelivered:,} messages; play the file again")
         if one.stopped:

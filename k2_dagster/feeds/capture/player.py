@@ -7,15 +7,15 @@ file. So a capture that is played twice gives the same pairs, hence only duplica
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from k2_dagster.errors import CaptureInvalid, ConfigurationError
 from k2_dagster.feeds.capture.block import Block
 from k2_dagster.feeds.capture.formats import Capture
 from k2_dagster.feeds.capture.pacing import Pace
+from k2_dagster.feeds.capture.report import BlockReport
 from k2_dagster.feeds.capture.sending import BlockSender, check_streams
 from k2_dagster.feeds.delivery import Waiting
 from k2_dagster.feeds.handler import FeedHandler
@@ -23,18 +23,13 @@ from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
 
-# Refusals kept for the report; all are counted, and all are published.
-REFUSALS_SHOWN = 5
-
 
 @dataclass
-class PlayReport:
+class PlayReport(BlockReport):
     """What became of one capture, also when it was `stopped` early: `inputs` (lines or messages, as far as it came) are
     those that gave rows, the refused and the skipped, where one line may give several rows and a row several lines.
 
-    `rows` by dataset, with those of the feed handler in control. `refused` are published for quarantine; `too_large` of
-    them were rows. `undelivered` messages were accepted and then not taken by Kafka. `share` of the content was read,
-    and `recorded_micros` is how far its own time has come.
+    `share` of the content was read, and `recorded_micros` is how far its own time has come.
     """
 
     path: str
@@ -42,27 +37,13 @@ class PlayReport:
     exchange: str
     publisher_session: str
     inputs: int = 0
-    rows: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
-    too_large: int = 0
-    refusals: list[str] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    undelivered: int = 0
-    seconds: float = 0.0
-    stopped: bool = False
     share: float = 0.0
     recorded_micros: int | None = None
 
-    def as_document(self) -> dict[str, object]:
-        """The report as JSON has it."""
-        return {**vars(self), "rows": dict(self.rows), "skipped": dict(self.skipped)}
-
-    def count(self, part: Block) -> None:
-        """Add what a published part holds besides its rows."""
-        self.inputs += part.inputs
-        self.skipped.update(one.what for one in part.skips)
-        room = REFUSALS_SHOWN - len(self.refusals)
-        self.refusals += [f"{one.place}: {one.reason}" for one in part.refusals[:room]]
+    def count(self, block: Block) -> None:
+        """Add what a published block holds besides its rows."""
+        super().count(block)
+        self.inputs += block.inputs
 
 
 def play(
@@ -152,8 +133,7 @@ class _Playing:
     def _note(self, part: Block) -> None:
         report, meter = self.report, self.capture.source.meter
         report.count(part)
-        report.too_large = self.publisher.too_large
-        report.refused = self.publisher.refused + report.too_large
+        report.note(self.publisher)
         report.share = meter.done / meter.total if meter.total else 0.0
         report.recorded_micros = self.pace.latest_micros
 

@@ -1,13 +1,12 @@
 """What became of a live feed so far, for the progress line and the summary at the end."""
 
-from collections import Counter, deque
+from collections import deque
 from dataclasses import asdict, dataclass, field
 
 from k2_dagster.feeds.capture.block import Block
+from k2_dagster.feeds.capture.report import BlockReport
 from k2_dagster.feeds.live.skew import Skew
 
-# Refusals kept for the report; all are counted, and all are published.
-REFUSALS_SHOWN = 5
 # Connections kept for the report; all are counted.
 CONNECTIONS_SHOWN = 10
 
@@ -40,10 +39,9 @@ class DefinitionsReport:
 
 
 @dataclass
-class FeedReport:
-    """`frames` came from the venue (`snapshots` of them were fetched); `rows` by dataset, with those of the feed
-    handler in control; `refused` are published for quarantine, `too_large` of them were rows. `tries` are attempts to
-    connect, `connections` those that became one. `undelivered` messages were accepted and then not taken by Kafka."""
+class FeedReport(BlockReport):
+    """`frames` came from the venue (`snapshots` of them were fetched). `tries` are attempts to connect, `connections`
+    those that became one."""
 
     venue: str
     exchange: str
@@ -53,28 +51,18 @@ class FeedReport:
     frames: int = 0
     snapshots: int = 0
     snapshot_failures: int = 0
-    rows: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
-    too_large: int = 0
-    refusals: list[str] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
     books_lost: int = 0
     books_waiting: int = 0
     most_queued: int = 0
-    undelivered: int = 0
-    seconds: float = 0.0
-    stopped: bool = False
     definitions: DefinitionsReport = field(default_factory=DefinitionsReport)
     last: deque[ConnectionReport] = field(default_factory=lambda: deque(maxlen=CONNECTIONS_SHOWN))
 
     def as_document(self) -> dict[str, object]:
         """The report as JSON has it."""
-        told = {"rows": dict(self.rows), "skipped": dict(self.skipped), "last": [asdict(one) for one in self.last]}
-        return {**vars(self), **told, "definitions": asdict(self.definitions)}
+        told = {"last": [asdict(one) for one in self.last], "definitions": asdict(self.definitions)}
+        return super().as_document() | told
 
     def count(self, block: Block) -> None:
         """Add what a published block holds besides its rows."""
+        super().count(block)
         self.frames += block.inputs
-        self.skipped.update(one.what for one in block.skips)
-        room = REFUSALS_SHOWN - len(self.refusals)
-        self.refusals += [f"{one.place}: {one.reason}" for one in block.refusals[:room]]

@@ -200,9 +200,8 @@ class Serving:
                 self._out.sender.handler.heartbeat(stream)
 
     def _note(self) -> None:
-        report, publisher = self._out.report, self._out.sender.publisher
-        report.too_large = publisher.too_large
-        report.refused = publisher.refused + report.too_large
+        report = self._out.report
+        report.note(self._out.sender.publisher)
         report.snapshot_failures = self._out.fetcher.failures
         report.books_waiting = self._talk.waiting_books
         self._told.silent = sorted(self._silent)

@@ -226,3 +226,11 @@ def test_the_report_shows_the_first_refusals() -> None:
         refusals = [Refusal(place, place, b"", "why") for place in range(4)]
         report.count(Block(0, 4, {}, refusals, [Skip(1, "empty line")]))
     assert (report.inputs, len(report.refusals), report.skipped["empty line"]) == (8, 5, 2)
+
+
+def test_the_document_of_a_report_begins_with_what_it_is_about() -> None:
+    report = PlayReport("x", "f", "e", "s", inputs=3)
+    report.rows.update(ticks=2)
+    document = report.as_document()
+    assert list(document)[:2] == ["path", "format"]
+    assert (document["inputs"], document["rows"], set(document)) == (3, {"ticks": 2}, set(vars(report)))
