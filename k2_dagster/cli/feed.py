@@ -1,8 +1,6 @@
 """`k2 feed`: a venue's live market data into Kafka."""
 
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,11 +8,9 @@ from urllib.parse import urlsplit
 import click
 
 from k2_dagster.cli.common import Finite, json_option, settings, to_json
-from k2_dagster.cli.exits import INTERRUPTED
 from k2_dagster.cli.progress import ProgressLine, progress_line
 from k2_dagster.cli.published import rows_text, without_rows
-from k2_dagster.cli.stopping import Stop, say_given_up, stop_on_signals
-from k2_dagster.errors import DeliveryTimedOut, K2Error
+from k2_dagster.cli.stopping import Stop, exit_interrupted, stop_on_signals, telling_how_far
 from k2_dagster.feeds.live.feed import feed
 from k2_dagster.feeds.live.report import DefinitionsReport, FeedReport
 from k2_dagster.feeds.live.serving import FeedPlan
@@ -105,19 +101,17 @@ def feed_command(
         seconds, _definitions_url(chosen, url, definitions_url) if definitions else "",
     )  # fmt: skip
     report = FeedReport(venue, plan.exchange, list(symbols))
-    with stop_on_signals() as stop, progress_line(f"{venue}: connecting to {plan.url}") as line:
-        try:
-            _feed(plan, report, stop, line)
-        except K2Error as error:
-            # Who gives up knows that messages were not delivered
-            if not (isinstance(error, DeliveryTimedOut) and stop.given_up.is_set()):
-                if report.connections:
-                    _show(report, as_json)
-                raise
+
+    def so_far() -> None:
+        if report.connections:
+            _show(report, as_json)
+
+    first = f"{venue}: connecting to {plan.url}"
+    with stop_on_signals() as stop, progress_line(first) as line, telling_how_far(stop, so_far):
+        _feed(plan, report, stop, line)
     _show(report, as_json)
     if stop.asked.is_set():
-        say_given_up(report.undelivered)
-        sys.exit(INTERRUPTED)
+        exit_interrupted(report.undelivered)
 
 
 def _definitions_url(venue: Venue, url: str | None, definitions_url: str | None) -> str:
@@ -129,16 +123,9 @@ def _feed(plan: FeedPlan, report: FeedReport, stop: Stop, line: ProgressLine) ->
     own = settings()
     profiles = load_profiles(own.profiles)
     feed(
-        own, profiles, plan, stop=stop.asked, waiting=stop.waiting, report=report, on_progress=_shown(line)
+        own, profiles, plan, stop=stop.asked, waiting=stop.waiting, report=report,
+        on_progress=line.telling(progress_text),
     )  # fmt: skip
-
-
-def _shown(line: ProgressLine) -> Callable[[FeedReport], None]:
-    def show(report: FeedReport) -> None:
-        if line.is_due:
-            line.show(progress_text(report))
-
-    return show
 
 
 def progress_text(report: FeedReport) -> str:

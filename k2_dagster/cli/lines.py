@@ -1,9 +1,8 @@
 """`k2 lines`: an exchange that numbers its messages in a channel and sends them on two lines."""
 
 import re
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,10 @@ from typing import Any
 import click
 
 from k2_dagster.cli.common import Finite, json_option, settings, to_json
-from k2_dagster.cli.exits import INTERRUPTED
-from k2_dagster.cli.progress import ProgressLine, progress_line
+from k2_dagster.cli.progress import progress_line
 from k2_dagster.cli.published import rows_text
 from k2_dagster.cli.simulate import LONGEST_SECONDS, MOST_PER_SECOND, MOST_SYMBOLS
-from k2_dagster.cli.stopping import say_given_up, stop_on_signals
-from k2_dagster.errors import DeliveryTimedOut, K2Error
+from k2_dagster.cli.stopping import exit_interrupted, stop_on_signals, telling_how_far
 from k2_dagster.feeds.lines.receiver import ReceivePlan, receive
 from k2_dagster.feeds.lines.report import LinesFeedReport, lines_text
 from k2_dagster.feeds.simulator.feed import FeedParameters, SimulatedFeed
@@ -104,22 +101,20 @@ def receive_command(
     report = LinesFeedReport(exchange, channel)
     own = settings()
     profiles = load_profiles(own.profiles)
-    with stop_on_signals() as stop, progress_line(f"{exchange}: waiting for the lines") as line:
-        try:
-            receive(
-                own, profiles, plan, stop=stop.asked, waiting=stop.waiting, report=report, on_progress=_shown(line),
-                on_listening=_listening,
-            )  # fmt: skip
-        except K2Error as error:
-            # Who gives up knows that messages were not delivered
-            if not (isinstance(error, DeliveryTimedOut) and stop.given_up.is_set()):
-                if report.rows.total():
-                    _show_received(report, as_json)
-                raise
+
+    def so_far() -> None:
+        if report.rows.total():
+            _show_received(report, as_json)
+
+    first = f"{exchange}: waiting for the lines"
+    with stop_on_signals() as stop, progress_line(first) as line, telling_how_far(stop, so_far):
+        receive(
+            own, profiles, plan, stop=stop.asked, waiting=stop.waiting, report=report,
+            on_progress=line.telling(_received_text), on_listening=_listening,
+        )  # fmt: skip
     _show_received(report, as_json)
     if stop.asked.is_set():
-        say_given_up(report.undelivered)
-        sys.exit(INTERRUPTED)
+        exit_interrupted(report.undelivered)
 
 
 @lines.command(name="serve")
@@ -168,12 +163,12 @@ def serve(
     next(SimulatedFeed(profiles, parameters).blocks())
     parameters = replace(parameters, start_micros=time.time_ns() // 1000)
     with stop_on_signals() as stop, progress_line(f"{exchange}: starting") as line:
-        simulation = LineSimulation(profiles, parameters, plan, stop=stop.asked, on_progress=_sent(line))
+        simulation = LineSimulation(profiles, parameters, plan, stop=stop.asked, on_progress=line.telling(_sent_text))
         click.echo(f"session {simulation.report.session}, retransmission on {simulation.report.server}", err=True)
         report = simulation.run()
     _show_sent(report, as_json)
     if report.interrupted:
-        sys.exit(INTERRUPTED)
+        exit_interrupted()
 
 
 def _listening(addresses: Mapping[str, Address]) -> None:
@@ -181,21 +176,13 @@ def _listening(addresses: Mapping[str, Address]) -> None:
     click.echo(f"listening: {told}", err=True)
 
 
-def _shown(line: ProgressLine) -> Callable[[LinesFeedReport], None]:
-    def show(report: LinesFeedReport) -> None:
-        if line.is_due:
-            line.show(f"{report.exchange}: {report.rows.total():,} rows, {report.missing:,} missing; "
-                      + lines_text(report.lines))  # fmt: skip
-
-    return show
+def _received_text(report: LinesFeedReport) -> str:
+    counts = f"{report.rows.total():,} rows, {report.missing:,} missing"
+    return f"{report.exchange}: {counts}; {lines_text(report.lines)}"
 
 
-def _sent(line: ProgressLine) -> Callable[[LinesReport], None]:
-    def show(report: LinesReport) -> None:
-        if line.is_due:
-            line.show(f"{report.exchange}: {report.messages:,} messages, {report.lost_messages:,} lost on both lines")
-
-    return show
+def _sent_text(report: LinesReport) -> str:
+    return f"{report.exchange}: {report.messages:,} messages, {report.lost_messages:,} lost on both lines"
 
 
 def _show_received(report: LinesFeedReport, as_json: bool) -> None:

@@ -1,6 +1,5 @@
 """`k2 play`: real captures into Kafka."""
 
-import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,11 +8,9 @@ from typing import Any
 import click
 
 from k2_dagster.cli.common import json_option, settings, to_json
-from k2_dagster.cli.exits import INTERRUPTED
-from k2_dagster.cli.progress import ProgressLine, progress_line
+from k2_dagster.cli.progress import progress_line
 from k2_dagster.cli.published import rows_text, without_rows
-from k2_dagster.cli.stopping import Stop, say_given_up, stop_on_signals
-from k2_dagster.errors import DeliveryTimedOut, K2Error
+from k2_dagster.cli.stopping import Stop, exit_interrupted, stop_on_signals, telling_how_far
 from k2_dagster.feeds.capture.formats import FORMATS, Capture, open_capture
 from k2_dagster.feeds.capture.player import PlayReport, play
 from k2_dagster.schemas.common import MICROS_PER_SECOND
@@ -54,18 +51,15 @@ def play_command(files: tuple[Path, ...], speed: float | None, exchange: str | N
     """
     captures = [open_capture(path, exchange) for path in files]
     reports: list[PlayReport] = []
-    with stop_on_signals() as stop, progress_line(f"{files[0].name}: opening") as line:
-        try:
-            _play(captures, speed, stop, reports, _shown(line))
-        except K2Error as error:
-            # Who gives up knows that messages were not delivered; who has to play again is told how far it came
-            if not (isinstance(error, DeliveryTimedOut) and stop.given_up.is_set()):
-                _show([one for one in reports if one.inputs], as_json)
-                raise
+
+    def so_far() -> None:
+        _show([one for one in reports if one.inputs], as_json)
+
+    with stop_on_signals() as stop, progress_line(f"{files[0].name}: opening") as line, telling_how_far(stop, so_far):
+        _play(captures, speed, stop, reports, line.telling(progress_text))
     _show(reports, as_json)
     if stop.asked.is_set():
-        say_given_up(sum(one.undelivered for one in reports))
-        sys.exit(INTERRUPTED)
+        exit_interrupted(sum(one.undelivered for one in reports))
 
 
 def _play(
@@ -81,14 +75,6 @@ def _play(
         own, profiles, captures, speed=speed, stop=stop.asked, waiting=stop.waiting, reports=reports,
         on_progress=on_progress,
     )  # fmt: skip
-
-
-def _shown(line: ProgressLine) -> Callable[[PlayReport], None]:
-    def show(report: PlayReport) -> None:
-        if line.is_due:
-            line.show(progress_text(report))
-
-    return show
 
 
 def progress_text(report: PlayReport) -> str:

@@ -1,13 +1,16 @@
 """How a long command says where it is: one line that is renewed on a terminal, a plain line now and then elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import click
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
+
+Report = TypeVar("Report")
 
 # How often the line of a terminal is renewed.
 RENEWED_SECONDS = 0.5
@@ -23,14 +26,18 @@ class ProgressLine:
         self._every = RENEWED_SECONDS if status is not None else LOGGED_SECONDS
         self._shown = time.monotonic()
 
-    @property
-    def is_due(self) -> bool:
-        """Whether a text would be shown now; asked before one is made."""
-        return time.monotonic() - self._shown >= self._every
+    def telling(self, text: Callable[[Report], str]) -> Callable[[Report], None]:
+        """What a worker calls with its report, however often: the text is made only when it is shown."""
+
+        def tell(report: Report) -> None:
+            if self._is_due:
+                self.show(text(report))
+
+        return tell
 
     def show(self, text: str) -> None:
         """Show it if it is due."""
-        if not self.is_due:
+        if not self._is_due:
             return
         self._shown = time.monotonic()
         if self._status is not None:
@@ -38,6 +45,10 @@ class ProgressLine:
             self._status.update(Text(text))
         else:
             click.echo(text, err=True)
+
+    @property
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._shown >= self._every
 
 
 @contextmanager

@@ -1,20 +1,18 @@
 """`k2 simulate`: a simulated exchange on real topics."""
 
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from k2_dagster.cli.common import Finite, emit_one, json_option, settings
-from k2_dagster.cli.exits import INTERRUPTED
 from k2_dagster.cli.progress import ProgressLine, progress_line
-from k2_dagster.cli.stopping import Stop, say_given_up, stop_on_signals
-from k2_dagster.errors import ConfigurationError, DeliveryTimedOut, K2Error
+from k2_dagster.cli.stopping import Stop, exit_interrupted, stop_on_signals, telling_how_far
+from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.simulator.faults import Fault, FaultPlan, FaultType, parse_fault
 from k2_dagster.feeds.simulator.feed import FeedParameters, SimulatedFeed
 from k2_dagster.feeds.simulator.intensity import PATTERNS, Pattern
@@ -145,8 +143,7 @@ def simulate(
         report = _simulate(own, profiles, parameters, stop, line, flat_out=flat_out, truth=truth, as_json=as_json)
     _warn(report)
     if report.interrupted:
-        say_given_up(report.undelivered)
-        sys.exit(INTERRUPTED)
+        exit_interrupted(report.undelivered)
 
 
 def _simulate(
@@ -166,18 +163,17 @@ def _simulate(
         parameters = replace(parameters, start_micros=time.time_ns() // 1000)
     simulation = Simulation(
         own, profiles, parameters, flat_out=flat_out, stop=stop.asked, waiting=stop.waiting, truth=truth,
-        on_progress=_shown(line),
+        on_progress=line.telling(partial(_progress_text, time.monotonic())),
     )  # fmt: skip
     report = simulation.report
-    try:
+
+    def so_far() -> None:
+        if report.published.total():
+            emit_one(report.line(), as_json)
+
+    with telling_how_far(stop, so_far):
         simulation.run()
-    except K2Error as error:
-        # Who gives up knows that messages were not delivered
-        if not (isinstance(error, DeliveryTimedOut) and stop.given_up.is_set()):
-            if report.published.total():
-                emit_one(report.line(), as_json)
-            raise
-        report.interrupted = True
+    report.interrupted |= stop.given_up.is_set()
     emit_one(report.line(), as_json)
     return report
 
@@ -211,16 +207,8 @@ def _warn(report: SimulationReport) -> None:
         click.echo(f"{len(report.unplanted)} faults did not happen: {', '.join(report.unplanted)}", err=True)
 
 
-def _shown(line: ProgressLine) -> Callable[[SimulationReport], None]:
-    started = time.monotonic()
-
-    def show(report: SimulationReport) -> None:
-        if not line.is_due:
-            return
-        total, seconds = report.published.total(), time.monotonic() - started
-        faults = ", ".join(f"{kind} {count}" for kind, count in sorted(report.faults.items()))
-        behind = f"; {report.behind_seconds:.1f} s behind" if report.behind_seconds > BEHIND_SECONDS else ""
-        text = f"{report.exchange}: {total:,} messages, {total / seconds:,.0f}/s{behind}; faults: {faults or 'none'}"
-        line.show(text)
-
-    return show
+def _progress_text(started: float, report: SimulationReport) -> str:
+    total, seconds = report.published.total(), time.monotonic() - started
+    faults = ", ".join(f"{kind} {count}" for kind, count in sorted(report.faults.items()))
+    behind = f"; {report.behind_seconds:.1f} s behind" if report.behind_seconds > BEHIND_SECONDS else ""
+    return f"{report.exchange}: {total:,} messages, {total / seconds:,.0f}/s{behind}; faults: {faults or 'none'}"

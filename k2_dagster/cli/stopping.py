@@ -1,14 +1,18 @@
 """One way to end a command that runs on: the first Ctrl-C or SIGTERM ends it cleanly, the second gives up waiting."""
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import NoReturn
 
 import click
 
+from k2_dagster.cli.exits import INTERRUPTED
+from k2_dagster.errors import DeliveryTimedOut, K2Error
 from k2_dagster.feeds.delivery import Waiting
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -51,7 +55,20 @@ def stop_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def say_given_up(undelivered: int) -> None:
-    """What became of messages that were accepted when somebody did not want to wait for them."""
+@contextmanager
+def telling_how_far(stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
+    """For a block that publishes: what was done is told before an error goes on. Who gives up what Kafka has not taken
+    knows that it was not delivered: then the block has just ended."""
+    try:
+        yield
+    except K2Error as error:
+        if not (isinstance(error, DeliveryTimedOut) and stop.given_up.is_set()):
+            tell()
+            raise
+
+
+def exit_interrupted(undelivered: int = 0) -> NoReturn:
+    """End a command that was asked to end; says how many messages were given up, if any."""
     if undelivered:
         click.echo(f"gave up {undelivered:,} messages that Kafka had not taken", err=True)
+    sys.exit(INTERRUPTED)

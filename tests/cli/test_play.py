@@ -70,3 +70,19 @@ def test_where_there_is_no_terminal_progress_is_told_rarely(capsys: pytest.Captu
         line.show("now")
         line.show("too soon again")
     assert capsys.readouterr().err == "now\n"
+
+
+def test_a_text_is_made_only_when_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    made: list[int] = []
+
+    def text(number: int) -> str:
+        made.append(number)
+        return f"number {number}"
+
+    with progress_line("begins") as line:
+        tell = line.telling(text)
+        tell(1)
+        line._shown -= LOGGED_SECONDS
+        tell(2)
+        tell(3)
+    assert (made, capsys.readouterr().err) == ([2], "number 2\n")

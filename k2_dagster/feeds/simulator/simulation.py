@@ -12,7 +12,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.delivery import Waiting
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
@@ -27,7 +26,7 @@ from k2_dagster.feeds.simulator.feed import (
     changed_schema,
     with_added_fields,
 )
-from k2_dagster.feeds.simulator.truth import FaultRecord
+from k2_dagster.feeds.simulator.truth import FaultRecord, open_truth
 from k2_dagster.schemas.common import MICROS_PER_SECOND
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.topics import CONTROL_DATASET, INSTRUMENTS_DATASET
@@ -113,7 +112,7 @@ class Simulation:
         self.report.published = publisher.accepted
         try:
             with ExitStack() as stack:
-                truth = stack.enter_context(_opened(self._truth_path)) if self._truth_path is not None else None
+                truth = stack.enter_context(open_truth(self._truth_path)) if self._truth_path is not None else None
                 stack.enter_context(publisher)
                 self._run(publisher, truth)
         finally:
@@ -212,12 +211,3 @@ def _rows_due(outgoing: Outgoing, due_micros: int | None) -> int:
     if due_micros is None:
         return len(outgoing.send_micros)
     return int(np.searchsorted(outgoing.send_micros, due_micros, side="right"))
-
-
-def _opened(path: Path) -> IO[str]:
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path}: {error.strerror}", advice="--truth needs a file that can be written"
-        ) from error

@@ -1,8 +1,10 @@
 """The ground truth: what was really planted, message by message, and what a correct pipeline must say about it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
+from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.simulator.faults import Fault, FaultType
 from k2_dagster.schemas.profiles import Domain
 
@@ -107,3 +109,13 @@ def _venue_gap(domain: Domain) -> str | None:
     if domain.judged_by_ingest:
         return "ingest, venue numbers"
     return "feed handler, control topic" if domain is Domain.CHANNEL else None
+
+
+def open_truth(path: Path) -> IO[str]:
+    """The file that the truth is written to. Raises ConfigurationError."""
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: {error.strerror}", advice="--truth needs a file that can be written"
+        ) from error

@@ -19,6 +19,7 @@ from k2_dagster.feeds.simulator.lines.answering import History, Rates
 from k2_dagster.feeds.simulator.lines.channel import ChannelBlock, ExchangeChannel, ReadyPacket, snapshot_packets
 from k2_dagster.feeds.simulator.lines.line import Line, LineFaults, LineReport
 from k2_dagster.feeds.simulator.lines.server import Books, RetransmissionServer
+from k2_dagster.feeds.simulator.truth import open_truth
 from k2_dagster.schemas.common import MICROS_PER_SECOND
 from k2_dagster.schemas.profiles import Profiles
 
@@ -112,7 +113,7 @@ class LineSimulation:
         started = time.monotonic()
         with ExitStack() as stack:
             if self._plan.truth is not None:
-                self._truth = stack.enter_context(_opened(self._plan.truth))
+                self._truth = stack.enter_context(open_truth(self._plan.truth))
             stack.enter_context(self._server)
             self._sockets = [stack.enter_context(_connected(address)) for address in self._plan.lines]
             for block in self._channel.blocks():
@@ -239,12 +240,3 @@ def _connected(address: Address) -> Iterator[socket.socket]:
                 f"{address[0]}:{address[1]} cannot be sent to: {error}", advice="valid: an address and a port"
             ) from error
         yield sender
-
-
-def _opened(path: Path) -> IO[str]:
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path}: {error.strerror}", advice="--truth needs a file that can be written"
-        ) from error
