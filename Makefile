@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Processes that run tests, each with a stack of its own (1 GB). Tests wait for servers most of the time.
+# Processes that run tests, each with a stack of its own (1 GB). Tests wait for servers most of the time. Files go to
+# them in the order of tests/conftest.py; xdist's own puts files of few tests last, and those are the longest ones.
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -28,7 +29,7 @@ demo: $(STAMP) ## Run the main job on real parts, with planted faults and a proo
 	@$(BIN)/python -m proofs.demo
 
 test: $(STAMP) ## Run every test, real Kafka included; fails below the coverage floor too
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --durations=40 --cov --cov-report=
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations=40 --cov --cov-report=
 
 coverage: ## Say which lines the last `make test` did not reach
 	@$(BIN)/python -m coverage report

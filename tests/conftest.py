@@ -37,6 +37,19 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, for workers that share files out: a long one at the end keeps one worker busy
+    while the others have nothing to do. How long a file takes is told by what its tests declare."""
+    declared: dict[Path, tuple[float, int]] = {}
+    for item in items:
+        longest_seconds, on_stack = declared.get(item.path, (0.0, 0))
+        timeout = item.get_closest_marker("timeout")
+        seconds = float(timeout.args[0]) if timeout else 0.0
+        declared[item.path] = (max(longest_seconds, seconds), on_stack + ("stack" in item.keywords))
+    items.sort(key=lambda item: declared[item.path], reverse=True)
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """A running stack that the whole session shares: use unique names for topics and exchanges. Do not kill its parts
@@ -60,6 +73,7 @@ def temporary_stack() -> Iterator[Stack]:
     own = Stack(home)
     try:
         own.up()
+        _write_without_waiting(own)
         yield own
     finally:
         own.down(purge=True)
@@ -76,9 +90,7 @@ def fresh_database(stack: Stack) -> Iterator[Callable[[], str]]:
         return stack.create_database(names[-1])
 
     yield create
-    state = load_state(stack.home)
-    assert state is not None
-    with closing(PostgresServer(stack.home, state).connect()) as connection, connection.cursor() as cursor:
+    with closing(_postgres(stack).connect()) as connection, connection.cursor() as cursor:
         for name in names:
             cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
@@ -103,6 +115,20 @@ def sample_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no captured market data at {given}: set K2_SAMPLE_DATA to the folder that has them")
     return folder
+
+
+def _write_without_waiting(own: Stack) -> None:
+    """PostgreSQL need not wait for the disk: what it has handed to the system outlives any kill of its processes, and
+    no test cuts the power."""
+    with closing(_postgres(own).connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("ALTER SYSTEM SET fsync = off")
+        cursor.execute("SELECT pg_reload_conf()")
+
+
+def _postgres(own: Stack) -> PostgresServer:
+    state = load_state(own.home)
+    assert state is not None
+    return PostgresServer(own.home, state)
 
 
 def _remove_leftovers() -> None:

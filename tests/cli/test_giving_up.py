@@ -7,6 +7,10 @@ from k2_dagster.cli.stopping import Stop, exit_interrupted, telling_how_far
 from k2_dagster.errors import DeliveryTimedOut, KafkaUnavailable
 
 
+def not_taken() -> None:
+    raise DeliveryTimedOut("5 messages were not taken", advice="wait")
+
+
 def test_what_was_done_is_told_before_an_error_goes_on() -> None:
     told: list[str] = []
     with pytest.raises(KafkaUnavailable), telling_how_far(Stop(), lambda: told.append("so far")):
@@ -25,10 +29,10 @@ def test_messages_that_are_not_taken_in_time_are_an_error_unless_somebody_gave_t
     told: list[str] = []
     stop = Stop()
     with pytest.raises(DeliveryTimedOut), telling_how_far(stop, lambda: told.append("so far")):
-        raise DeliveryTimedOut("5 messages were not taken", advice="wait")
+        not_taken()
     stop.given_up.set()
     with telling_how_far(stop, lambda: told.append("given up")):
-        raise DeliveryTimedOut("5 messages were not taken", advice="wait")
+        not_taken()
     assert told == ["so far"]
 
 
