@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import date
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -35,6 +36,9 @@ Int64s = npt.NDArray[np.int64]
 
 # Texts of one field that are remembered as valid, and not asked about again; symbols of an exchange are a few thousand.
 MAX_VALID_TEXTS = 100_000
+# What Pandera says of the ends of a dataset's rules never changes: to ask costs 10 ms, and every start of a stream
+# and of a test's batch would ask again. There are six datasets.
+DATASETS_KEPT = 16
 MICROS_PER_DAY = 86_400_000_000
 MS_PER_DAY = 86_400_000
 # Days that the tables keep; Dagster's partitions are the same. A day after the record's own is tomorrow: not yet.
@@ -82,6 +86,16 @@ class _Findings:
         self.broken[rule.name] = self.broken.get(rule.name, 0) + rows
 
 
+@lru_cache(DATASETS_KEPT)
+def _numbers_of(dataset: Dataset) -> Numbers:
+    return Numbers(number_schema(dataset), {field.name: rule for field, rule in number_rules(dataset)})
+
+
+@lru_cache(1)
+def _numbers_of_levels() -> Numbers:
+    return Numbers(level_schema(), LEVEL_RULES)
+
+
 class Validator:
     """Checks batches of one dataset and exchange."""
 
@@ -90,11 +104,11 @@ class Validator:
         self.exchange = exchange
         self.profile = profile
         self._number_rules = number_rules(dataset)
-        self._numbers = Numbers(number_schema(dataset), {field.name: rule for field, rule in self._number_rules})
+        self._numbers = _numbers_of(dataset)
         self._texts = [(field, rule, text_schema(field, rule)) for field, rule in text_rules(dataset)]
         self._valid_texts: dict[str, set[str | None]] = {field.name: set() for field, _, _ in self._texts}
         self._sides = [one for one in dataset.wire_fields if one.type is FieldType.LEVELS]
-        self._levels = Numbers(level_schema(), LEVEL_RULES)
+        self._levels = _numbers_of_levels()
         self._text_lists = [one for one in dataset.wire_fields if one.type is FieldType.STRINGS]
         self._coded = sorted(coded_texts(dataset))
         self._required = [one for one in dataset.wire_fields if one.required]
