@@ -110,7 +110,7 @@ def test_stopping_leaves_no_fault_untold(
     ahead = ("drop:2@3000m", "session_reset@3500m/book", "schema_change@3600m/quotes", "drop:1@400s/book")
     report = simulation(
         settings, profiles, exchange, "late:2@300m", *ahead, seconds=None, flat_out=False, stop=stop, symbols=1,
-        on_progress=stop_soon, truth=truth, start_micros=time.time_ns() // 1000,
+        on_progress=stop_soon, truth=truth, start_micros=time.time_ns() // 1000 + WARM_UP_MICROS,
     ).run()  # fmt: skip
     (late,) = [json.loads(line) for line in truth.read_text().splitlines()]
     assert (late["type"], late["complete"], late["count"]) == ("late", False, 2)
