@@ -122,6 +122,10 @@ class BatchJudge:
         pair = decoded.wire.column("publisher_sequence")
         named = decoded.wire.column("publisher_session")
         codes = {name: _spread(checked.codes[name], at, count) for name in _CODED}
+        by_channel = [info is not None and info.by_channel for info in streams]
+        numbered = (
+            _of_streams(by_channel, rows_of) & _valid(decoded.wire.column("sequence")) if any(by_channel) else None
+        )
         rows = Input(
             partition=raw.partition,
             offset=raw.offset,
@@ -142,6 +146,8 @@ class BatchJudge:
             publisher_sequence=_scatter(int64_values(pair), at, count),
             has_publisher=_scatter(_valid(pair) & _valid(named), at, count),
             originals=originals(raw.headers, REFUSED_FIRST_HEADER),
+            in_channel=None if numbered is None else _scatter(numbered, at, count),
+            channel=codes["channel"],
         )
         return with_refused(rows, decoded.refused, self.dataset, self.profile) if decoded.refused else rows
 
@@ -210,7 +216,7 @@ class BatchJudge:
             stamps=stamps(self.topic, self.rules_version, raw, decoded.schema_ids, now),
         )
         quarantined = Quarantined(
-            raw, refusals, decoded.schema_ids, rows.symbol, first_seen(raw, rows, landed, refusals)
+            raw, refusals, decoded.schema_ids, rows.symbol, first_seen(raw, rows, landed, refusals, verdicts.copied)
         )
         fresh = np.zeros(len(raw), dtype=bool)
         fresh[[one.row for one in refusals]] = True
@@ -235,7 +241,7 @@ class BatchJudge:
 
 
 Flags = npt.NDArray[np.bool_]
-_CODED = ("stream", "kind", "session", "symbol", "publisher_session")
+_CODED = ("stream", "kind", "session", "channel", "symbol", "publisher_session")
 
 
 def _event_micros(raw: RawBatch, decoded: DecodedBatch, flag: npt.NDArray[np.int8]) -> Int64s:

@@ -1,5 +1,6 @@
 """Where the first of a duplicate is, when it came in the same batch: its offset, and whether the bytes are equal."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numba
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2_dagster.ingest.columns import combine
+from k2_dagster.ingest.columns import Codes, combine
 from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.ingest.tracker import Input
@@ -30,12 +31,27 @@ class First:
     same_bytes: bool
 
 
-def first_seen(raw: RawBatch, rows: Input, landed: npt.NDArray[np.bool_], refusals: list[Refusal]) -> dict[int, First]:
-    """Row of a duplicate -> its first, for duplicates whose first landed in this batch."""
-    found = [one.row for one in refusals if one.reason == "duplicate"]
-    numbered = [row for row in found if rows.by_venue[row] or rows.has_publisher[row]]
-    firsts = _by_number(rows, landed, np.array(numbered, dtype=np.int64)) if numbered else {}
-    firsts |= _by_original(rows, landed, set(found) - set(numbered))
+def first_seen(
+    raw: RawBatch,
+    rows: Input,
+    landed: npt.NDArray[np.bool_],
+    refusals: list[Refusal],
+    copied: Iterable[int] = (),
+) -> dict[int, First]:
+    """Row of a duplicate -> its first, for duplicates whose first landed in this batch. `copied` are those that their
+    number in a channel shows."""
+    found = {one.row for one in refusals if one.reason == "duplicate"}
+    in_channel = found.intersection(copied)
+    numbered = {row for row in found - in_channel if rows.by_venue[row] or rows.has_publisher[row]}
+    firsts = _by_original(rows, landed, found - in_channel - numbered)
+    if numbered:
+        number = np.where(rows.by_venue, rows.sequence, rows.publisher_sequence)
+        columns = [rows.stream, rows.kind, rows.session, rows.symbol, rows.publisher_session]
+        firsts |= _by_number(rows, number, columns, landed, numbered)
+    if in_channel:
+        assert rows.channel is not None and rows.in_channel is not None  # noqa: PT018
+        columns = [rows.stream, rows.kind, rows.session, rows.channel, rows.symbol]
+        firsts |= _by_number(rows, rows.sequence, columns, landed & rows.in_channel, in_channel)
     return {
         row: First(int(raw.offset[first]), raw.values[first].as_py() == raw.values[row].as_py())
         for row, first in firsts.items()
@@ -49,11 +65,13 @@ def _by_original(rows: Input, landed: npt.NDArray[np.bool_], duplicates: set[int
     return {row: first for row, first in found.items() if first is not None}
 
 
-def _by_number(rows: Input, landed: npt.NDArray[np.bool_], duplicates: Int64s) -> dict[int, int]:
-    number = np.where(rows.by_venue, rows.sequence, rows.publisher_sequence)
-    candidates = np.flatnonzero(alike(*map(fixed, (number, rows.symbol.indices, landed, duplicates))))
+def _by_number(
+    rows: Input, number: Int64s, columns: list[Codes], landed: npt.NDArray[np.bool_], found: set[int]
+) -> dict[int, int]:
+    duplicates = np.array(sorted(found), dtype=np.int64)
+    cells = alike(fixed(number), fixed(rows.symbol.indices), fixed(landed), fixed(duplicates))
+    candidates = np.flatnonzero(cells)
     concerned = np.concatenate([candidates, duplicates])
-    columns = [rows.stream, rows.kind, rows.session, rows.symbol, rows.publisher_session]
     places, _ = combine([column.take(concerned) for column in columns])
     identity = [
         (int(rows.partition[row]), place, int(number[row]))

@@ -48,10 +48,14 @@ FIRST_DAY_NUMBER = (FIRST_DAY - date(1970, 1, 1)).days
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What the profile says of one (stream, kind): whose numbers identify its rows, and how they continue."""
+    """What the profile says of one (stream, kind): whose numbers identify its rows, and how they continue.
+
+    `by_channel`: they are numbers of a channel, whose order the feed handler judges.
+    """
 
     domain: Domain
     by_venue: bool
+    by_channel: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +240,9 @@ class Validator:
         known = self.profile.stream(self.dataset.name, stream) if stream is not None else None
         if known is None:
             return None
-        return StreamInfo(known.domain, known.domain.judged_by_ingest and kind == self.dataset.kinds[0])
+        numbered = kind == self.dataset.kinds[0]
+        by_channel = known.domain is Domain.CHANNEL and numbered
+        return StreamInfo(known.domain, known.domain.judged_by_ingest and numbered, by_channel)
 
     def _check_days(self, days: Int64s, strange: npt.NDArray[np.bool_], found: _Findings) -> None:
         for row in np.flatnonzero(strange):

@@ -155,6 +155,23 @@ class Sessions:
             self.resets.append(Reset(row, partition, stream, previous, name))
 
 
+def record_times(partition: npt.NDArray[np.int32], time_ms: Int64s, newest: Callable[[int], int]) -> Int64s:
+    """Kafka's record time of each row, never going back within a partition; `newest` tells that before the batch."""
+    before = [newest(one) for one in range(int(partition.max(initial=-1)) + 1)]
+    out: Int64s = never_back(fixed(partition), fixed(time_ms), np.array(before, dtype=np.int64))
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def never_back(partition, time_ms, newest):  # type: ignore[no-untyped-def]
+    """The newest time of each row's partition so far; `newest` is that before the batch, and is written over."""
+    out = np.empty(len(time_ms), dtype=np.int64)
+    for row in range(len(time_ms)):
+        out[row] = max(newest[partition[row]], time_ms[row])
+        newest[partition[row]] = out[row]
+    return out
+
+
 @numba.njit(cache=True, nogil=True)
 def first_and_last(places, times, count):  # type: ignore[no-untyped-def]
     """Of each place its first row, and its last time: record time never goes back within a partition, so a session's

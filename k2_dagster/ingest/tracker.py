@@ -5,24 +5,25 @@
 
 A row's identity is by the venue's numbering where that is judged here, else by the publisher's; a row with neither is
 identified by its offset and cannot be a duplicate (DESIGN D4), unless it was refused before and comes back: then by the
-offset that it was refused at (`returned.py`).
+offset that it was refused at (`returned.py`). A row of a channel has its number for an identity too: the publisher's
+numbering says what is missing, and either knows a duplicate (`channel_numbers.py`).
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from k2_dagster.ingest import kernel
+from k2_dagster.ingest.channel_numbers import ChannelNumbers
 from k2_dagster.ingest.columns import Codes, Known, combine
-from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.numbering import Event, Key, Numbering
 from k2_dagster.ingest.returned import Original, Returned
-from k2_dagster.ingest.sessions import Reset, Session, Sessions
-from k2_dagster.state.tracked import PUBLISHER, VENUE, joined, parted
+from k2_dagster.ingest.sessions import Reset, Session, Sessions, record_times
+from k2_dagster.schemas.common import ASIDE_SESSIONS
+from k2_dagster.state.tracked import CHANNEL, PUBLISHER, VENUE, joined, parted
 
 Int64s = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.int8]
@@ -38,7 +39,8 @@ class Input:
     `flag` is GOOD, REFUSED or UNREADABLE; `by_venue` says whose numbering identifies the row; `sparse` marks rows that
     may cover many of the venue's numbers; `blind` those that are unreadable to the venue's numbering alone. Entries of
     unreadable rows are ignored, but for partition, offset, time and symbol.
-    `originals` says of rows that come back from quarantine where they were first refused.
+    `originals` says of rows that come back from quarantine where they were first refused. `in_channel` marks the rows
+    whose `sequence` is their number in `channel`; None: there are none.
     """
 
     partition: npt.NDArray[np.int32]
@@ -59,11 +61,14 @@ class Input:
     has_publisher: npt.NDArray[np.bool_]
     originals: Mapping[int, Original] = field(default_factory=dict)
     blind: npt.NDArray[np.bool_] | None = None
+    in_channel: npt.NDArray[np.bool_] | None = None
+    channel: Codes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
     """Per raw message, the verdict of the numbering that identifies it; and the events of both numberings.
+    `copied` are the duplicates that their number in a channel shows.
 
     `resets` are sessions that began after others; `forgotten` is what the sessions had received that are over now (see
     `Numbering.forget`). Both by numbering.
@@ -73,6 +78,7 @@ class Verdicts:
     events: dict[str, list[Event]]
     resets: dict[str, list[Reset]]
     forgotten: dict[str, bytes]
+    copied: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +96,15 @@ class Tracker:
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self.numberings = {VENUE: Numbering(), PUBLISHER: Numbering()}
-        self.sessions = {name: Sessions(terms.horizon_days) for name in self.numberings}
+        self.sessions = {name: Sessions(terms.horizon_days) for name in (*self.numberings, CHANNEL)}
+        self.channels = ChannelNumbers()
         self.returned = Returned()
 
     def judge(self, rows: Input, strict_partitions: frozenset[int]) -> Verdicts:
         """Judge one batch and move the state on."""
         partition = Codes(rows.partition, [str(one) for one in range(int(rows.partition.max(initial=0)) + 1)])
         numbered = rows.flag != kernel.UNREADABLE
-        record_ms = self._record_times(rows)
+        record_ms = record_times(rows.partition, rows.time_ms, self.numberings[VENUE].record_ms)
         of_venue, of_publisher = numbered & rows.by_venue, numbered & rows.has_publisher
         known: Known = {}
         venue_old = self.sessions[VENUE].old([partition, rows.stream, rows.session], of_venue, record_ms, known)
@@ -118,15 +125,42 @@ class Tracker:
         by_venue = rows.by_venue & ~((rows.flag == kernel.REFUSED) & rows.has_publisher)
         verdict = np.where(by_venue, venue[0], publisher[0])
         verdict = np.where(np.where(by_venue, venue_old, publisher_old), kernel.HORIZON, verdict)
+        copied = frozenset() if rows.in_channel is None else self._judge_channel(rows, verdict, record_ms, known)
         for row, original in sorted(rows.originals.items()):
-            if rows.flag[row] == kernel.GOOD and not rows.by_venue[row] and not rows.has_publisher[row]:
+            if rows.flag[row] == kernel.GOOD and not _is_numbered(rows, row):
                 verdict[row] = self.returned.claim(int(rows.partition[row]), original)
+        # sessions of a channel are told by its feed handler
+        resets = {name: sessions.take_resets() for name, sessions in self.sessions.items() if name != CHANNEL}
         return Verdicts(
             verdict.astype(np.int8),
             events={VENUE: venue[1], PUBLISHER: publisher[1]},
-            resets={name: sessions.take_resets() for name, sessions in self.sessions.items()},
+            resets=resets,
             forgotten=self._forget_old(),
+            copied=copied,
         )
+
+    def _judge_channel(self, rows: Input, verdict: Flags, record_ms: Int64s, known: Known) -> frozenset[int]:
+        """Refuse in `verdict` what has landed by its number in a channel; returns the duplicates among them."""
+        assert rows.in_channel is not None
+        assert rows.channel is not None
+        wanted = rows.in_channel & (rows.flag == kernel.GOOD)
+        wanted &= (verdict == kernel.IN_ORDER) | (verdict == kernel.LATE)
+        partition = Codes(rows.partition, [str(one) for one in range(int(rows.partition.max(initial=0)) + 1)])
+        old = self.sessions[CHANNEL].old([partition, rows.stream, rows.session], wanted, record_ms, known)
+        verdict[old] = kernel.HORIZON
+        wanted &= ~old
+        places, parts = combine([partition, rows.stream, rows.kind, rows.session, rows.channel, rows.symbol], known)
+        used = _occurring(places, len(parts), wanted)
+        index = np.full(len(parts), kernel.NONE, dtype=np.int64)
+        for at in np.flatnonzero(used).tolist():
+            stream, kind, session, channel, symbol = parts[at][1:]
+            key = int(str(parts[at][0])), stream, kind, session, channel, symbol
+            index[at] = self.channels.key_index(key)
+        named = [(one or "").startswith(ASIDE_SESSIONS) for one in rows.publisher_session.values]
+        is_aside = np.array(named)[rows.publisher_session.indices] if any(named) else None
+        refused, why = self.channels.judge(index[places], rows.sequence, wanted, is_aside)
+        verdict[refused] = why
+        return frozenset(refused[why == kernel.DUPLICATE].tolist())
 
     def _judge_venue(
         self, rows: Input, of_keys: Combinations, symbols: Combinations | None, flags: Flags
@@ -186,19 +220,15 @@ class Tracker:
         )
         return judged.verdicts, judged.events
 
-    def _record_times(self, rows: Input) -> Int64s:
-        """Kafka's record time of each row, never going back within a partition."""
-        partitions = int(rows.partition.max(initial=-1)) + 1
-        before = [self.numberings[VENUE].record_ms(partition) for partition in range(partitions)]
-        out: Int64s = never_back(fixed(rows.partition), fixed(rows.time_ms), np.array(before, dtype=np.int64))
-        return out
-
     def _forget_old(self) -> dict[str, bytes]:
         told = {}
         for name, numbering in self.numberings.items():
             over = self.sessions[name].over(numbering.record_ms)
             if over:
                 told[name] = numbering.forget(self._keys_of(name, over))
+        over = self.sessions[CHANNEL].over(self.numberings[VENUE].record_ms)
+        if over:
+            self.channels.forget(lambda key: (key[0], str(key[1]), key[3] or "") in over)
         return {name: forgotten for name, forgotten in told.items() if forgotten}
 
     def _keys_of(self, name: str, over: set[Session]) -> set[int]:
@@ -213,7 +243,7 @@ class Tracker:
         """The whole state as bytes."""
         head = {name: sessions.dump() for name, sessions in self.sessions.items()}
         numberings = [numbering.dump() for numbering in self.numberings.values()]
-        return joined([json.dumps(head).encode(), *numberings, self.returned.dump()])
+        return joined([json.dumps(head).encode(), *numberings, self.returned.dump(), self.channels.dump()])
 
     @classmethod
     def load(cls, data: bytes, terms: Terms) -> "Tracker":
@@ -224,17 +254,15 @@ class Tracker:
         for name in out.numberings:
             out.numberings[name] = Numbering.load(pieces[name])
             out.sessions[name].restore(head[name])
+        if CHANNEL in pieces:
+            out.sessions[CHANNEL].restore(head[CHANNEL])
+            out.channels = ChannelNumbers.load(pieces[CHANNEL])
         return out
 
 
-@numba.njit(cache=True, nogil=True)
-def never_back(partition, time_ms, newest):  # type: ignore[no-untyped-def]
-    """The newest time of each row's partition so far; `newest` is that before the batch, and is written over."""
-    out = np.empty(len(time_ms), dtype=np.int64)
-    for row in range(len(time_ms)):
-        out[row] = max(newest[partition[row]], time_ms[row])
-        newest[partition[row]] = out[row]
-    return out
+def _is_numbered(rows: Input, row: int) -> bool:
+    in_channel = rows.in_channel is not None and rows.in_channel[row]
+    return bool(rows.by_venue[row] or rows.has_publisher[row] or in_channel)
 
 
 def _occurring(places: Int64s, count: int, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.accounts import add_digests, count_messages
 from k2_dagster.ingest.avro_decode import FRAME_BYTES, AvroDecoder
+from k2_dagster.ingest.channel_numbers import ChannelNumbers
 from k2_dagster.ingest.columns import Codes, combine
 from k2_dagster.ingest.decode import frame
 from k2_dagster.ingest.duplicates import alike
@@ -18,9 +19,8 @@ from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.gather import gather, gather_wide
 from k2_dagster.ingest.numbering import Numbering
 from k2_dagster.ingest.rules import days_of
-from k2_dagster.ingest.sessions import first_and_last
+from k2_dagster.ingest.sessions import first_and_last, never_back
 from k2_dagster.ingest.sorting import file_order
-from k2_dagster.ingest.tracker import never_back
 
 _DISTINCT_CODES = 2_000
 
@@ -61,6 +61,10 @@ def _passes() -> None:
         gather(column, longs)
     gather_wide(longs, longs)
     count_messages(codes, flags, flags, 2)
+    channels = ChannelNumbers()
+    channels.key_index((0, "trade", "trade", None, "1", "A"))
+    for number in (longs, longs - 1):
+        channels.judge(np.zeros(2, dtype=np.int64), number, flags, None)
     add_digests(np.zeros(2, dtype=np.uint64), flags, longs, codes, longs, longs, longs, longs)
 
 

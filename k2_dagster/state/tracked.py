@@ -1,6 +1,7 @@
 """The form of the sequence tracker's state in an attempt: written by ingest, read by whoever asks what was received.
 
-    pieces      head (JSON), one of each numbering, returned; each with its length before it
+    pieces      head (JSON), one of each numbering, returned, channel; each with its length before it. A state of before
+                rules version 6 has no channel
     numbering   framed Arrow tables; `keys` and `holes` mean the same in a state and in what was forgotten of one
 
 A key is what its numbering counts by, a row of `keys`; `part_0`, `part_1`... are its parts (`KEY_PARTS`). A row of
@@ -13,13 +14,13 @@ import pyarrow as pa
 
 from k2_dagster.state.frames import unframed
 
-VENUE, PUBLISHER = "venue", "publisher"
+VENUE, PUBLISHER, CHANNEL = "venue", "publisher", "channel"
 NUMBERINGS = (VENUE, PUBLISHER)
 KEY_PARTS: Mapping[str, tuple[str, ...]] = {
     VENUE: ("partition", "stream", "kind", "session", "symbol"),
     PUBLISHER: ("partition", "session", "symbol"),
 }
-PIECES = ("head", *NUMBERINGS, "returned")
+PIECES = ("head", *NUMBERINGS, "returned", CHANNEL)
 # No number and no time.
 NEVER = -(2**62)
 # Cause of a hole that is in quarantine, or from before the first number that was seen; no gap was reported of it.
@@ -36,14 +37,14 @@ def joined(pieces: Sequence[bytes]) -> bytes:
 
 
 def parted(state: bytes) -> dict[str, bytes]:
-    """What `joined` wrote, by name."""
+    """What `joined` wrote, by name; without those that a state of a former version does not have."""
     pieces = []
     at = 0
     while at < len(state):
         end = at + _LENGTH_BYTES + int.from_bytes(state[at : at + _LENGTH_BYTES], "big")
         pieces.append(state[at + _LENGTH_BYTES : end])
         at = end
-    return dict(zip(PIECES, pieces, strict=True))
+    return dict(zip(PIECES, pieces, strict=False))
 
 
 def numbering_tables(state: bytes) -> dict[str, dict[str, pa.Table]]:

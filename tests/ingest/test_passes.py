@@ -11,8 +11,7 @@ from k2_dagster.ingest.columns import Codes, Known, combine
 from k2_dagster.ingest.duplicates import alike
 from k2_dagster.ingest.gather import gather, gather_array, gather_wide, nothing, text_column
 from k2_dagster.ingest.rules import FIRST_DAY_NUMBER, MICROS_PER_DAY, MS_PER_DAY, days_of
-from k2_dagster.ingest.sessions import first_and_last
-from k2_dagster.ingest.tracker import never_back
+from k2_dagster.ingest.sessions import first_and_last, never_back
 from k2_dagster.schemas.digest import row_digests, total
 
 LONGS = st.integers(-(2**63), 2**63 - 1)

@@ -1,7 +1,7 @@
 """Both numberings and the horizon of closed sessions, against a plain model, under every split into batches."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,31 +12,10 @@ from hypothesis import strategies as st
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.columns import Codes
 from k2_dagster.ingest.sessions import MS_PER_DAY
-from k2_dagster.ingest.tracker import Input, Terms, Tracker
-from k2_dagster.state.tracked import PUBLISHER, VENUE
+from k2_dagster.ingest.tracker import Input, Tracker
+from k2_dagster.state.tracked import CHANNEL, PUBLISHER, VENUE
 from tests.ingest.judging import state_of
-from tests.ingest.oracle import Oracle, Row
-
-TERMS = Terms(grace_messages=3, grace_ms=2 * MS_PER_DAY, horizon_days=2)
-HORIZON_MS = 2 * MS_PER_DAY
-STRICT = frozenset({1})
-Event = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message, as the tracker sees it. `sequence` None: the stream is not judged by the venue's numbers."""
-
-    offset: int
-    partition: int = 0
-    time_ms: int = 0
-    flag: int = kernel.GOOD
-    symbol: str | None = "A"
-    session: str | None = "s"
-    sequence: int | None = 1
-    publisher: str | None = "p"
-    number: int = 1
-    stream: str = "trade"
+from tests.ingest.tracker_model import HORIZON_MS, STRICT, TERMS, Message, Model
 
 
 def coded(values: Sequence[str | None]) -> Codes:
@@ -48,7 +27,7 @@ def as_input(messages: Sequence[Message]) -> Input:
     def column(values: list[Any], dtype: type) -> Any:
         return np.array(values, dtype=dtype)
 
-    sequence = column([one.sequence or 0 for one in messages], np.int64)
+    sequence = column([one.sequence or one.shared or 0 for one in messages], np.int64)
     return Input(
         partition=column([one.partition for one in messages], np.int32),
         offset=column([one.offset for one in messages], np.int64),
@@ -66,6 +45,8 @@ def as_input(messages: Sequence[Message]) -> Input:
         publisher_session=coded([one.publisher for one in messages]),
         publisher_sequence=column([one.number for one in messages], np.int64),
         has_publisher=column([one.publisher is not None for one in messages], bool),
+        in_channel=column([one.shared is not None for one in messages], bool),
+        channel=coded([one.channel for one in messages]),
     )
 
 
@@ -90,73 +71,6 @@ def judge_split(messages: list[Message], cuts: set[int]) -> tuple[Tracker, list[
     return tracker, verdicts, events
 
 
-class Sessions:
-    """When each session was last heard of, and when the newest of its stream began."""
-
-    def __init__(self) -> None:
-        self.last: dict[Any, int] = {}
-        self.newest: dict[Any, int] = {}
-
-    def is_old(self, stream: Any, session: str | None, now: int) -> bool:
-        """Notes the session, unless it is old."""
-        name = (stream, session)
-        before = self.last.get(name)
-        if before is None:
-            self.newest[stream] = max(now, self.newest.get(stream, now))
-        elif now - before > HORIZON_MS and self.newest[stream] > before:
-            return True
-        self.last[name] = now
-        return False
-
-
-class Model:
-    """The tracker, message by message."""
-
-    def __init__(self) -> None:
-        self.oracles = {name: Oracle(TERMS.grace_messages, TERMS.grace_ms) for name in (VENUE, PUBLISHER)}
-        self.sessions = {VENUE: Sessions(), PUBLISHER: Sessions()}
-        self.now: dict[int, int] = {}
-        self.verdicts: list[int] = []
-
-    def judge(self, one: Message) -> None:
-        now = self.now[one.partition] = max(one.time_ms, self.now.get(one.partition, one.time_ms))
-        readable = one.flag != kernel.UNREADABLE
-        taking_part = {
-            VENUE: readable and one.sequence is not None,
-            PUBLISHER: readable and one.publisher is not None,
-        }
-        named = {VENUE: one.session, PUBLISHER: one.publisher}
-        old = {
-            name: part and self.sessions[name].is_old(one.partition, named[name], now)
-            for name, part in taking_part.items()
-        }
-        flags = {
-            name: kernel.SKIPPED if readable and (not part or old[name]) else one.flag
-            for name, part in taking_part.items()
-        }
-        numbers = {VENUE: one.sequence or 0, PUBLISHER: one.number}
-        starts = {VENUE: kernel.NEVER, PUBLISHER: 0 if one.partition in STRICT else kernel.NEVER}
-        keys: dict[str, tuple[Any, ...]] = {
-            VENUE: (one.partition, "trade", "trade", one.session, one.symbol),
-            PUBLISHER: (one.partition, one.publisher, one.symbol),
-        }
-        symbol = None if one.symbol is None else (one.partition, one.symbol)
-        for name, oracle in self.oracles.items():
-            last = numbers[name]
-            oracle.judge(
-                Row(keys[name], last, last - 1, flags[name], symbol, one.partition, one.offset, one.time_ms)
-                if name == VENUE
-                else Row(
-                    *(keys[name], last, last - 1, flags[name], symbol, one.partition, one.offset, one.time_ms),
-                    start=starts[name],
-                )
-            )
-        # The publisher's numbers decide on a refused message that has some
-        by_pair = one.flag == kernel.REFUSED and one.publisher is not None
-        mine = VENUE if one.sequence is not None and not by_pair else PUBLISHER
-        self.verdicts.append(kernel.HORIZON if old[mine] else self.oracles[mine].verdicts[-1])
-
-
 @st.composite
 def histories(draw: st.DrawFn) -> list[Message]:
     nexts: dict[Any, int] = {}
@@ -174,9 +88,11 @@ def histories(draw: st.DrawFn) -> list[Message]:
         symbol, session, publisher = (
             draw(st.sampled_from("AB")),
             draw(st.sampled_from("rst")),
-            draw(st.sampled_from("pq")),
+            draw(st.sampled_from(("p", "q", "recovered-x"))),
         )
         flag = draw(st.sampled_from((kernel.GOOD,) * 8 + (kernel.REFUSED, kernel.UNREADABLE)))
+        numbered = draw(st.sampled_from(("venue", "venue", "channel", "")))
+        venue = number((partition, session, symbol))
         messages.append(
             Message(
                 offset,
@@ -185,9 +101,10 @@ def histories(draw: st.DrawFn) -> list[Message]:
                 flag,
                 symbol,
                 session if draw(st.integers(0, 5)) else None,
-                number((partition, session, symbol)) if draw(st.integers(0, 3)) else None,
+                venue if numbered == "venue" else None,
                 publisher if draw(st.integers(0, 5)) else None,
                 number((partition, publisher, symbol)),
+                shared=venue if numbered == "channel" else None,
             )
         )
     return messages
@@ -206,7 +123,9 @@ def test_any_split_agrees_with_the_plain_model(messages: list[Message], cuts: se
     assert (split_verdicts, split_events) == (verdicts, events)
     for name in (VENUE, PUBLISHER):
         assert state_of(parts.numberings[name]) == state_of(whole.numberings[name])
+    for name in (VENUE, PUBLISHER, CHANNEL):
         assert parts.sessions[name].dump() == whole.sessions[name].dump()
+    assert parts.channels.remembered() == whole.channels.remembered()
 
 
 def test_publisher_numbers_begin_at_one_only_where_the_topic_was_read_from_its_beginning() -> None:

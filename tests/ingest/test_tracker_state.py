@@ -10,14 +10,17 @@ from k2_dagster.coverage.received import received, together
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.tracker import Tracker
 from k2_dagster.state.frames import framed, unframed
-from k2_dagster.state.tracked import PUBLISHER, VENUE, joined, numbering_tables, parted
-from tests.ingest.test_tracker import STRICT, TERMS, Message, as_input, histories, judge_split
+from k2_dagster.state.tracked import CHANNEL, PUBLISHER, VENUE, joined, numbering_tables, parted
+from tests.ingest.test_tracker import as_input, histories, judge_split
+from tests.ingest.tracker_model import STRICT, TERMS, Message
 
 
 def former(state: bytes) -> bytes:
-    """A state as it was before it said what was received: fewer columns, and no names of the newest sessions."""
+    """A state as it was before it said what was received: fewer columns, no names of the newest sessions, no numbers of
+    channels."""
     pieces = parted(state)
     head = json.loads(pieces["head"])
+    del head[CHANNEL]
     for sessions in head.values():
         del sessions["newest"]
     numberings = []

@@ -1,9 +1,9 @@
 """Recovered messages of a channel, and the word that its numbers came late. Pure.
 
-A channel's rows are identified by their publisher pair (ARCHITECTURE.md), and what was missed has none. It gets one
-that follows from what it is: the session is named after the chunk of the channel, the numbers count the rows of a
-symbol in it. So a chunk that is published again is known as a duplicate; and it is published only whole, or when the
-source has no more of it.
+A channel's rows are followed from feed to table by their publisher pair, and what was missed has none. It gets one that
+says what it is: the session is named after the chunk of the channel, the numbers count the rows of a symbol in it. So a
+chunk that is published again is known as a duplicate, and each of its messages by its number too, whoever else brings
+it. A chunk is published only whole, or when the source has no more of it.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from k2_dagster.feeds.capture.block import timestamps, wire_batch
 from k2_dagster.feeds.numbering import Numbering
 from k2_dagster.feeds.recovery.covering import Range
 from k2_dagster.feeds.recovery.source import MissingRange
+from k2_dagster.schemas.common import RECOVERED_SESSION
 from k2_dagster.schemas.control import NO_SYMBOL
 from k2_dagster.schemas.topics import CONTROL_DATASET
 from k2_dagster.state.times import to_micros
@@ -29,7 +30,7 @@ LATE = "late"
 def identified(rows: pa.RecordBatch, chunk: MissingRange) -> pa.RecordBatch:
     """Rows of one chunk of a channel with their pair. The same rows give the same."""
     place = f"{chunk.exchange}/{chunk.channel}/{chunk.session}/{chunk.first}"
-    session = f"recovered-{hashlib.blake2b(place.encode(), digest_size=DIGEST_BYTES).hexdigest()}"
+    session = f"{RECOVERED_SESSION}{hashlib.blake2b(place.encode(), digest_size=DIGEST_BYTES).hexdigest()}"
     numbers = Numbering().next_numbers(rows.column("symbol"))
     out = _with(rows, "publisher_sequence", numbers)
     return _with(out, "publisher_session", pa.repeat(session, rows.num_rows))

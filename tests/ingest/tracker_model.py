@@ -1,0 +1,115 @@
+"""The tracker as a plain model, message by message."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from k2_dagster.ingest import kernel
+from k2_dagster.ingest.channel_numbers import MAX_NUMBERS_PER_KEY
+from k2_dagster.ingest.sessions import MS_PER_DAY
+from k2_dagster.ingest.tracker import Terms
+from k2_dagster.state.tracked import CHANNEL, PUBLISHER, VENUE
+from tests.ingest.channel_model import Remembered
+from tests.ingest.oracle import Oracle, Row
+
+TERMS = Terms(grace_messages=3, grace_ms=2 * MS_PER_DAY, horizon_days=2)
+HORIZON_MS = 2 * MS_PER_DAY
+STRICT = frozenset({1})
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message, as the tracker sees it. `sequence` None: the stream is not judged by the venue's numbers.
+
+    `shared` is its number in a channel, if it has one.
+    """
+
+    offset: int
+    partition: int = 0
+    time_ms: int = 0
+    flag: int = kernel.GOOD
+    symbol: str | None = "A"
+    session: str | None = "s"
+    sequence: int | None = 1
+    publisher: str | None = "p"
+    number: int = 1
+    stream: str = "trade"
+    shared: int | None = None
+    channel: str = "1"
+
+
+class Sessions:
+    """When each session was last heard of, and when the newest of its stream began."""
+
+    def __init__(self) -> None:
+        self.last: dict[Any, int] = {}
+        self.newest: dict[Any, int] = {}
+
+    def is_old(self, stream: Any, session: str | None, now: int) -> bool:
+        """Notes the session, unless it is old."""
+        name = (stream, session)
+        before = self.last.get(name)
+        if before is None:
+            self.newest[stream] = max(now, self.newest.get(stream, now))
+        elif now - before > HORIZON_MS and self.newest[stream] > before:
+            return True
+        self.last[name] = now
+        return False
+
+
+class Model:
+    """The tracker, message by message."""
+
+    def __init__(self) -> None:
+        self.oracles = {name: Oracle(TERMS.grace_messages, TERMS.grace_ms) for name in (VENUE, PUBLISHER)}
+        self.sessions = {VENUE: Sessions(), PUBLISHER: Sessions(), CHANNEL: Sessions()}
+        self.shared: dict[Any, Remembered] = {}
+        self.now: dict[int, int] = {}
+        self.verdicts: list[int] = []
+
+    def judge(self, one: Message) -> None:
+        now = self.now[one.partition] = max(one.time_ms, self.now.get(one.partition, one.time_ms))
+        readable = one.flag != kernel.UNREADABLE
+        taking_part = {
+            VENUE: readable and one.sequence is not None,
+            PUBLISHER: readable and one.publisher is not None,
+        }
+        named = {VENUE: one.session, PUBLISHER: one.publisher}
+        old = {
+            name: part and self.sessions[name].is_old(one.partition, named[name], now)
+            for name, part in taking_part.items()
+        }
+        flags = {
+            name: kernel.SKIPPED if readable and (not part or old[name]) else one.flag
+            for name, part in taking_part.items()
+        }
+        numbers = {VENUE: one.sequence or 0, PUBLISHER: one.number}
+        starts = {VENUE: kernel.NEVER, PUBLISHER: 0 if one.partition in STRICT else kernel.NEVER}
+        keys: dict[str, tuple[Any, ...]] = {
+            VENUE: (one.partition, "trade", "trade", one.session, one.symbol),
+            PUBLISHER: (one.partition, one.publisher, one.symbol),
+        }
+        symbol = None if one.symbol is None else (one.partition, one.symbol)
+        for name, oracle in self.oracles.items():
+            last = numbers[name]
+            oracle.judge(
+                Row(keys[name], last, last - 1, flags[name], symbol, one.partition, one.offset, one.time_ms)
+                if name == VENUE
+                else Row(
+                    *(keys[name], last, last - 1, flags[name], symbol, one.partition, one.offset, one.time_ms),
+                    start=starts[name],
+                )
+            )
+        # The publisher's numbers decide on a refused message that has some
+        by_pair = one.flag == kernel.REFUSED and one.publisher is not None
+        mine = VENUE if one.sequence is not None and not by_pair else PUBLISHER
+        verdict = kernel.HORIZON if old[mine] else self.oracles[mine].verdicts[-1]
+        if one.shared is not None and one.flag == kernel.GOOD and verdict in (kernel.IN_ORDER, kernel.LATE):
+            verdict = self._judge_shared(one, one.shared, now) or verdict
+        self.verdicts.append(verdict)
+
+    def _judge_shared(self, one: Message, number: int, now: int) -> int:
+        if self.sessions[CHANNEL].is_old(one.partition, one.session, now):
+            return kernel.HORIZON
+        key = (one.partition, one.session, one.symbol)
+        is_aside = (one.publisher or "").startswith(("recovered-", "late-"))
+        return self.shared.setdefault(key, Remembered(MAX_NUMBERS_PER_KEY)).judge(number, is_aside=is_aside)
