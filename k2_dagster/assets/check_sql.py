@@ -1,10 +1,11 @@
 """The questions of the checks as DuckDB SQL over one partition, loaded once into the temporary table `part`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from k2_dagster.schemas.common import MICROS_PER_SECOND, ORIGINS, TIME_SOURCE_FIELD, VENUE_CLOCK
 from k2_dagster.schemas.declaration import Dataset
-from k2_dagster.schemas.profiles import ExchangeProfile
+from k2_dagster.schemas.profiles import Domain, ExchangeProfile
 from k2_dagster.schemas.quarantine import QUARANTINE
 
 # Rows shown with a failed check: enough to start looking, small in Dagster's event log (about 1 KB).
@@ -12,8 +13,8 @@ EXAMPLES = 5
 
 _POSITION = ("topic_epoch", "kafka_partition", "kafka_offset")
 _LOADED = (
-    *("stream", "kind", "session", "symbol", "sequence", "publisher_session", "publisher_sequence", "origin"),
-    *("exchange_timestamp", "receive_timestamp", TIME_SOURCE_FIELD),
+    *("stream", "kind", "session", "channel", "symbol", "sequence", "publisher_session", "publisher_sequence"),
+    *("origin", "exchange_timestamp", "receive_timestamp", TIME_SOURCE_FIELD),
     *_POSITION,
 )
 # Rows whose exchange time is the venue's own, by a clock that was running when the message was sent.
@@ -77,8 +78,9 @@ def _repeated(columns: tuple[str, ...], where: str = "true") -> str:
 
 
 def _identities(dataset: Dataset, profile: ExchangeProfile) -> str:
-    """Venue numbers where the domain can be judged, else the publisher's (DESIGN D4)."""
+    """Venue numbers where the domain can be judged, else the publisher's, and a channel's besides (DESIGN D4)."""
     by_venue = _by_venue(dataset, profile)
+    in_channel = _of_domain(dataset, profile, lambda domain: domain is Domain.CHANNEL)
     return f"""
         WITH identified AS (
             SELECT
@@ -87,6 +89,9 @@ def _identities(dataset: Dataset, profile: ExchangeProfile) -> str:
                 symbol,
                 CASE WHEN {by_venue} THEN sequence ELSE publisher_sequence END AS number
             FROM part
+            UNION ALL
+            SELECT stream || '/' || kind || ' of channel ' || coalesce(channel, ''), session, symbol, sequence
+            FROM part WHERE {in_channel}
         ), repeated AS (
             SELECT numbering, session, symbol, number, count(*) AS n
             FROM identified WHERE number IS NOT NULL
@@ -99,10 +104,13 @@ def _identities(dataset: Dataset, profile: ExchangeProfile) -> str:
 
 def _by_venue(dataset: Dataset, profile: ExchangeProfile) -> str:
     """Whether a row's venue number can be judged."""
+    return _of_domain(dataset, profile, lambda domain: domain.judged_by_ingest)
+
+
+def _of_domain(dataset: Dataset, profile: ExchangeProfile, chosen: Callable[[Domain], bool]) -> str:
+    """Whether a row has the numbers of a stream whose domain is one of the chosen."""
     judged = sorted(
-        name
-        for name, stream in profile.streams.items()
-        if stream.dataset == dataset.name and stream.domain.judged_by_ingest
+        name for name, stream in profile.streams.items() if stream.dataset == dataset.name and chosen(stream.domain)
     )
     names = ", ".join(f"'{one}'" for one in judged)
     return f"(stream IN ({names}) AND kind = '{dataset.kinds[0]}')" if judged else "false"

@@ -4,6 +4,8 @@
              streams of the domains dense, range and linked. On those of the domain range a message has every number
              from `low` on: one whose last number came in another is its duplicate
     rule 2   (publisher session, symbol, publisher sequence), else
+    rule 3   besides, of messages with a number of a channel, the dataset's first kind on streams of the domain channel:
+             (stream, kind, session, channel, symbol, sequence). A duplicate repeats one by either rule
     none     no publisher pair: the Kafka offset identifies, and there is no duplicate; but a reprocessed message is
              known by where it was refused first, which only its header says (`Staging.add_first_refused`)
 
@@ -17,14 +19,14 @@ from k2_dagster.schemas.profiles import Domain, ExchangeProfile
 
 # Columns of a message that identities are made of.
 SOURCES = (
-    *("stream", "kind", "session", "symbol", "sequence", "previous_sequence"),
+    *("stream", "kind", "session", "channel", "symbol", "sequence", "previous_sequence"),
     *("publisher_session", "publisher_sequence"),
 )
-# Columns that an identity is written in: rule, up to three texts, symbol and number.
-COLUMNS = ("rule", "first_text", "second_text", "third_text", "symbol", "number")
+# Columns that an identity is written in: rule, up to four texts, symbol and number.
+COLUMNS = ("rule", "first_text", "second_text", "third_text", "fourth_text", "symbol", "number")
 DECLARATION = (
-    "rule TINYINT, first_text VARCHAR, second_text VARCHAR, third_text VARCHAR, symbol VARCHAR, number BIGINT, "
-    "low BIGINT, identity UBIGINT"
+    "rule TINYINT, first_text VARCHAR, second_text VARCHAR, third_text VARCHAR, fourth_text VARCHAR, symbol VARCHAR, "
+    "number BIGINT, low BIGINT, identity UBIGINT"
 )
 
 
@@ -38,8 +40,28 @@ def venue_streams(dataset: Dataset, profile: ExchangeProfile | None) -> dict[str
     }
 
 
+def channel_streams(dataset: Dataset, profile: ExchangeProfile | None) -> list[str]:
+    """Streams whose messages have numbers of a channel."""
+    streams = profile.streams if profile is not None else {}
+    return [name for name, one in streams.items() if one.dataset == dataset.name and one.domain is Domain.CHANNEL]
+
+
+def in_channel(source: str, kept: str) -> str:
+    """As `identified`, by rule 3 alone, of the rows that have such an identity.
+
+    It reads the table `channel_streams (stream, kind)`.
+    """
+    return f"""
+        SELECT *, hash({", ".join(COLUMNS)}) AS identity FROM (
+            SELECT {kept}, 3::TINYINT AS rule, stream AS first_text, kind AS second_text, session AS third_text,
+                   channel AS fourth_text, symbol, sequence AS number, NULL::BIGINT AS low
+            FROM {source}
+            WHERE sequence IS NOT NULL AND (stream, kind) IN (SELECT (stream, kind) FROM channel_streams)
+        )"""
+
+
 def identified(source: str, kept: str) -> str:
-    """A query over `source` giving the columns `kept`, `COLUMNS`, `low` and `identity`.
+    """A query over `source` giving the columns `kept`, `COLUMNS`, `low` and `identity`, by rules 1 and 2.
 
     It reads the table `venue_streams (stream, kind, has_ranges)`: the pairs of rule 1.
     """
@@ -49,6 +71,7 @@ def identified(source: str, kept: str) -> str:
                    CASE rule WHEN 1 THEN stream WHEN 2 THEN publisher_session END AS first_text,
                    CASE rule WHEN 1 THEN kind END AS second_text,
                    CASE rule WHEN 1 THEN session END AS third_text,
+                   NULL::VARCHAR AS fourth_text,
                    symbol,
                    CASE rule WHEN 1 THEN sequence WHEN 2 THEN publisher_sequence END AS number,
                    CASE WHEN rule = 1 AND stream IN (SELECT stream FROM venue_streams WHERE has_ranges)

@@ -16,14 +16,11 @@ from k2_dagster.errors import ConfigurationError
 from k2_dagster.schemas.declaration import Dataset
 from k2_dagster.settings import Settings
 from k2_dagster.verify.compare import Int64s, UInt64s
-from k2_dagster.verify.identity import COLUMNS, DECLARATION, identified
+from k2_dagster.verify.identity import DECLARATION, identified, in_channel
+from k2_dagster.verify.proven import POSITION, WITHIN, repeated, unproven
 from k2_dagster.verify.report import MAX_EXAMPLES
 
-_POSITION = "topic_epoch, kafka_partition, kafka_offset"
 _INTEGERS = "topic_epoch INTEGER, kafka_partition INTEGER, kafka_offset BIGINT"
-_SAME = " AND ".join(f"a.{name} IS NOT DISTINCT FROM b.{name}" for name in ("identity", *COLUMNS))
-_OF_KEY = " AND ".join(f"a.{name} IS NOT DISTINCT FROM b.{name}" for name in COLUMNS[:-1])
-_WITHIN = f"b.low < b.number AND a.number BETWEEN b.low AND b.number AND {_OF_KEY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +43,10 @@ class Duplicates:
 class Staging:
     """The rows of one stream. Open it with `open_staging`."""
 
-    def __init__(self, connection: Any, dataset: Dataset, streams: Mapping[str, bool]) -> None:
+    def __init__(self, connection: Any, dataset: Dataset, streams: Mapping[str, bool], channels: Sequence[str]) -> None:
         self._connection = connection
         self._run(f"CREATE TABLE data ({_INTEGERS}, digest UBIGINT, {DECLARATION})")
+        self._run(f"CREATE TABLE numbers ({_INTEGERS}, {DECLARATION})")
         self._run(
             f"CREATE TABLE quarantine ({_INTEGERS}, digest UBIGINT, duplicate BOOLEAN, first_offset BIGINT, value BLOB)"
         )
@@ -66,12 +64,18 @@ class Staging:
         self._run("CREATE TABLE venue_streams (stream VARCHAR, kind VARCHAR, has_ranges BOOLEAN)")
         for stream, has_ranges in streams.items():
             self._run("INSERT INTO venue_streams VALUES (?, ?, ?)", [stream, dataset.kinds[0], has_ranges])
+        self._run("CREATE TABLE channel_streams (stream VARCHAR, kind VARCHAR)")
+        for stream in channels:
+            self._run("INSERT INTO channel_streams VALUES (?, ?)", [stream, dataset.kinds[0]])
+        self._has_channels = bool(channels)
         self._sampled: set[str] = set()
 
     def add_data(self, rows: pa.Table, digests: UInt64s) -> None:
         """Data rows: position and identity columns."""
         staged = rows.append_column("digest", pa.array(digests))
-        self._insert("data", staged, identified("batch", f"{_POSITION}, digest"))
+        self._insert("data", staged, identified("batch", f"{POSITION}, digest"))
+        if self._has_channels:
+            self._insert("numbers", staged, in_channel("batch", POSITION))
 
     def add_sampled(self, rows: pa.Table) -> None:
         """Whole data rows, for the comparison of values."""
@@ -87,7 +91,7 @@ class Staging:
         self._insert(
             "quarantine",
             staged,
-            f"SELECT {_POSITION}, digest, reason = 'duplicate', first_offset, "
+            f"SELECT {POSITION}, digest, reason = 'duplicate', first_offset, "
             "CASE WHEN reason = 'duplicate' THEN value END FROM batch",
         )
 
@@ -100,11 +104,12 @@ class Staging:
 
     def add_first_refused(self, rows: pa.Table) -> None:
         """Reprocessed messages: position, and where each was refused first. Without numbers, that is their identity."""
-        self._insert("first_refused", rows, f"SELECT {_POSITION}, place FROM batch")
+        self._insert("first_refused", rows, f"SELECT {POSITION}, place FROM batch")
 
     def add_claims(self, claims: pa.Table) -> None:
         """Duplicates whose message is at hand: position and identity columns."""
-        self._insert("claims", claims, identified("batch", "kafka_partition, kafka_offset"))
+        for identities in (identified, in_channel) if self._has_channels else (identified,):
+            self._insert("claims", claims, identities("batch", "kafka_partition, kafka_offset"))
 
     def add_claims_by_offset(self, epoch: int, partition: int, offsets: Sequence[int], firsts: Sequence[int]) -> None:
         """Duplicates of which only the offset of their first is known."""
@@ -114,9 +119,10 @@ class Staging:
 
     def add_elsewhere(self, rows: pa.Table) -> None:
         """Identities of data rows outside the staged window, as far as an unproven duplicate claims them."""
-        wanted = f"SELECT * EXCLUDE (zero) FROM ({identified('batch', '0 AS zero')}) b"
-        within = f"EXISTS (SELECT 1 FROM claims a WHERE {_WITHIN})"
-        self._insert("elsewhere", rows, f"{wanted} WHERE identity IN (SELECT identity FROM claims) OR {within}")
+        within = f"EXISTS (SELECT 1 FROM claims a WHERE {WITHIN})"
+        for identities in (identified, in_channel) if self._has_channels else (identified,):
+            wanted = f"SELECT * EXCLUDE (zero) FROM ({identities('batch', '0 AS zero')}) b"
+            self._insert("elsewhere", rows, f"{wanted} WHERE identity IN (SELECT identity FROM claims) OR {within}")
 
     def places(self, table: str) -> list[tuple[int, int]]:
         """Every (epoch, partition) that has rows in `data` or `quarantine`."""
@@ -185,13 +191,8 @@ class Staging:
 
     def repeated_identities(self) -> tuple[int, list[str]]:
         """How many data rows repeat an identity at another offset, and some of them in words."""
-        repeated = f"""
-            SELECT {", ".join(COLUMNS)}, list(DISTINCT kafka_offset ORDER BY kafka_offset) AS offsets,
-                   count(DISTINCT ({_POSITION})) - 1 AS surplus
-            FROM data WHERE identity IN (
-                SELECT identity FROM data WHERE rule IS NOT NULL GROUP BY identity HAVING count(*) > 1
-            ) GROUP BY {", ".join(COLUMNS)} HAVING surplus > 0"""
-        self._run(f"CREATE TEMP TABLE repeated AS {repeated}")
+        tables = ("data", "numbers") if self._has_channels else ("data",)
+        self._run(f"CREATE TEMP TABLE repeated AS {' UNION ALL '.join(map(repeated, tables))}")
         total = int(self._run("SELECT coalesce(sum(surplus), 0) FROM repeated").fetchone()[0])
         some = self._run(f"SELECT symbol, number, offsets FROM repeated ORDER BY offsets LIMIT {MAX_EXAMPLES}")
         return total, [f"{symbol} {number} at offsets {offsets[:3]}" for symbol, number, offsets in some.fetchall()]
@@ -200,8 +201,8 @@ class Staging:
         """How many data rows without a number are reprocessed messages that another row is too, and some in words."""
         self._run(f"""
             CREATE TEMP TABLE returned AS SELECT kafka_partition, place, list(DISTINCT kafka_offset) AS offsets,
-                   count(DISTINCT ({_POSITION})) AS count
-            FROM data JOIN first_refused USING ({_POSITION}) WHERE rule IS NULL GROUP BY kafka_partition, place""")
+                   count(DISTINCT ({POSITION})) AS count
+            FROM data JOIN first_refused USING ({POSITION}) WHERE rule IS NULL GROUP BY kafka_partition, place""")
         total = int(self._run("SELECT coalesce(sum(count - 1), 0) FROM returned").fetchone()[0])
         some = self._run(f"SELECT place, list_sort(offsets) FROM returned WHERE count > 1 LIMIT {MAX_EXAMPLES}")
         return total, [f"refused first at {place}, at offsets {offsets[:3]}" for place, offsets in some.fetchall()]
@@ -212,31 +213,7 @@ class Staging:
         `all_read`: whether every message could be read. Only headers say which data row is a reprocessed message, so
         without them nothing is said of a duplicate that has no other identity.
         """
-        known = "SEMI JOIN returned USING (kafka_partition, place)" if all_read else ""
-        found = self._run(f"""
-            WITH returned AS (
-                SELECT kafka_partition, place FROM data JOIN first_refused USING ({_POSITION}) WHERE rule IS NULL
-            ), repeats AS (SELECT kafka_partition, kafka_offset FROM first_refused {known})
-            SELECT kafka_partition, kafka_offset FROM claims ANTI JOIN repeats USING (kafka_partition, kafka_offset)
-            WHERE rule IS NULL
-            UNION ALL
-            SELECT kafka_partition, kafka_offset FROM (
-                SELECT * FROM claims a WHERE rule IS NOT NULL
-                AND NOT EXISTS (SELECT 1 FROM data b WHERE {_SAME})
-                AND NOT EXISTS (SELECT 1 FROM elsewhere b WHERE {_SAME})
-            ) a WHERE NOT EXISTS (SELECT 1 FROM data b WHERE {_WITHIN})
-                AND NOT EXISTS (SELECT 1 FROM elsewhere b WHERE {_WITHIN})
-            UNION ALL
-            SELECT kafka_partition, kafka_offset FROM refused a WHERE duplicate AND NOT EXISTS (
-                SELECT 1 FROM refused b WHERE NOT b.duplicate AND a.kafka_partition = b.kafka_partition
-                AND a.publisher_session = b.publisher_session AND a.symbol IS NOT DISTINCT FROM b.symbol
-                AND a.publisher_sequence = b.publisher_sequence
-            )
-            UNION ALL
-            SELECT kafka_partition, kafka_offset FROM claims_by_offset c WHERE NOT EXISTS (
-                SELECT 1 FROM data d WHERE d.topic_epoch = c.topic_epoch AND d.kafka_partition = c.kafka_partition
-                AND d.kafka_offset = c.first_offset
-            ) ORDER BY ALL""").fetchall()
+        found = self._run(unproven(all_read)).fetchall()
         out: dict[int, list[int]] = {}
         for partition, offset in found:
             out.setdefault(int(partition), []).append(int(offset))
@@ -252,9 +229,11 @@ class Staging:
 
 
 @contextmanager
-def open_staging(settings: Settings, dataset: Dataset, streams: Mapping[str, bool]) -> Iterator[Staging]:
+def open_staging(
+    settings: Settings, dataset: Dataset, streams: Mapping[str, bool], channels: Sequence[str] = ()
+) -> Iterator[Staging]:
     """A staging file under the home folder, gone at the end. `streams` are identified by the venue's numbers, of which
-    a message has a range where it says true."""
+    a message has a range where it says true; messages of the streams `channels` have numbers of a channel."""
     with _temporary_folder(settings.home) as folder:
         config: dict[str, Any] = {
             "memory_limit": f"{settings.query_memory_megabytes}MB",
@@ -266,7 +245,7 @@ def open_staging(settings: Settings, dataset: Dataset, streams: Mapping[str, boo
         connection = duckdb.connect(str(Path(folder) / "rows.duckdb"), config=config)
         try:
             connection.execute("BEGIN")
-            yield Staging(connection, dataset, streams)
+            yield Staging(connection, dataset, streams, channels)
         finally:
             connection.close()
 

@@ -21,7 +21,7 @@ from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
 from k2_dagster.verify.compare import Tally
 from k2_dagster.verify.consume import TopicReader
-from k2_dagster.verify.identity import venue_streams
+from k2_dagster.verify.identity import channel_streams, venue_streams
 from k2_dagster.verify.join import false_duplicates, quarantine_commits, repeated_identities, strays
 from k2_dagster.verify.lane import LaneProof
 from k2_dagster.verify.messages import MessageChecks
@@ -106,8 +106,9 @@ def verify_stream(
         stream = _Stream(ground, report, records, parts, data, quarantine, reader)
         if ground.windowed:  # Step 2
             narrow_to_window(parts, data, declared, exchange, reader, ground.since, ground.until)
-        streams = venue_streams(declared, ground.profiles.exchanges.get(exchange))
-        with open_staging(ground.settings, declared, streams) as staging:
+        profile = ground.profiles.exchanges.get(exchange)
+        streams, channels = venue_streams(declared, profile), channel_streams(declared, profile)
+        with open_staging(ground.settings, declared, streams, channels) as staging:
             _verify_staged(stream, staging)
     return report
 

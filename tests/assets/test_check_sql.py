@@ -10,16 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from k2_dagster.assets.check_sql import COUNTED, check_sql
-from k2_dagster.schemas.profiles import load_profiles
+from k2_dagster.schemas.profiles import ExchangeProfile, load_profiles
 from k2_dagster.schemas.quarantine import QUARANTINE
 from k2_dagster.schemas.quotes import QUOTES
 from k2_dagster.schemas.ticks import TICKS
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 PROFILE = load_profiles().exchange("sim_crypto")
+OF_CHANNELS = load_profiles().exchange("sim_lines")
 TICK = {
-    "stream": "trade", "kind": "trade", "session": None, "symbol": "A", "publisher_session": "p", "origin": "live",
-    "topic_epoch": 0, "kafka_partition": 0, "exchange_timestamp": START, "receive_timestamp": START,
+    "stream": "trade", "kind": "trade", "session": None, "channel": None, "symbol": "A", "publisher_session": "p",
+    "origin": "live", "topic_epoch": 0, "kafka_partition": 0, "exchange_timestamp": START, "receive_timestamp": START,
 }  # fmt: skip
 
 
@@ -31,8 +32,10 @@ def _ticks(*numbers: tuple[int, int, int], **changes: Any) -> list[dict[str, Any
     ]
 
 
-def _ask(folder: Path, dataset: Any, question: str, *files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    sql = check_sql(dataset, PROFILE)
+def _ask(
+    folder: Path, dataset: Any, question: str, *files: list[dict[str, Any]], profile: ExchangeProfile = PROFILE
+) -> list[dict[str, Any]]:
+    sql = check_sql(dataset, profile)
     paths = []
     for number, rows in enumerate(files):
         paths.append(str(folder / f"{number}.parquet"))
@@ -65,6 +68,14 @@ def test_where_the_venue_has_no_judged_number_the_publishers_counts(tmp_path: Pa
     quotes = _ticks((0, 7, 1), (1, 7, 2), (2, 8, 2), stream="quote", kind="quote")
     (found,) = _ask(tmp_path, QUOTES, "repeated_identities", quotes)
     assert (found["numbering"], found["number"], found["total"]) == ("publisher", 2, 1)
+
+
+def test_a_number_of_a_channel_is_there_once_whoever_brought_it(tmp_path: Path) -> None:
+    live = _ticks((0, 7, 1), (1, 9, 2), (2, 7, 3), channel="1")
+    others = [*_ticks((3, 9, 1), channel="2", publisher_session="q"), *_ticks((4, 9, 1), channel="1", symbol="B")]
+    (found,) = _ask(tmp_path, TICKS, "repeated_identities", live, others, profile=OF_CHANNELS)
+    assert (found["numbering"], found["number"], found["total"]) == ("trade/trade of channel 1", 7, 1)
+    assert _ask(tmp_path, TICKS, "repeated_identities", live[:2], others, profile=OF_CHANNELS) == []
 
 
 def test_a_row_without_any_number_repeats_nothing(tmp_path: Path) -> None:

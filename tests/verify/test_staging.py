@@ -18,7 +18,7 @@ from k2_dagster.verify.staging import Staging, open_staging, sampled_mask
 
 @pytest.fixture
 def staging(tmp_path: Path) -> Iterator[Staging]:
-    with open_staging(Settings(home=tmp_path), TICKS, {"prints": False, "diffs": True}) as opened:
+    with open_staging(Settings(home=tmp_path), TICKS, {"prints": False, "diffs": True}, ["shared"]) as opened:
         yield opened
 
 
@@ -97,6 +97,29 @@ def test_a_range_has_each_of_its_numbers(staging: Staging) -> None:
     elsewhere = [message(0, stream="diffs", sequence=25, previous_sequence=20), message(0, stream="diffs", sequence=99)]
     staging.add_elsewhere(rows(elsewhere).select(SOURCES))
     assert staging.unproven_claims() == {0: [5, 10, 11]}
+
+
+def shared(offset: int, number: int, publisher: str | None, count: int, **values: Any) -> dict[str, Any]:
+    told = {"stream": "shared", "channel": "1", "sequence": number, "publisher_session": publisher, **values}
+    return message(offset, **told, publisher_sequence=count if publisher else None)
+
+
+def test_a_number_of_a_channel_is_an_identity_besides_the_publisher_pair(staging: Staging) -> None:
+    add(staging, shared(1, 10, "p", 1), shared(2, 17, "p", 2), shared(3, 12, "recovered", 1))
+    add(staging, shared(4, 12, "p", 3), shared(5, 12, "p", 4, channel="2"), shared(6, 12, "p", 5, symbol="B"))
+    assert staging.repeated_identities() == (1, ["A 12 at offsets [3, 4]"])
+
+
+def test_a_duplicate_repeats_the_pair_or_the_number_of_a_channel(staging: Staging) -> None:
+    add(staging, shared(1, 10, "p", 1), shared(2, 17, "p", 2))
+    claims = [
+        shared(5, 17, "recovered", 1), shared(6, 99, "p", 2), shared(7, 99, "p", 3), shared(8, 17, None, 0),
+        shared(9, 99, None, 0), shared(10, 17, "recovered", 2, channel="2"), shared(11, 17, "p", 9, kind="bust"),
+    ]  # fmt: skip
+    staging.add_claims(rows(claims, kafka_partition=0))
+    assert staging.unproven_claims() == {0: [7, 9, 10, 11]}
+    staging.add_elsewhere(rows([shared(0, 99, "q", 1)]).select(SOURCES))
+    assert staging.unproven_claims() == {0: [10, 11]}
 
 
 def test_a_refused_message_is_a_duplicate_only_of_a_refused_one(staging: Staging) -> None:
