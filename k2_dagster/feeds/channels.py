@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from k2_dagster.feeds.channel_rows import NO_TIME, ChannelKey, Int64s, Part, parts
+from k2_dagster.feeds.channel_rows import NO_TIME, ChannelKey, Flags, Int64s, Part, parts
 from k2_dagster.schemas.common import MICROS_PER_SECOND
 
 # Ended sessions kept per channel, so that a straggler of one does not look like yet another start. Venues restart a
@@ -20,6 +20,8 @@ CLOSED_SESSIONS_KEPT = 64
 # Gaps kept per channel, the newest, so that what comes late fills them. More than this is a line that is down; what was
 # missing then, whoever asks the venue again tells of.
 GAPS_KEPT = 1_000
+# Below every number of a channel.
+NO_NUMBER = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,34 @@ def open_holes(states: FeedState, row: int, streams: Mapping[ChannelKey, str]) -
         for key, state in states.items()
         for hole in state.holes
     ]
+
+
+def behind(states: FeedState, rows: pa.RecordBatch) -> Flags:
+    """Which of the rows that `judge` would be given have a number that is not above every one of their channel before
+    them: they may be recovered too, since the gap that they were missing in may have been told."""
+    out = np.zeros(rows.num_rows, dtype=bool)
+    if rows.column("channel").null_count == rows.num_rows:
+        return out
+    for part in parts(rows):
+        if part.key[0] != "channel":
+            continue
+        state = states.get(part.key, ChannelState())
+        session, last, closed = state.session, state.last, set(state.closed)
+        for run in part.runs():
+            code = int(part.session_codes[run.start])
+            name = part.sessions[code] if code >= 0 else None
+            own = ~part.announced[run]
+            if name is not None and name in closed:
+                out[part.rows[run][own]] = True
+                continue
+            if name != session:
+                closed |= {session} if session is not None else set()
+                session, last = name, None
+            highest = np.maximum.accumulate(np.maximum(part.numbers[run], NO_NUMBER if last is None else last))
+            before = np.concatenate([[NO_NUMBER if last is None else last], highest[:-1]])
+            out[part.rows[run][own & (part.numbers[run] <= before)]] = True
+            last = int(highest[-1])
+    return out
 
 
 def merged_late(events: list[Event]) -> list[Event]:

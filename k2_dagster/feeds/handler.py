@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from k2_dagster.feeds.channel_rows import ChannelKey
-from k2_dagster.feeds.channels import Event, FeedState, Grace, judge, merged_late, open_holes
+from k2_dagster.feeds.channels import Event, FeedState, Grace, behind, judge, merged_late, open_holes
 from k2_dagster.schemas.arrow import wire_schema
 from k2_dagster.schemas.common import RECEIVER_CLOCK, TIME_SOURCE_FIELD
 from k2_dagster.schemas.control import CONTROL, NO_SYMBOL
@@ -35,7 +35,8 @@ class FeedHandler:
     """Judges one exchange's rows as they arrive and publishes gaps, late numbers, sessions, connections, heartbeats.
 
     Feed it every row in the order of arrival, across datasets where they share a channel, before the rows are published
-    themselves. Not for several threads.
+    themselves. Not for several threads. `behind` says of the rows judged last which came behind the order of their
+    channel.
     """
 
     def __init__(self, publisher: Publishes, profiles: Profiles, exchange: str) -> None:
@@ -43,6 +44,7 @@ class FeedHandler:
         self._publisher = publisher
         self._exchange = exchange
         self._grace = Grace(profile.gap_grace_messages, profile.gap_grace_seconds)
+        self.behind = np.zeros(0, dtype=bool)
         self._state: FeedState = {}
         self._streams: dict[ChannelKey, str] = {}
         self._last_times: dict[str, object] = {}
@@ -96,6 +98,7 @@ class FeedHandler:
         self._apart, self._said_apart = publisher_session, 0
 
     def _judge(self, rows: pa.RecordBatch) -> list[Event]:
+        self.behind = behind(self._state, rows)
         self._state, events = judge(self._state, rows, self._grace)
         for event in events:
             if event.channel is not None:

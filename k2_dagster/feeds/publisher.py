@@ -20,7 +20,7 @@ from k2_dagster.kafka.clients import REQUEST_TIMEOUT_SECONDS, translate, transla
 from k2_dagster.kafka.registry import Kind, Registry
 from k2_dagster.kafka.topics import count_changed, message_limits
 from k2_dagster.schemas.avro import avro_schema_text
-from k2_dagster.schemas.common import ORIGIN_HEADER, ORIGINS
+from k2_dagster.schemas.common import BEHIND_HEADER, ORIGIN_HEADER, ORIGINS
 from k2_dagster.schemas.datasets import dataset_named
 from k2_dagster.schemas.json_schema import json_schema_text
 from k2_dagster.schemas.profiles import Profiles
@@ -95,13 +95,15 @@ class Publisher:
         origin: str = LIVE,
         schema_text: str | None = None,
         kept_in: Callable[[int], str] | None = None,
+        is_behind: bool = False,
     ) -> int:
         """Publish rows in wire form, in order; returns how many were accepted (all but those that are too large).
 
         Stamps `publisher_session`, `publisher_sequence` (dense from 1 per dataset and symbol) and `publish_timestamp`
         where a column is null in every row; a column that has values is left alone. `schema_text` is another version of
         the dataset's wire schema, whose columns the rows then have; it is registered first. A row whose message is too
-        large for Kafka goes as a refused one, without its value: `kept_in` says where to find the original.
+        large for Kafka goes as a refused one, without its value: `kept_in` says where to find the original. That rows
+        came behind the order of their channel (`is_behind`) a header says.
 
         Raises ConfigurationError (rows do not fit), NotInitialized, PartitionCountChanged, DeliveryFailed,
         DeliveryTimedOut, KafkaUnavailable, RegistryUnavailable, SchemaIncompatible.
@@ -118,7 +120,7 @@ class Publisher:
             return refused_headers(_left_out(_row_refused(stamped, row, source), value))
 
         keys = message_keys(self._exchange, rows.column("symbol"))
-        return self._send(dataset, keys, values, origin, instead)
+        return self._send(dataset, keys, values, origin, instead, is_behind=is_behind)
 
     def framed(
         self, dataset: str, rows: pa.RecordBatch, *, schema_text: str | None = None
@@ -160,15 +162,18 @@ class Publisher:
         values: Iterable[bytes | None],
         origin: str,
         instead: Instead | None = None,
+        *,
+        is_behind: bool = False,
     ) -> int:
         if origin not in ORIGINS:
             raise ConfigurationError(f"origin was {origin!r}", advice=f"valid: {', '.join(ORIGINS)}", origin=origin)
         topic = topic_name(dataset, self._exchange)
         self._check_topics()
         before = self._delivery.accepted - self.too_large
-        headers: Headers | None = None if origin == LIVE else [(ORIGIN_HEADER, origin.encode())]
+        headers: Headers = [] if origin == LIVE else [(ORIGIN_HEADER, origin.encode())]
+        headers += [(BEHIND_HEADER, b"1")] if is_behind else []
         try:
-            self._delivery.send(topic, keys, values, headers, instead)
+            self._delivery.send(topic, keys, values, headers or None, instead)
         finally:
             accepted = self._delivery.accepted - self.too_large - before
             self.accepted[dataset] += accepted

@@ -15,6 +15,7 @@ import pyarrow as pa
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.accounts import committed_ranges
 from k2_dagster.ingest.breaking import critical_gaps, cut, opening, resumed
+from k2_dagster.ingest.channel_numbers import aside
 from k2_dagster.ingest.columns import Codes
 from k2_dagster.ingest.control_changes import control_changes
 from k2_dagster.ingest.decode import DecodedBatch, Decoder, distinct_ids
@@ -29,6 +30,7 @@ from k2_dagster.ingest.outcome import (
     int64_values,
     outcome_counts,
     stamps,
+    valid,
 )
 from k2_dagster.ingest.quarantined import Quarantined, quarantine_table
 from k2_dagster.ingest.refusal import Refusal
@@ -124,7 +126,7 @@ class BatchJudge:
         codes = {name: _spread(checked.codes[name], at, count) for name in _CODED}
         by_channel = [info is not None and info.by_channel for info in streams]
         numbered = (
-            _of_streams(by_channel, rows_of) & _valid(decoded.wire.column("sequence")) if any(by_channel) else None
+            _of_streams(by_channel, rows_of) & valid(decoded.wire.column("sequence")) if any(by_channel) else None
         )
         rows = Input(
             partition=raw.partition,
@@ -144,10 +146,11 @@ class BatchJudge:
             event_micros=_event_micros(raw, decoded, flag),
             publisher_session=codes["publisher_session"],
             publisher_sequence=_scatter(int64_values(pair), at, count),
-            has_publisher=_scatter(_valid(pair) & _valid(named), at, count),
+            has_publisher=_scatter(valid(pair) & valid(named), at, count),
             originals=originals(raw.headers, REFUSED_FIRST_HEADER),
             in_channel=None if numbered is None else _scatter(numbered, at, count),
             channel=codes["channel"],
+            is_aside=aside(raw.headers, count),
         )
         return with_refused(rows, decoded.refused, self.dataset, self.profile) if decoded.refused else rows
 
@@ -292,10 +295,3 @@ def _previous(sequence: Int64s, wire: pa.RecordBatch, dense: Flags) -> Int64s:
     if dense.all():
         return sequence - 1
     return np.where(dense, sequence - 1, int64_values(wire.column("previous_sequence")))
-
-
-def _valid(array: pa.Array) -> Flags:
-    if array.null_count == 0:
-        return np.ones(len(array), dtype=bool)
-    out: Flags = array.is_valid().to_numpy(zero_copy_only=False)
-    return out

@@ -5,13 +5,13 @@ late. What comes in the order of its channel comes once: a feed handler asks for
 not come. So these are remembered, per (partition, stream, kind, session, channel, symbol):
 
     newest      the highest number that has landed
-    numbers     what landed behind it, or from a publisher session that brings what is behind (`ASIDE_SESSIONS`)
+    numbers     what landed behind it, or whose headers say that it is not in the order of its channel (`aside`)
     floor       what is not above it is forgotten: as many numbers were remembered as may be, and the lowest went
 
 Pure: the verdict on a row depends on the state and the row, so any split into batches gives the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numba
@@ -22,6 +22,8 @@ import pyarrow as pa
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.fixed import fixed
 from k2_dagster.ingest.room import put
+from k2_dagster.kafka.batch import Headers
+from k2_dagster.schemas.common import BEHIND_HEADER, ORIGIN_HEADER
 from k2_dagster.state.frames import framed, unframed
 
 Int64s = npt.NDArray[np.int64]
@@ -35,6 +37,7 @@ MAX_NUMBERS_PER_KEY = 16_384
 
 # How a number stands to the newest of its key; 0 where nobody asked.
 ABOVE, SAME, BEHIND = 0, 1, 2
+_ASIDE_HEADERS = (BEHIND_HEADER, ORIGIN_HEADER)
 _COLUMNS = ("newest", "floor")
 _PARTS = ("partition", "stream", "kind", "session", "channel", "symbol")
 
@@ -61,8 +64,7 @@ class ChannelNumbers:
     def judge(self, key: Int64s, number: Int64s, wanted: Flags, is_aside: Flags | None) -> tuple[Int64s, Int64s]:
         """The rows that do not land, and for each DUPLICATE or HORIZON; moves the state on.
 
-        Only `wanted` rows take part, in their order. `is_aside`: the rows of aside publisher sessions; None: there are
-        none.
+        Only `wanted` rows take part, in their order. `is_aside` is as `aside` gives it.
         """
         standing = np.zeros(len(key), dtype=np.int8)
         behind = standings(fixed(key), fixed(number), fixed(wanted), self._columns["newest"], standing)
@@ -135,6 +137,17 @@ class ChannelNumbers:
         numbers = [self._numbers[at].tolist() if at in self._numbers else [] for at in range(len(self.keys))]
         found = zip(self.keys, columns, numbers, strict=False)
         return {key: (newest, floor, mine) for key, (newest, floor), mine in found}
+
+
+def aside(headers: Mapping[int, Headers], count: int) -> Flags | None:
+    """Which of `count` rows are not in the order of their channel: their feed handler says so, or they were recovered
+    or published again. None: there are none."""
+    rows = [row for row, found in headers.items() if any(name in _ASIDE_HEADERS for name, _ in found)]
+    if not rows:
+        return None
+    out = np.zeros(count, dtype=bool)
+    out[rows] = True
+    return out
 
 
 @numba.njit(cache=True, nogil=True)

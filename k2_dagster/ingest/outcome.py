@@ -112,3 +112,11 @@ def int64_values(array: pa.Array, missing: int = 0) -> Int64s:
     filled = whole.fill_null(missing) if whole.null_count else whole
     out: Int64s = filled.to_numpy(zero_copy_only=False)
     return out
+
+
+def valid(array: pa.Array) -> npt.NDArray[np.bool_]:
+    """Which values are not null."""
+    if array.null_count == 0:
+        return np.ones(len(array), dtype=bool)
+    out: npt.NDArray[np.bool_] = array.is_valid().to_numpy(zero_copy_only=False)
+    return out

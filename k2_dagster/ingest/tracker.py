@@ -22,7 +22,6 @@ from k2_dagster.ingest.columns import Codes, Known, combine
 from k2_dagster.ingest.numbering import Event, Key, Numbering
 from k2_dagster.ingest.returned import Original, Returned
 from k2_dagster.ingest.sessions import Reset, Session, Sessions, record_times
-from k2_dagster.schemas.common import ASIDE_SESSIONS
 from k2_dagster.state.tracked import CHANNEL, PUBLISHER, VENUE, joined, parted
 
 Int64s = npt.NDArray[np.int64]
@@ -40,7 +39,7 @@ class Input:
     may cover many of the venue's numbers; `blind` those that are unreadable to the venue's numbering alone. Entries of
     unreadable rows are ignored, but for partition, offset, time and symbol.
     `originals` says of rows that come back from quarantine where they were first refused. `in_channel` marks the rows
-    whose `sequence` is their number in `channel`; None: there are none.
+    whose `sequence` is their number in `channel`, `is_aside` those that are not in its order; None: there are none.
     """
 
     partition: npt.NDArray[np.int32]
@@ -63,6 +62,7 @@ class Input:
     blind: npt.NDArray[np.bool_] | None = None
     in_channel: npt.NDArray[np.bool_] | None = None
     channel: Codes | None = None
+    is_aside: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +156,7 @@ class Tracker:
             stream, kind, session, channel, symbol = parts[at][1:]
             key = int(str(parts[at][0])), stream, kind, session, channel, symbol
             index[at] = self.channels.key_index(key)
-        named = [(one or "").startswith(ASIDE_SESSIONS) for one in rows.publisher_session.values]
-        is_aside = np.array(named)[rows.publisher_session.indices] if any(named) else None
-        refused, why = self.channels.judge(index[places], rows.sequence, wanted, is_aside)
+        refused, why = self.channels.judge(index[places], rows.sequence, wanted, rows.is_aside)
         verdict[refused] = why
         return frozenset(refused[why == kernel.DUPLICATE].tolist())
 

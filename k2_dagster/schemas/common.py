@@ -127,11 +127,9 @@ POSITION_FIELDS: tuple[Field, ...] = (
     Field(37, "rules_version", FieldType.INT, "Version of the rules that judged it", required=True, source="ingest"),
 )
 ORIGINS = ("live", "recovered", "reprocessed", "restated")
-# Publisher sessions that bring what is behind the order of its channel have names that begin with one of these. Ingest
-# remembers the numbers of their rows: the same message may come by another of them.
-RECOVERED_SESSION, LATE_SESSION = "recovered-", "late-"
-ASIDE_SESSIONS = (RECOVERED_SESSION, LATE_SESSION)
 ORIGIN_HEADER = "k2-origin"
+# Of a message that came behind the order of its channel, as its feed handler saw it. Any value.
+BEHIND_HEADER = "k2-behind"
 # Of a message that comes back from quarantine, `epoch/partition/offset`: where it was refused the last time, and first.
 REFUSED_AT_HEADER = "k2-refused-at"
 REFUSED_FIRST_HEADER = "k2-refused-first"

@@ -47,6 +47,7 @@ def as_input(messages: Sequence[Message]) -> Input:
         has_publisher=column([one.publisher is not None for one in messages], bool),
         in_channel=column([one.shared is not None for one in messages], bool),
         channel=coded([one.channel for one in messages]),
+        is_aside=column([one.is_aside for one in messages], bool),
     )
 
 
@@ -88,7 +89,7 @@ def histories(draw: st.DrawFn) -> list[Message]:
         symbol, session, publisher = (
             draw(st.sampled_from("AB")),
             draw(st.sampled_from("rst")),
-            draw(st.sampled_from(("p", "q", "recovered-x"))),
+            draw(st.sampled_from("pq")),
         )
         flag = draw(st.sampled_from((kernel.GOOD,) * 8 + (kernel.REFUSED, kernel.UNREADABLE)))
         numbered = draw(st.sampled_from(("venue", "venue", "channel", "")))
@@ -105,6 +106,7 @@ def histories(draw: st.DrawFn) -> list[Message]:
                 publisher if draw(st.integers(0, 5)) else None,
                 number((partition, publisher, symbol)),
                 shared=venue if numbered == "channel" else None,
+                is_aside=draw(st.integers(0, 5)) == 0,
             )
         )
     return messages

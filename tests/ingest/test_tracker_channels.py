@@ -9,13 +9,13 @@ from k2_dagster.state.tracked import PUBLISHER, VENUE
 from tests.ingest.test_tracker import DAY, judge_split
 from tests.ingest.tracker_model import HORIZON_MS, Message
 
-LIVE, AGAIN, APART = "p", "recovered-1", "late-p"
+LIVE, AGAIN, OTHER = "p", "recovered-1", "recovered-2"
 # Numbers of one symbol in a channel, sparse: 12 came behind its turn in the feed, or by recovery, or by both.
 IN_TURN = [Message(0, sequence=None, shared=10, number=1), Message(1, sequence=None, shared=17, number=2)]
 
 
 @pytest.mark.parametrize("cuts", [set(), {3}, {1, 2, 3, 4, 5}])
-@pytest.mark.parametrize(("first", "second"), [(LIVE, AGAIN), (AGAIN, LIVE), (AGAIN, "recovered-2"), (APART, AGAIN)])
+@pytest.mark.parametrize(("first", "second"), [(LIVE, AGAIN), (AGAIN, LIVE), (AGAIN, OTHER)])
 def test_what_came_late_and_is_recovered_lands_once(first: str, second: str, cuts: set[int]) -> None:
     late = Message(2, sequence=None, shared=12, publisher=first, number=3 if first == LIVE else 1)
     again = Message(3, sequence=None, shared=12, publisher=second, number=3 if second == LIVE else 1)
@@ -29,13 +29,14 @@ def test_what_came_late_and_is_recovered_lands_once(first: str, second: str, cut
 
 
 @pytest.mark.parametrize("cuts", [set(), {1, 2, 3}])
-@pytest.mark.parametrize(("first", "second"), [(APART, AGAIN), (AGAIN, APART)])
+@pytest.mark.parametrize(("first", "second"), [(LIVE, AGAIN), (AGAIN, LIVE)])
 def test_what_is_late_in_its_channel_is_known_though_its_symbol_has_nothing_newer(
     first: str, second: str, cuts: set[int]
 ) -> None:
-    late = Message(2, sequence=None, shared=25, publisher=first)
-    newer = Message(3, sequence=None, shared=40, number=3)
-    again = Message(4, sequence=None, shared=25, publisher=second)
+    """Which is why the feed handler says so: 25 is in the order of its symbol."""
+    late = Message(2, sequence=None, shared=25, publisher=first, number=3 if first == LIVE else 1, is_aside=True)
+    newer = Message(3, sequence=None, shared=40, number=4 if first == LIVE else 3)
+    again = Message(4, sequence=None, shared=25, publisher=second, number=4 if second == LIVE else 1, is_aside=True)
     assert judge_split([*IN_TURN, late, newer, again], cuts)[1] == [kernel.IN_ORDER] * 4 + [kernel.DUPLICATE]
 
 

@@ -20,7 +20,7 @@ STRICT = frozenset({1})
 class Message:
     """One message, as the tracker sees it. `sequence` None: the stream is not judged by the venue's numbers.
 
-    `shared` is its number in a channel, if it has one.
+    `shared` is its number in a channel, if it has one; `is_aside` says that it is not in the channel's order.
     """
 
     offset: int
@@ -35,6 +35,7 @@ class Message:
     stream: str = "trade"
     shared: int | None = None
     channel: str = "1"
+    is_aside: bool = False
 
 
 class Sessions:
@@ -111,5 +112,4 @@ class Model:
         if self.sessions[CHANNEL].is_old(one.partition, one.session, now):
             return kernel.HORIZON
         key = (one.partition, one.session, one.symbol)
-        is_aside = (one.publisher or "").startswith(("recovered-", "late-"))
-        return self.shared.setdefault(key, Remembered(MAX_NUMBERS_PER_KEY)).judge(number, is_aside=is_aside)
+        return self.shared.setdefault(key, Remembered(MAX_NUMBERS_PER_KEY)).judge(number, is_aside=one.is_aside)

@@ -1,9 +1,11 @@
 """Publishes blocks: the feed handler's judgement first, then rows and refusals in the order of their inputs."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.capture.block import Block, Int64s, Refusal, Rows
@@ -14,6 +16,8 @@ from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.refused import Refused
 from k2_dagster.schemas.topics import CONTROL_DATASET
+
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -27,21 +31,27 @@ class BlockSender:
     def send(self, block: Block) -> None:
         """Publish a block. Raises what Publisher raises."""
         refusals = {dataset: [one for one in block.refusals if one.dataset == dataset] for dataset in WIRE_DATASETS}
+        behind: dict[str, Flags] = {}
         if block.arrivals is None:
-            for rows in block.rows.values():
+            for dataset, rows in block.rows.items():
                 self.handler.observe(rows.batch)
+                behind[dataset] = self.handler.behind
         else:
+            orders: list[int] = []
             for piece in _interleaved(block.arrivals, refusals.pop(CONTROL_DATASET)):
                 if isinstance(piece, Refusal):
                     self._refuse(piece)
                 else:
                     self.handler.arrived(piece.batch)
+                    orders += piece.orders[self.handler.behind].tolist()
+            behind = {dataset: np.isin(rows.orders, orders) for dataset, rows in block.rows.items()} if orders else {}
         for dataset, refused in refusals.items():
-            for piece in _interleaved(block.rows.get(dataset), refused):
-                if isinstance(piece, Refusal):
-                    self._refuse(piece)
+            for part, is_behind in _by_order(block.rows.get(dataset), refused, behind.get(dataset)):
+                if isinstance(part, Refusal):
+                    self._refuse(part)
                 else:
-                    self.publisher.publish(dataset, piece.batch, kept_in=self._places(piece.orders))
+                    places = self._places(part.orders)
+                    self.publisher.publish(dataset, part.batch, kept_in=places, is_behind=is_behind)
 
     def _refuse(self, refusal: Refusal) -> None:
         refused = Refused(refusal.reason, refusal.identity, source=f"{self.kept_in}:{refusal.place}")
@@ -63,6 +73,23 @@ def check_streams(profiles: Profiles, exchange: str, format_: Format, source: st
                 exchange=exchange,
                 stream=stream,
             )
+
+
+def _by_order(
+    rows: Rows | None, refusals: Sequence[Refusal], behind: Flags | None
+) -> Iterator[tuple[Rows | Refusal, bool]]:
+    """As `_interleaved`, in pieces whose rows came all in the order of their channel or all behind it."""
+    at = 0
+    for piece in _interleaved(rows, refusals):
+        if isinstance(piece, Refusal) or behind is None:
+            yield piece, False
+            continue
+        size = piece.batch.num_rows
+        of_piece = behind[at : at + size]
+        cuts = [0, *(np.flatnonzero(np.diff(of_piece)) + 1).tolist(), size]
+        for start, stop in itertools.pairwise(cuts):
+            yield Rows(piece.batch.slice(start, stop - start), piece.orders[start:stop]), bool(of_piece[start])
+        at += size
 
 
 def _interleaved(rows: Rows | None, refusals: Sequence[Refusal]) -> Iterator[Rows | Refusal]:

@@ -16,7 +16,6 @@ from k2_dagster.feeds.capture.block import timestamps, wire_batch
 from k2_dagster.feeds.numbering import Numbering
 from k2_dagster.feeds.recovery.covering import Range
 from k2_dagster.feeds.recovery.source import MissingRange
-from k2_dagster.schemas.common import RECOVERED_SESSION
 from k2_dagster.schemas.control import NO_SYMBOL
 from k2_dagster.schemas.topics import CONTROL_DATASET
 from k2_dagster.state.times import to_micros
@@ -30,7 +29,7 @@ LATE = "late"
 def identified(rows: pa.RecordBatch, chunk: MissingRange) -> pa.RecordBatch:
     """Rows of one chunk of a channel with their pair. The same rows give the same."""
     place = f"{chunk.exchange}/{chunk.channel}/{chunk.session}/{chunk.first}"
-    session = f"{RECOVERED_SESSION}{hashlib.blake2b(place.encode(), digest_size=DIGEST_BYTES).hexdigest()}"
+    session = f"recovered-{hashlib.blake2b(place.encode(), digest_size=DIGEST_BYTES).hexdigest()}"
     numbers = Numbering().next_numbers(rows.column("symbol"))
     out = _with(rows, "publisher_sequence", numbers)
     return _with(out, "publisher_session", pa.repeat(session, rows.num_rows))
