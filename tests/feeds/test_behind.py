@@ -23,7 +23,7 @@ Sent = tuple[str | None, str, int, bool]
 
 
 def rows(sent: list[Sent]) -> pa.RecordBatch:
-    told = [
+    told: list[dict[str, Any]] = [
         {
             "exchange": "sim_lines", "stream": "trade", "kind": "trade", "symbol": "A", "channel": channel,
             "session": session, "sequence": None if is_announced else number,
@@ -83,7 +83,7 @@ class Published:
         if dataset == "ticks":
             places = [told["kept_in"](row) for row in range(batch.num_rows)]
             self.said.append((batch.column("sequence").to_pylist(), told["is_behind"], places))
-        return batch.num_rows
+        return int(batch.num_rows)
 
 
 @pytest.mark.parametrize("has_arrivals", [False, True])

@@ -1,13 +1,16 @@
 """Gaps of a channel that many symbols share: rows of any, each once however often they are recovered."""
 
 from collections import Counter
+from collections.abc import Iterable
 from threading import Event
 
 import pyarrow as pa
 import pytest
 
+from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.feeds.recovery.source import MissingRange, Recovered
 from k2_dagster.ingest.drain import drain_exchange
+from k2_dagster.verify.proof import verify
 from tests.coverage.test_on_stack import tell
 from tests.feeds.recovery.conftest import MakeRecoverable, Recoverable
 from tests.feeds.recovery.faking import tick_rows
@@ -97,3 +100,34 @@ def test_the_last_that_there_is_is_published(channel: Recoverable) -> None:
     report = channel.recover(ChannelSource(until=30))
     assert (report.published, dict(report.outcomes), report.expired) == (10, {"refuse": 1}, 1)
     assert channel.sequences() == list(range(21, 31))
+
+
+def of_channel(exchange: str, numbers: Iterable[int]) -> pa.RecordBatch:
+    """Ticks of channel 7, of two symbols in turn."""
+    parts = [tick_rows(exchange, [one], "AB"[one % 2], session="s", channel="7") for one in numbers]
+    return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+
+
+@pytest.mark.parametrize("feed_is_first", [True, False])
+def test_what_the_feed_brings_late_and_recovery_too_lands_once(channel: Recoverable, feed_is_first: bool) -> None:
+    """30 and 31 are in the order of their symbols when they come: only the handler knows that they are late. 25 and 26
+    are not."""
+    settings, profiles, name = channel.settings, channel.profiles, channel.name
+    with Publisher(settings, profiles, name, publisher_session="live") as publisher:
+        publisher.publish("ticks", of_channel(name, range(1, 21)))
+        if not feed_is_first:
+            channel.work_once(ChannelSource())
+        for late in (range(30, 32), range(25, 27)):
+            publisher.publish("ticks", of_channel(name, late), is_behind=True)
+        publisher.publish("ticks", of_channel(name, range(41, 61)))
+        publisher.flush(30.0)
+        if feed_is_first:
+            channel.work_once(ChannelSource())
+    channel.drain()
+    assert channel.sequences() == list(range(1, 61))
+    reasons = Counter(row["reason"] for row in channel.landed("quarantine") if row["dataset"] == "ticks")
+    assert reasons == {"duplicate": 4}
+    origins = Counter(row["origin"] for row in channel.landed())
+    assert origins == ({"live": 44, "recovered": 16} if feed_is_first else {"live": 40, "recovered": 20})
+    report = verify(settings, datasets=("ticks",), exchanges=(name,), all_values=True)
+    assert report.clean, report.as_dict()
