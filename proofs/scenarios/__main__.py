@@ -23,7 +23,7 @@ from proofs.scenarios.expected import Expected
 from proofs.scenarios.ingesting import Ingest, Landed
 from proofs.scenarios.reported import reported
 from proofs.scenarios.rows import Row
-from proofs.scenarios.sending import Run, sent
+from proofs.scenarios.sending import AGAIN, Run, sent
 from proofs.scenarios.wanted import PUBLISHER, landing, touching, views
 
 # Differences of one seed that are spelled out.
@@ -72,6 +72,7 @@ def _run_seed(
         done.update(one.done)
     done["messages"] += sum(len(topic.messages) for topic in feed.kafka.topics.values())
     done["unplanted"] += feed.unplanted
+    done["brought_again"] += sum(one.state == AGAIN for topic in feed.kafka.topics.values() for one in topic.messages)
     for line in feed.truth:
         planted[f"{line['type']} in {line['domain']}"] += 1
     findings = [*_misplaced(feed, landed)]

@@ -48,7 +48,7 @@ class Expected:
             for one in missing(view, self._run.truth):
                 self._missing(view, one)
             self._intervals(view)
-            if view.numbering == VENUE:
+            if view.topic.dataset in STREAMS:
                 self._resets(view)
         self._control()
         self._breakers()
@@ -190,23 +190,24 @@ class Expected:
 
     def _resets(self, view: View) -> None:
         """In each partition, the first message of every session but its first."""
-        last: dict[int, str] = {}
-        for one in view.topic.messages:
-            if one.state == DAMAGED or last.get(one.partition) == one.row["session"]:
+        name, begun = "session" if view.numbering == VENUE else "publisher_session", dict[int, list[str]]()
+        for one in (one for one in view.topic.messages if one.state != DAMAGED):
+            if one.row[name] in (known := begun.setdefault(one.partition, [])):
                 continue
-            before, last[one.partition] = last.get(one.partition), one.row["session"]
-            if before is not None:
+            known.append(one.row[name])
+            if len(known) > 1:
                 micros = one.row["exchange_timestamp"] if one.state != "spoiled" else one.time_ms * 1_000
-                self._reset(view.topic.dataset, VENUE, STREAMS[view.topic.dataset], "", before, one, micros, None)
+                where = view.topic.dataset, view.numbering, STREAMS[view.topic.dataset], ""
+                self._reset(*where, known[-2], known[-1], one, micros, None)
 
     def _reset(
-        self, dataset: str, numbering: str, stream: str, channel: str, before: str | None, one: Sent, micros: int,
-        first: int | None,
+        self, dataset: str, numbering: str, stream: str, channel: str, before: str | None, session: str, one: Sent,
+        micros: int, first: int | None,
     ) -> None:  # fmt: skip
         self.ledger["resets"][
             row(
                 exchange=self._scenario.exchange, dataset=dataset, numbering=numbering, stream=stream, channel=channel,
-                previous_session=before, session=one.row["session"], first_sequence=first, topic_epoch=EPOCH,
+                previous_session=before, session=session, first_sequence=first, topic_epoch=EPOCH,
                 kafka_partition=one.partition, kafka_offset=one.offset, at=moment(micros),
             )
         ] += 1  # fmt: skip
@@ -228,7 +229,7 @@ class Expected:
                 place = ("", channel) if channel is not None else (stream, "")
                 numbering = "channel" if channel is not None else "feed"
                 micros = one.row["exchange_timestamp"]
-                self._reset(CONTROL_DATASET, numbering, *place, before, one, micros, first)
+                self._reset(CONTROL_DATASET, numbering, *place, before, session, one, micros, first)
         for one in said:
             if one.row["kind"] == "connection":
                 self.ledger["connections"][

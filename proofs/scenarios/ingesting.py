@@ -22,6 +22,7 @@ from k2_dagster.ingest.outcome import Held, Outcome
 from k2_dagster.ingest.outcome import Topic as Incarnation
 from k2_dagster.ingest.tracker import Terms, Tracker
 from k2_dagster.kafka.batch import RawBatch
+from k2_dagster.schemas.common import BEHIND_HEADER
 from k2_dagster.schemas.datasets import dataset_named
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.state.breakers import Breakers, acknowledge_breaker, list_breakers, read_breakers
@@ -226,5 +227,6 @@ def _raw(topic: str, messages: Sequence[Sent], positions: dict[int, int]) -> Raw
         np.array([one.time_ms for one in messages], np.int64),
         pa.array([one.key for one in messages], pa.binary()),
         pa.array([one.value for one in messages], pa.binary()),
+        headers={at: [(BEHIND_HEADER, b"1")] for at, one in enumerate(messages) if one.is_aside},
         positions=positions,
     )

@@ -24,11 +24,12 @@ from k2_dagster.kafka.registry import RegisteredSchema
 from k2_dagster.schemas.avro import avro_schema_text
 from k2_dagster.schemas.datasets import dataset_named
 from k2_dagster.schemas.topics import CONTROL_DATASET, INSTRUMENTS_DATASET
+from proofs.scenarios.again import bring_again, keep_patterns
 from proofs.scenarios.asked import Scenario
 
 # Offsets that a transaction's markers take: one place in so many, up to so many at once.
 HOLE_SHARE, MOST_MARKERS = 0.01, 3
-GOOD, COPY, DAMAGED, SPOILED, LATE = "good", "copy", "damaged", "spoiled", "late"
+GOOD, COPY, DAMAGED, SPOILED, LATE, AGAIN = "good", "copy", "damaged", "spoiled", "late", "again"
 _TOLD = (
     *("stream", "kind", "symbol", "session", "channel", "sequence", "previous_sequence"),
     *("publisher_session", "publisher_sequence", "exchange_timestamp"),
@@ -46,7 +47,8 @@ class Arrived(NamedTuple):
 
 class Sent(NamedTuple):
     """A message in Kafka. `row` is what it said before anything was done to its bytes, times as UTC microseconds;
-    `state` what it is: good, copy, damaged, spoiled, late. `damage` names the damage."""
+    `state` what it is: good, copy, damaged, spoiled, late, or again (a number of a channel that another publisher
+    session has brought). `damage` names the damage. Headers say that it is not in its channel's order (`is_aside`)."""
 
     partition: int
     offset: int
@@ -56,6 +58,7 @@ class Sent(NamedTuple):
     row: dict[str, Any]
     state: str
     damage: str
+    is_aside: bool = False
 
 
 @dataclass
@@ -72,14 +75,16 @@ class Topic:
     def __post_init__(self) -> None:
         self.ends = dict.fromkeys(range(self.partitions), self.first_offset)
 
-    def append(self, key: bytes, value: bytes, time_ms: int, row: dict[str, Any], state: str, damage: str) -> None:
+    def append(
+        self, key: bytes, value: bytes, time_ms: int, row: dict[str, Any], state: str, damage: str, is_aside: bool
+    ) -> None:
         """Put a message behind the others of its key's partition."""
         partition = zlib.crc32(key) % self.partitions
         if self.chance.random() < HOLE_SHARE:
             self.ends[partition] += self.chance.randint(1, MOST_MARKERS)
         offset = self.ends[partition]
         self.ends[partition] = offset + 1
-        self.messages.append(Sent(partition, offset, time_ms, key, value, row, state, damage))
+        self.messages.append(Sent(partition, offset, time_ms, key, value, row, state, damage, is_aside))
 
 
 class Kafka:
@@ -128,8 +133,11 @@ class Kafka:
         schema_text: str,
         copies: "np.ndarray[Any, Any] | None" = None,
         damages: "np.ndarray[Any, Any] | None" = None,
+        behind: "np.ndarray[Any, Any] | None" = None,
+        state: str = GOOD,
     ) -> None:
-        """Encode the rows and append them; `copies` marks those that are sent a second time, `damages` as `damaged`."""
+        """Encode the rows and append them; `copies` marks those that are sent a second time, `damages` as `damaged`,
+        `behind` those that are not in the order of their channel. The others are of the `state`."""
         topic = self.topics[dataset]
         values = self._encoder(schema_text).encode(rows).to_pylist()
         keys = message_keys(self._exchange, rows.column("symbol"))
@@ -139,10 +147,10 @@ class Kafka:
         times = rows.column("publish_timestamp").cast(pa.int64()).to_numpy() // 1_000
         for at, (key, value, row) in enumerate(zip(keys, values, told, strict=True)):
             damage = int(damages[at]) if damages is not None else 0
-            state = DAMAGED if damage else COPY if copies is not None and copies[at] else GOOD
+            what = DAMAGED if damage else COPY if copies is not None and copies[at] else state
             name = DAMAGES[damage - 1][0] if damage else ""
             data = damaged(value, damage, self.foreign_id) if damage else value
-            topic.append(key, data, int(times[at]), row, state, name)
+            topic.append(key, data, int(times[at]), row, what, name, behind is not None and bool(behind[at]))
 
     def _encoder(self, schema_text: str) -> AvroEncoder:
         if schema_text not in self._encoders:
@@ -175,6 +183,7 @@ def sent(scenario: Scenario) -> Run:
     truth: list[dict[str, Any]] = []
     seen: dict[tuple[str, str | None, str], int | None] = {}
     arrived: dict[tuple[str, str], list[Arrived]] = {}
+    patterns: dict[tuple[str, str], pa.RecordBatch] = {}
     streams = [one.stream for one in feed.streams.values()]
     now = scenario.parameters.start_micros
     for stream in streams:
@@ -185,7 +194,8 @@ def sent(scenario: Scenario) -> Run:
         for outgoing in block.outgoing:
             _note(outgoing.rows, seen, arrived)
             handler.observe(outgoing.rows)
-            _send(kafka, outgoing)
+            _send(kafka, outgoing, handler.behind)
+            keep_patterns(outgoing, patterns)
             now = max(now, int(outgoing.send_micros[-1]))
         truth += [record.line(scenario.exchange) for record in block.records]
     handler.finish()
@@ -193,10 +203,11 @@ def sent(scenario: Scenario) -> Run:
         handler.connection(stream, "disconnected", "the scenario ends", at_micros=now)
     _mark(kafka, truth)
     lines = json.loads(json.dumps(truth))
+    bring_again(kafka, lines, patterns)
     return Run(kafka, lines, seen, arrived, feed.publisher_session, len(feed.unplanted))
 
 
-def _send(kafka: Kafka, outgoing: Outgoing) -> None:
+def _send(kafka: Kafka, outgoing: Outgoing, behind: "np.ndarray[Any, Any]") -> None:
     place = np.repeat(np.arange(len(outgoing.repeat)), outgoing.repeat)
     copies = np.concatenate([[False], place[1:] == place[:-1]]) if len(place) else np.zeros(0, bool)
     done = 0
@@ -204,7 +215,8 @@ def _send(kafka: Kafka, outgoing: Outgoing) -> None:
         version, size = int(part.version[0]), part.rows.num_rows
         text = changed_schema(part.dataset, version) if version else avro_schema_text(dataset_named(part.dataset))
         rows = with_added_fields(part.rows, version)
-        kafka.send(part.dataset, rows, text, copies[done : done + size], part.damage)
+        of_part = behind[place[done : done + size]]
+        kafka.send(part.dataset, rows, text, copies[done : done + size], part.damage, of_part)
         done += size
 
 

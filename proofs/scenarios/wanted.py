@@ -14,7 +14,7 @@ import numpy as np
 
 from k2_dagster.schemas.profiles import Domain
 from proofs.scenarios.asked import Scenario
-from proofs.scenarios.sending import COPY, DAMAGED, GOOD, LATE, SPOILED, Run, Sent, Topic
+from proofs.scenarios.sending import AGAIN, COPY, DAMAGED, GOOD, LATE, SPOILED, Run, Sent, Topic
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 VENUE, PUBLISHER = "venue", "publisher"
@@ -66,7 +66,8 @@ class View:
     def good(self, key: Key) -> list[Sent]:
         """Messages that land and are in order."""
         behind = (LATE,) if self.numbering == VENUE else ()
-        return [one for one in self.keys.get(key, []) if one.state in (GOOD, LATE) and one.state not in behind]
+        # what has come by another publisher session is no copy to the numbers of this one
+        return [one for one in self.keys.get(key, []) if one.state in (GOOD, LATE, AGAIN) and one.state not in behind]
 
     def counted(self, key: Key) -> list[Sent]:
         """Messages whose number could be read."""
@@ -242,8 +243,8 @@ def landing(topics: Iterable[Topic]) -> Iterator[tuple[str, Sent, Sequence[str]]
             reasons: Sequence[str] = ()
             if one.state == DAMAGED:
                 reasons = _DAMAGE_REASONS[one.damage]
-            elif one.state in (COPY, SPOILED):
-                reasons = ("duplicate",) if one.state == COPY else ("rule_violated",)
+            elif one.state in (COPY, AGAIN, SPOILED):
+                reasons = ("rule_violated",) if one.state == SPOILED else ("duplicate",)
             yield topic.dataset, one, reasons
 
 

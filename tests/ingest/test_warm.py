@@ -9,7 +9,7 @@ import gc
 from numba.core.dispatcher import Dispatcher
 from k2_dagster.ingest import warm
 from tests.ingest.test_batch import TOPIC, judge_of
-from tests.ingest.helpers import Sent, avro, raw_batch
+from tests.ingest.helpers import Sent, avro, profile, raw_batch
 from k2_dagster.schemas.datasets import WIRE_DATASETS
 
 def compiled():
@@ -32,6 +32,10 @@ updates = [avro(book, sequence=at, previous_sequence=at - 2, bids=levels) for at
 for dataset, values in (("ticks", good[:1]), ("ticks", good), ("ticks", good + others), ("book", updates)):
     sent = [Sent(value, at % 2, at // 2) for at, value in enumerate(values)]
     assert judge_of(dataset).judge(raw_batch(TOPIC.name, sent), {0: 0, 1: 0}).counts["consumed"] == len(sent)
+for values in (good[:1], good, good + others):
+    sent = [Sent(value, at % 2, at // 2) for at, value in enumerate(values)]
+    outcome = judge_of("ticks", under=profile(ticks="channel")).judge(raw_batch(TOPIC.name, sent), {0: 0, 1: 0})
+    assert outcome.counts["consumed"] == len(sent)
 late = {name: sorted(map(str, found - before[name])) for name, found in compiled().items() if found != before[name]}
 assert not late, late
 """

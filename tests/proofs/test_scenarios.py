@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from k2_dagster.feeds.simulator.faults import FaultType
 from k2_dagster.ingest import batch, kernel
+from k2_dagster.ingest.channel_numbers import ChannelNumbers
 from k2_dagster.ingest.ledger import ledger_changes
 from k2_dagster.ingest.numbering import Judged, Numbering
 from k2_dagster.ingest.sessions import Sessions
@@ -50,6 +52,7 @@ def test_the_ledger_is_what_was_planted(database: Database, capsys: pytest.Captu
         assert rows[kind], kind
     assert line["crashes"]
     assert line["acknowledged"]
+    assert line["brought_again"]
 
 
 def _changes(change: Callable[[LedgerChange], list[LedgerChange]]) -> Any:
@@ -71,6 +74,7 @@ def _without_fills(numbering: Numbering, *arguments: Any, **options: Any) -> Jud
     return replace(judged, events=[one for one in judged.events if one.kind != kernel.FILL])
 
 
+NOTHING = np.zeros(0, dtype=np.int64)
 _JUDGE = Numbering.judge
 _LOAD = Tracker.load
 
@@ -108,6 +112,11 @@ DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
     "a restart changes the grace": (Tracker, "load", classmethod(_patient), "gaps: planted and not in the ledger"),
     "sessions begin unseen": (Sessions, "take_resets", lambda _: [], "resets: planted and not in the ledger"),
     "nothing halts": (batch, "critical_gaps", lambda *_: {}, "breakers: planted and not in the ledger"),
+    "numbers of a channel are no identity": (
+        *(ChannelNumbers, "judge"),
+        lambda *_: (NOTHING, NOTHING),
+        "is again: 1 rows",
+    ),
 }
 
 
