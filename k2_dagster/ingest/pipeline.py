@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from k2_dagster.ingest.commit import CommitReport, Written
-from k2_dagster.ingest.memory import COLLECTOR, collections_between_commits
+from k2_dagster.ingest.memory import COLLECTOR, collections_between_commits, switching_often
 from k2_dagster.ingest.outcome import Outcome
 from k2_dagster.ingest.resume import Position
 from k2_dagster.kafka.batch import RawBatch
@@ -84,7 +84,7 @@ class Pipeline:
     def run(self) -> None:
         """Raises the first error of any stage. After a stop, `abandoned` says that one did not end: it may still use
         the reader. When a partition halted, `halted` is set and what was read behind that is thrown away."""
-        with collections_between_commits():
+        with collections_between_commits(), switching_often():
             self._run()
 
     def _run(self) -> None:

@@ -77,8 +77,9 @@ class Event:
 
 
 NO_EVENTS: tuple[Event, ...] = ()
-# Payload that a batch in the making has room for at first, in bytes. What is not written costs nothing.
-FIRST_ROOM_BYTES = 1_048_576
+# What a batch in the making has room for at first, in bytes per message. What is not written costs nothing; room that
+# has to be made is memory that the system clears, and a copy.
+KEY_ROOM_BYTES, VALUE_ROOM_BYTES = 32, 192
 # How many times larger it gets at once: the first messages may be larger than the others.
 MOST_GROWTH = 8
 # One batch is gathered while another one is judged; what is behind that holds no message any more.
@@ -91,11 +92,11 @@ class Payloads:
     """An Arrow binary array in the making: `ends` (int32, one more than rows, from 0), `present` (bool per row) and
     `data` (uint8, as much as fits in there)."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, room_bytes: int) -> None:
         self.ends = np.empty(rows + 1, np.int32)
         self.ends[0] = 0
         self.present = np.empty(rows, np.bool_)
-        self.data = np.empty(FIRST_ROOM_BYTES, np.uint8)
+        self.data = np.empty(room_bytes, np.uint8)
 
     def make_room(self, row: int, size_bytes: int) -> None:
         """Room for so many bytes behind the first `row` rows, and for the rest if they are like those."""
@@ -133,8 +134,8 @@ class Gathering:
         self.partition = np.empty(max_messages, np.int32)
         self.offset = np.empty(max_messages, np.int64)
         self.timestamp_ms = np.empty(max_messages, np.int64)
-        self.keys = Payloads(max_messages)
-        self.values = Payloads(max_messages)
+        self.keys = Payloads(max_messages, max_messages * KEY_ROOM_BYTES)
+        self.values = Payloads(max_messages, max_messages * VALUE_ROOM_BYTES)
         self.headers: dict[int, Headers] = {}
 
     def __len__(self) -> int:
@@ -174,18 +175,20 @@ class Gathering:
 
 class Gatherings:
     """Memory of batches that nobody holds any more, for the next ones: the system clears what it hands out, which costs
-    a backlog a twentieth of its speed."""
+    a backlog a twentieth of its speed. `most_messages` is the most that one is for."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_messages: int) -> None:
+        self._most = most_messages
         self._kept: list[Gathering] = []
 
     def take(self, max_messages: int) -> Gathering:
         """One that is empty, for so many messages at least."""
+        self._most = max(self._most, max_messages)
         for one in self._kept:
             if len(one.offset) >= max_messages and one.is_idle:
                 one.clear()
                 return one
-        made = Gathering(max_messages)
+        made = Gathering(self._most)
         self._kept = [*self._kept[1 - GATHERINGS_KEPT :], made]
         return made
 

@@ -57,7 +57,7 @@ class ExactReader:
         self._progress = Progress("", {}, self._patience)
         self._client: Client | None = None
         self._error: K2Error | None = None
-        self._gatherings = Gatherings()
+        self._gatherings = Gatherings(settings.ingest_batch_rows)
 
     def assign(self, topic: str, starts: Mapping[int, int]) -> None:
         """See `Reader`."""

@@ -25,8 +25,7 @@ def test_nothing_gathered_is_an_empty_batch_that_carries_positions() -> None:
 @given(st.lists(st.lists(st.none() | st.binary(max_size=9), max_size=5), max_size=6), st.booleans())
 def test_payloads_are_what_was_appended(pieces: list[list[bytes | None]], sliced: bool) -> None:
     everything = [value for piece in pieces for value in piece]
-    payloads = Payloads(len(everything))
-    payloads.data = payloads.data[:ROOM_BYTES]
+    payloads = Payloads(len(everything), ROOM_BYTES)
     row = 0
     for piece in pieces:
         values = pa.array([b"before", *piece], pa.binary()).slice(1) if sliced else pa.array(piece, pa.binary())
@@ -60,7 +59,7 @@ def gathered(gathering: Gathering, number: int) -> RawBatch:
 
 
 def test_no_batch_changes_under_who_holds_it() -> None:
-    gatherings = Gatherings()
+    gatherings = Gatherings(2)
     held = [gathered(gatherings.take(2), number) for number in range(5)]
     for number, batch in enumerate(held):
         columns = (batch.partition, batch.offset, batch.timestamp_ms)
@@ -71,8 +70,8 @@ def test_no_batch_changes_under_who_holds_it() -> None:
 
 @pytest.mark.parametrize("name", ["keys", "values", "partition", "offset", "timestamp_ms"])
 def test_memory_is_used_again_when_nobody_holds_a_column_of_it(name: str) -> None:
-    gatherings = Gatherings()
-    first = gatherings.take(2)
+    gatherings = Gatherings(2)
+    first = gatherings.take(1)
     batch = gathered(first, 1)
     column = getattr(batch, name)[0:1]
     del batch
@@ -85,7 +84,7 @@ def test_memory_is_used_again_when_nobody_holds_a_column_of_it(name: str) -> Non
 
 
 def test_few_are_kept_and_they_can_be_let_go() -> None:
-    gatherings = Gatherings()
+    gatherings = Gatherings(0)
     made = [weakref.ref(one.offset) for one in (gatherings.take(number) for number in range(1, 6))]
     assert [one() is not None for one in made] == [False] * (5 - GATHERINGS_KEPT) + [True] * GATHERINGS_KEPT
     gatherings.clear()
