@@ -36,7 +36,7 @@ from k2_dagster.ingest.quarantined import Quarantined, quarantine_table
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.ingest.refused import with_refused
 from k2_dagster.ingest.returned import originals
-from k2_dagster.ingest.rows import Accepted, by_day
+from k2_dagster.ingest.rows import Accepted, Days
 from k2_dagster.ingest.rules import FIRST_DAY_NUMBER, MICROS_PER_DAY, MS_PER_DAY, Validated, Validator
 from k2_dagster.ingest.tracker import Input, Tracker, Verdicts
 from k2_dagster.kafka.batch import RawBatch
@@ -225,7 +225,7 @@ class BatchJudge:
         fresh[[one.row for one in refusals]] = True
         ranges = committed_ranges(self.topic, raw, decoded, landed, fresh | _marked(held, len(raw)), starts)
         return Outcome(
-            days=by_day(self.dataset, accepted),
+            days=Days(self.dataset, accepted),
             quarantine=quarantine_table(
                 quarantined, self.exchange, self.dataset.name, self.topic, self.rules_version, now
             ),

@@ -73,8 +73,9 @@ def stamps(topic: Topic, rules_version: int, raw: RawBatch, schema_ids: Int64s, 
         "ingest_timestamp": int(now.timestamp() * 1_000_000),
         "origin": origin,
         "topic_epoch": topic.epoch,
-        "kafka_partition": raw.partition,
-        "kafka_offset": raw.offset,
+        # of their own: the batch's memory is used again while these rows are written
+        "kafka_partition": raw.partition.copy(),
+        "kafka_offset": raw.offset.copy(),
         "schema_id": schema_ids.astype(np.int32),
         "rules_version": rules_version,
     }

@@ -1,6 +1,6 @@
 """Accepted messages as table rows: sorted, typed and one Arrow table per day, ready to be written."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,30 @@ class Accepted:
     codes: Mapping[str, Codes]
     days: Int64s
     stamps: Mapping[str, Stamp]
+
+
+class Days(Mapping[str, pa.Table]):
+    """What `by_day` makes, made when it is first looked at: by the stage that writes, while the judge, which has the
+    most to do of all stages, goes on."""
+
+    def __init__(self, dataset: Dataset, accepted: Accepted) -> None:
+        self._dataset = dataset
+        self._accepted: Accepted | None = accepted
+        self._tables: dict[str, pa.Table] = {}
+
+    def __getitem__(self, day: str) -> pa.Table:
+        return self._made()[day]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made())
+
+    def __len__(self) -> int:
+        return len(self._made())
+
+    def _made(self) -> dict[str, pa.Table]:
+        if self._accepted is not None:
+            self._tables, self._accepted = by_day(self._dataset, self._accepted), None
+        return self._tables
 
 
 def by_day(dataset: Dataset, accepted: Accepted) -> dict[str, pa.Table]:

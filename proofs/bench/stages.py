@@ -46,7 +46,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "sequence: kernel": (f"{_INGEST}.kernel:judge",),
     "sequence: the rest": (f"{_INGEST}.tracker:Tracker.judge",),
     "build: sort": (f"{_INGEST}.rows:file_order",),
-    "build: columns": (f"{_INGEST}.batch:by_day",),
+    "build: columns": (f"{_INGEST}.rows:by_day",),
     "account: ranges, digests": (f"{_INGEST}.batch:committed_ranges",),
     "account: ledger, quarantine, state": (
         f"{_INGEST}.batch:ledger_changes",
