@@ -18,7 +18,7 @@ from proofs.bench.tables import measure_commits, measure_layout
 # Messages (of `commits`, commits; of `ticks`, topics) that each measure takes unless told otherwise: what the project
 # promises figures for.
 SIZES = {
-    "ingest": 6_000_000,
+    "ingest": 12_000_000,
     "connect": 12_000_000,
     "layout": 2_000_000,
     "commits": 2_000,
