@@ -60,7 +60,7 @@ def drain_exchange(
     with Connections.open(settings, profiles, stop) as connections:
         wanted = datasets if datasets is not None else profiles.exchange(exchange).datasets
         streams = [Driven(StreamDrain(connections, exchange, dataset, run_id), f"run {run_id}") for dataset in wanted]
-        turn_seconds = TURN_SECONDS if cap_seconds is None else min(TURN_SECONDS, cap_seconds / len(streams))
+        turn_seconds = TURN_SECONDS if cap_seconds is None else min(TURN_SECONDS, cap_seconds / max(1, len(streams)))
         run = _Run(streams, stop, deadline, turn_seconds, _Counting(report, on_commit))
         try:
             report.caught_up = run.drain()
