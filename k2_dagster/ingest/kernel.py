@@ -557,6 +557,17 @@ def _has_come(keys, holes, key, number):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
+def _is_missing(keys, holes, key, number):  # type: ignore[no-untyped-def]
+    """Whether a number of the past has not landed, as far as is remembered."""
+    hole = keys.head[key]
+    while hole != NONE and holes.last[hole] >= number:
+        if holes.first[hole] <= number:
+            return True
+        hole = holes.next[hole]
+    return False
+
+
+@numba.njit(cache=True)
 def _judge_row(rows, row, now, keys, holes, queue, events, bad):  # type: ignore[no-untyped-def]
     if rows.flag[row] == REFUSED:
         again = _has_come(keys, holes, rows.key[row], rows.sequence[row])
@@ -566,7 +577,10 @@ def _judge_row(rows, row, now, keys, holes, queue, events, bad):  # type: ignore
     last = keys.last[key]
     keys.messages[key] += 1
     if high <= last:
-        verdict = _fill(events, row, keys, holes, key, low, high, bad)
+        # its last number is what identifies it: another message that had this one has landed, or it is forgotten
+        verdict = HORIZON if high <= keys.floor[key] else DUPLICATE
+        if _is_missing(keys, holes, key, high):
+            verdict = _fill(events, row, keys, holes, key, low, high, bad)
         keys.late[key] += int(verdict == LATE)
         keys.duplicates[key] += int(verdict == DUPLICATE)
         return verdict

@@ -131,7 +131,9 @@ class Oracle:
 
     def _land(self, row: Row, state: KeyState, now: int) -> int:
         last = state.last
-        verdict = self._fill(row, state) if row.previous < last else kernel.IN_ORDER
+        verdict = kernel.DUPLICATE if row.sequence <= last else kernel.IN_ORDER
+        if row.sequence in state.open or row.previous < last < row.sequence:
+            verdict = self._fill(row, state)
         if row.sequence <= last:
             state.late += verdict == kernel.LATE
             state.duplicates += verdict == kernel.DUPLICATE

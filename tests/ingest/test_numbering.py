@@ -99,6 +99,23 @@ def test_a_reported_gap_is_filled_in_pieces() -> None:
     assert sorted(number for _, number, explained in missing(numbering) if not explained) == [2, 3, 6, 7, 8, 9]
 
 
+def test_a_range_whose_last_number_has_come_in_another_is_its_duplicate_and_fills_nothing() -> None:
+    spans = [(1, 4), (10, 20), (14, 18), (6, 8), (4, 10)]
+    rows = [Row((0, "A"), last, before, kernel.GOOD, (0, "A"), 0, at, at) for at, (before, last) in enumerate(spans)]
+    for cuts in (set(), {3}, {4}):
+        numbering, verdicts, _ = judge_split(rows, cuts, 10**6, FAR_MS)
+        assert verdicts == [kernel.IN_ORDER] * 2 + [kernel.DUPLICATE, kernel.LATE, kernel.LATE]
+        assert [number for _, number, explained in missing(numbering) if not explained] == []
+
+
+def test_a_range_over_a_hole_that_ends_in_what_has_landed_leaves_the_hole_open() -> None:
+    spans = [(1, 4), (10, 20), (4, 15)]
+    rows = [Row((0, "A"), last, before, kernel.GOOD, (0, "A"), 0, at, at) for at, (before, last) in enumerate(spans)]
+    numbering, verdicts, _ = judge_split(rows, set(), 10**6, FAR_MS)
+    assert verdicts == [kernel.IN_ORDER, kernel.IN_ORDER, kernel.DUPLICATE]
+    assert sorted(number for _, number, explained in missing(numbering) if not explained) == [5, 6, 7, 8, 9, 10]
+
+
 def test_a_first_message_opens_no_hole_unless_the_beginning_is_known() -> None:
     assert judge_split(dense([7]), set(), 0, 0)[2] == []
     (event,) = judge_split(dense([7], start=0), set(), 0, 0)[2]
