@@ -19,6 +19,7 @@ from proofs.scenarios.wanted import (
     Missing,
     Span,
     View,
+    end_of_hold,
     is_over,
     level,
     missing,
@@ -277,11 +278,9 @@ class Expected:
             first.setdefault((gap["dataset"], gap["kafka_partition"], gap["reported_offset"]), gap)
         for (dataset, partition, offset), gap in first.items():
             place = {
-                "exchange": self._scenario.exchange,
-                "dataset": dataset,
-                "topic_epoch": EPOCH,
+                "exchange": self._scenario.exchange, "dataset": dataset, "topic_epoch": EPOCH,
                 "kafka_partition": partition,
-            }
+            }  # fmt: skip
             names = ("numbering", "stream", "kind", "session", "symbol", "first_sequence", "last_sequence", "missing")
             told = {name: gap[name] for name in names}
             self.ledger["breakers"][
@@ -290,11 +289,11 @@ class Expected:
                     acknowledged_reason=WHY, through_offset=offset,
                 )
             ] += 1  # fmt: skip
-            numbers = f"{gap['first_sequence']} to {gap['last_sequence']}"
-            reason = f"{gap['missing']} numbers of {gap['symbol']} are missing: {numbers}"
+            span = f"{gap['first_sequence']} to {gap['last_sequence']}"
+            reason = f"{gap['missing']} numbers of {gap['symbol']} are missing: {span}"
             self.ledger["holds"][
                 row(
-                    **place, kind="halted", from_offset=offset + 1, from_time=gap["to_time"], to_offset=offset + 1,
-                    reason=reason,
+                    **place, kind="halted", from_offset=offset + 1, from_time=gap["to_time"], reason=reason,
+                    **end_of_hold(self._run.kafka.topics[dataset], partition, offset),
                 )
             ] += 1  # fmt: skip

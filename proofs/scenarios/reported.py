@@ -41,8 +41,7 @@ def _running(exchange: str, landed: Landed) -> Received:
 
 
 def _rows(connection: Connection, table: Table, exchange: str) -> Counter[Any]:
-    left_out = _OF_THE_RUN | ({"to_time"} if table is holds else set())
-    names = [column for column in table.columns if column.name not in left_out]
+    names = [column for column in table.columns if column.name not in _OF_THE_RUN]
     return _counted(connection.execute(select(*names).where(table.c.exchange == exchange)).mappings())
 
 

@@ -85,6 +85,15 @@ class View:
         return below, above
 
 
+def end_of_hold(topic: Topic, partition: int, offset: int) -> dict[str, Any]:
+    """The first row behind a halted partition's last: what goes to quarantine says no time that can be trusted."""
+    behind = (one for one in topic.messages if one.partition == partition and one.offset > offset)
+    first = next((one for one in behind if one.state in (GOOD, LATE)), None)
+    if first is None:
+        return {"to_offset": None, "to_time": None}
+    return {"to_offset": first.offset, "to_time": moment(first.row["exchange_timestamp"])}
+
+
 def views(scenario: Scenario, run: Run) -> Iterator[View]:
     """Every topic in the numberings that judge it: the venue's where ingest can, the publisher's always."""
     strict = scenario.first_offset == 0
