@@ -170,8 +170,9 @@ class StreamDrain:
         """Stage 1: the next messages, up to the ends seen."""
         assert self._reader is not None
         assert self.position is not None
-        seconds = self.connections.settings.ingest_commit_interval_seconds
-        return self._reader.read(next(self._sizes), seconds, self.position.ends)
+        settings = self.connections.settings
+        rows = next(self._sizes, settings.ingest_batch_rows)
+        return self._reader.read(rows, settings.ingest_commit_interval_seconds, self.position.ends)
 
     def judge(self, raw: RawBatch, starts: dict[int, int]) -> Outcome:
         """Stage 2. Raises SchemaUnknown or RegistryUnavailable: whoever drives the stream decides how long to wait."""
