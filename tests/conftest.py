@@ -136,5 +136,6 @@ def _remove_leftovers() -> None:
     for home in Path(tempfile.gettempdir()).glob(f"{HOME_PREFIX}*"):
         pid = home.name.removeprefix(HOME_PREFIX).split("-")[0]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            Stack(home).down(purge=True)
+            if load_state(home) is not None:  # it may have been killed while it cleared up
+                Stack(home).down(purge=True)
             shutil.rmtree(home, ignore_errors=True)

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from k2_dagster.devstack.archives import extract
 from k2_dagster.devstack.locking import exclusive
 from k2_dagster.devstack.part import Part
 from k2_dagster.devstack.process import Progress
@@ -273,8 +274,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
-        with tarfile.open(archive) as packed:
-            packed.extractall(staging, filter="data")
+        extract(archive, staging)
     except (tarfile.TarError, OSError) as error:
         raise StackFailed(f"{archive} cannot be unpacked: {error}") from error
     hashes = {str(path.relative_to(staging)): sha256_of(path) for path in sorted(staging.rglob("*")) if path.is_file()}

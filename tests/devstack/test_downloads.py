@@ -236,7 +236,12 @@ def test_an_archive_is_unpacked_once_and_again_when_damaged(tmp_path: Path, repo
     assert repository.fetched() == ["app-1-all.tar.gz"]
 
 
-def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path, repository: Repository) -> None:
+@pytest.mark.parametrize("filtered", [True, False], ids=["filter", "before Python 3.11.4"])
+def test_an_archive_cannot_write_outside_its_folder(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch, filtered: bool
+) -> None:
+    if not filtered:
+        monkeypatch.delattr("tarfile.data_filter", raising=False)
     archive = repository.add("app", "g:app:1:tar.gz:all", archive_of("../../escaped", b"x"))
 
     with pytest.raises(StackFailed, match="cannot be unpacked"):
