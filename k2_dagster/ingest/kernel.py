@@ -546,25 +546,23 @@ def _refuse(rows, row, now, keys, holes, events, bad):  # type: ignore[no-untype
 
 
 @numba.njit(cache=True)
-def _has_come(keys, holes, key, number):  # type: ignore[no-untyped-def]
-    """Whether a message of this number has landed or was refused before, as far as is remembered."""
+def _hole_of(keys, holes, key, number):  # type: ignore[no-untyped-def]
+    """The hole that has this number, or NONE."""
     hole = keys.head[key]
     while hole != NONE and holes.last[hole] >= number:
         if holes.first[hole] <= number:
-            return holes.cause[hole] != UNKNOWN and holes.origin[hole] != UNCLAIMED
+            return hole
         hole = holes.next[hole]
-    return keys.floor[key] < number <= keys.last[key]
+    return NONE
 
 
 @numba.njit(cache=True)
-def _is_missing(keys, holes, key, number):  # type: ignore[no-untyped-def]
-    """Whether a number of the past has not landed, as far as is remembered."""
-    hole = keys.head[key]
-    while hole != NONE and holes.last[hole] >= number:
-        if holes.first[hole] <= number:
-            return True
-        hole = holes.next[hole]
-    return False
+def _has_come(keys, holes, key, number):  # type: ignore[no-untyped-def]
+    """Whether a message of this number has landed or was refused before, as far as is remembered."""
+    hole = _hole_of(keys, holes, key, number)
+    if hole != NONE:
+        return holes.cause[hole] != UNKNOWN and holes.origin[hole] != UNCLAIMED
+    return keys.floor[key] < number <= keys.last[key]
 
 
 @numba.njit(cache=True)
@@ -579,7 +577,7 @@ def _judge_row(rows, row, now, keys, holes, queue, events, bad):  # type: ignore
     if high <= last:
         # its last number is what identifies it: another message that had this one has landed, or it is forgotten
         verdict = HORIZON if high <= keys.floor[key] else DUPLICATE
-        if _is_missing(keys, holes, key, high):
+        if _hole_of(keys, holes, key, high) != NONE:
             verdict = _fill(events, row, keys, holes, key, low, high, bad)
         keys.late[key] += int(verdict == LATE)
         keys.duplicates[key] += int(verdict == DUPLICATE)

@@ -21,6 +21,8 @@ from k2_dagster.ingest.numbering import Numbering
 from k2_dagster.ingest.rules import days_of
 from k2_dagster.ingest.sessions import first_and_last, never_back
 from k2_dagster.ingest.sorting import file_order
+from k2_dagster.kafka.batch import Gathering
+from k2_dagster.kafka.copying import Functions, take
 
 _DISTINCT_CODES = 2_000
 
@@ -34,6 +36,18 @@ def main() -> None:
     file_order(Codes(np.zeros(2, dtype=np.int32), ["A"]), zeros, zeros)
     _passes()
     _decode()
+    _take()
+
+
+def _take() -> None:
+    """No message: nothing is called at these addresses."""
+    into, nowhere = Gathering(1), np.uint64(0)
+    keys, values = into.keys, into.values
+    take(
+        *(Functions(nowhere, nowhere, nowhere), np.zeros(0, np.uint64), 0),
+        *(into.partition, into.offset, into.timestamp_ms),
+        *(keys.ends, keys.present, keys.data, values.ends, values.present, values.data),
+    )
 
 
 def _decode() -> None:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -84,8 +85,6 @@ KEY_ROOM_BYTES, VALUE_ROOM_BYTES = 32, 192
 MOST_GROWTH = 8
 # One batch is gathered while another one is judged; what is behind that holds no message any more.
 GATHERINGS_KEPT = 2
-# An array's references while only its `Gathering` has it: an attribute, two loops and the call that counts.
-_HELD_HERE_ONLY = 4
 
 
 class Payloads:
@@ -144,9 +143,13 @@ class Gathering:
     @property
     def is_idle(self) -> bool:
         """Whether nobody holds what was gathered here before, so that it may be written over."""
+        return self._references() == _idle_references()
+
+    def _references(self) -> int:
+        """To its arrays, with those that counting takes."""
         parts = (vars(self), vars(self.keys), vars(self.values))
         arrays = (one for part in parts for one in part.values() if isinstance(one, np.ndarray))
-        return all(sys.getrefcount(one) == _HELD_HERE_ONLY for one in arrays)
+        return sum(sys.getrefcount(one) for one in arrays)
 
     def clear(self) -> None:
         """Begin again, in the same memory."""
@@ -171,6 +174,12 @@ class Gathering:
             self.headers,
             positions,
         )
+
+
+@cache
+def _idle_references() -> int:
+    """What is counted where nobody holds anything: how many counting takes differs between versions of Python."""
+    return Gathering(1)._references()  # noqa: SLF001  (the same module)
 
 
 class Gatherings:
