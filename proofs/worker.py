@@ -83,7 +83,7 @@ def main() -> None:
     selector.register(wake_read, selectors.EVENT_READ)
     pending = b""
     # Loading the compiled kernels takes longer than all the rest of a worker's start, and starts no thread
-    warm.main()
+    warm.load_kernels()
     _tell(event="ready")
     while True:
         for key, _ in selector.select(POLL_SECONDS):

@@ -14,19 +14,24 @@ from typing import Any
 import click
 
 from k2_dagster import __version__
+from k2_dagster.cli.absent import leave_out
 from k2_dagster.cli.exits import INTERRUPTED, MEANINGS, MISTAKE, exit_status
 from k2_dagster.errors import K2Error
 
 START = "k2_dagster.cli.common:start"
 MASK = "k2_dagster.observability.masking:mask"
+# What `run` says to the commands: the process is theirs.
+OWN_PROCESS = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a command is (`module:attribute`) and its line in `k2 --help`."""
+    """Where a command is (`module:attribute`) and its line in `k2 --help`. `without` are packages that its process does
+    not load, though libraries would: see `absent.py`."""
 
     target: str
     help: str
+    without: tuple[str, ...] = ()
 
 
 COMMANDS: dict[str, Entry] = {
@@ -39,7 +44,10 @@ COMMANDS: dict[str, Entry] = {
     "play": Entry("k2_dagster.cli.play:play_command", "Publish captured market data"),
     "feed": Entry("k2_dagster.cli.feed:feed_command", "Publish a venue's live market data"),
     "lines": Entry("k2_dagster.cli.lines:lines", "Receive an exchange that sends on two lines, or simulate one"),
-    "ingest": Entry("k2_dagster.cli.ingest:ingest", "Land an exchange's messages in the tables, as a process"),
+    # Pandera and PyArrow load pandas where it is installed (for the calendars), 30 MB of code that ingest never calls
+    "ingest": Entry(
+        "k2_dagster.cli.ingest:ingest", "Land an exchange's messages in the tables, as a process", ("pandas",)
+    ),
     "status": Entry("k2_dagster.cli.status:status", "Fence, lag, last commit and driver of every stream"),
     "watch": Entry("k2_dagster.cli.watch:watch", "Find what is wrong, as a process, and tell people"),
     "incidents": Entry("k2_dagster.cli.incidents:incidents", "What is wrong, what was, and who has been told"),
@@ -67,6 +75,8 @@ class OnDemandGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
+        if ctx.find_root().obj is OWN_PROCESS:
+            leave_out(*entry.without)
         try:
             command = load(entry.target)
         except ModuleNotFoundError as error:
@@ -135,3 +145,8 @@ def main() -> None:
     Settings come from K2_* variables; `k2 settings` lists them.
     """
     load(START)()
+
+
+def run() -> None:
+    """The program `k2`: `main` in a process of its own."""
+    main(obj=OWN_PROCESS)

@@ -1,6 +1,6 @@
 """`python -m k2_dagster.cli` is `k2`."""
 
-from k2_dagster.cli import main
+from k2_dagster.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pyiceberg.catalog import Catalog
 
+from k2_dagster.ingest.resident import prepare
 from k2_dagster.kafka.ends import TopicEnds
 from k2_dagster.kafka.registry import Registry
 from k2_dagster.lake.catalog import close_catalog, open_catalog
@@ -38,6 +39,7 @@ class Connections:
 
         Raises NotInitialized when `k2 init` has not been run.
         """
+        prepare()
         database = Database(settings, stop)
         try:
             require_current(database)

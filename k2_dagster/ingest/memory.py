@@ -1,11 +1,11 @@
 """What a process that drains does about its memory: what the collector looks at, and what the system gets back."""
 
-import ctypes
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+
+from k2_dagster.ingest.resident import give_back
 
 # How often what has outlived a collection is put aside: before the first drain, and behind the first commits, which
 # load code and its compiled parts (70,000 objects). Not more often: a cycle that is no longer used would be kept.
@@ -61,18 +61,3 @@ def collections_between_commits() -> Iterator[None]:
         if was_enabled:
             gc.enable()
         give_back()
-
-
-def give_back() -> None:
-    """Behind a drain: memory that is free goes back to the system. The columns of batches of any size leave holes in
-    the arenas, which grew to a gigabyte behind a publisher of 100,000 rows per second, nearly all of it free. Not
-    between batches: the system clears what it hands out again, which costs a backlog a fifth of its speed."""
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)
-
-
-@cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc's; another C library has none such, and needs none."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from k2_dagster.ingest.commit import CommitReport, Written
 from k2_dagster.ingest.memory import COLLECTOR, collections_between_commits, switching_often
 from k2_dagster.ingest.outcome import Outcome
+from k2_dagster.ingest.resident import give_back_code
 from k2_dagster.ingest.resume import Position
 from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.observability.points import reached
@@ -140,6 +141,7 @@ class Pipeline:
             outcome = self.stages.judge(batch, starts)
             starts.update(batch.positions)
             del batch
+            give_back_code()
             halted = bool(outcome.halted)
             self._put(self.outcomes, outcome)
             del outcome
@@ -151,6 +153,7 @@ class Pipeline:
     def _write(self) -> None:
         while (outcome := self._take(self.outcomes)) is not None:
             written = self.stages.write(outcome)
+            give_back_code()
             del outcome  # its rows, while the queue is full
             self._put(self.written, written)
         self._put(self.written, None)

@@ -16,7 +16,9 @@ from k2_dagster.ingest.connections import Connections
 from k2_dagster.ingest.drain import TURN_SECONDS
 from k2_dagster.ingest.driven import HALTED_RETRY_SECONDS, Driven
 from k2_dagster.ingest.pipeline import OnCommit
+from k2_dagster.ingest.resident import give_back_code
 from k2_dagster.ingest.stream import StreamDrain
+from k2_dagster.ingest.warm import load_kernels
 from k2_dagster.kafka.ends import TopicEnd
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
@@ -44,6 +46,8 @@ def run(
     Raises LeaseHeld when another process drives one of them at the start, or when the last of them was taken over;
     NotInitialized before `k2 init`; DatabaseUnavailable at the start.
     """
+    load_kernels()
+    give_back_code()
     holder = new_holder()
     with (
         Connections.open(settings, profiles, stop) as connections,

@@ -16,6 +16,7 @@ from k2_dagster.ingest.connections import Connections
 from k2_dagster.ingest.decode import Decoder
 from k2_dagster.ingest.outcome import Outcome
 from k2_dagster.ingest.pipeline import OnCommit, Pipeline, reached_ends
+from k2_dagster.ingest.resident import allocate_for
 from k2_dagster.ingest.resume import Position, resume
 from k2_dagster.kafka.batch import RawBatch, Reader
 from k2_dagster.kafka.ends import TopicEnd
@@ -36,8 +37,8 @@ FIRST_SHARES = (4, 2)
 LAST_SHARE = 4
 # A short backlog is taken in so many batches, unless they would be smaller than this many rows: a process that only has
 # to keep up does not need the memory of a full batch (250 MB) for what waited while it started.
-SHORT_BACKLOG_BATCHES = 4
-LEAST_BATCH_ROWS = 100_000
+SHORT_BACKLOG_BATCHES = 6
+LEAST_BATCH_ROWS = 50_000
 # How soon an acknowledgement reaches a stream with a halted partition.
 ACKNOWLEDGED_SECONDS = 5.0
 
@@ -107,6 +108,7 @@ class StreamDrain:
             return True
         backlog = sum(end - position.starts[partition] for partition, end in position.ends.items())
         self._sizes = batch_sizes(backlog, self.connections.settings.ingest_batch_rows)
+        allocate_for(backlog, self.connections.settings.ingest_batch_rows)
         pipeline = Pipeline(self, position, stop, deadline, on_commit)
         try:
             pipeline.run()

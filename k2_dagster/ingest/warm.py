@@ -1,6 +1,7 @@
 """Compile the kernels once, into numba's cache on disk, so that the first run does not pay for it.
 
-`python -m k2_dagster.ingest.warm`; `make setup` calls it.
+`python -m k2_dagster.ingest.warm`; `make setup` calls it. `k2 ingest` calls it when it starts: what loading them takes
+(LLVM, 50 MB) is given back before the first batch needs memory.
 """
 
 import json
@@ -27,8 +28,8 @@ from k2_dagster.kafka.copying import Functions, take
 _DISTINCT_CODES = 2_000
 
 
-def main() -> None:
-    """Call every kernel with the types that ingest calls it with."""
+def load_kernels() -> None:
+    """Call every kernel with the types that ingest calls it with. Compiles what is not in the cache (minutes)."""
     numbering = Numbering()
     for _ in range(2):  # the second time with open holes, which the queue is rebuilt from
         _judge(numbering)
@@ -104,4 +105,4 @@ def _judge(numbering: Numbering) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    load_kernels()

@@ -22,6 +22,9 @@ FETCH_QUEUE_BACKOFF_MS = 5
 FETCH_WAIT_MS = 100
 # Prefetch per consumer: larger queues are slower (processor cache) and cost memory.
 PREFETCH_KILOBYTES = 4_096
+# Most of one fetch, of all partitions together. The queue is looked at between fetches only, and every message in it
+# costs several times its payload: by default a fetch may add a megabyte of each partition to a queue that is full.
+FETCH_BYTES = 2 * 1024 * 1024
 
 # confluent-kafka's own name among librdkafka's: the object that takes the client's log.
 LOGGER = "logger"
@@ -99,6 +102,7 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
         "fetch.queue.backoff.ms": FETCH_QUEUE_BACKOFF_MS,
         "fetch.wait.max.ms": FETCH_WAIT_MS,
         "queued.max.messages.kbytes": PREFETCH_KILOBYTES,
+        "fetch.max.bytes": FETCH_BYTES,
     }
 
 

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from proofs.bench.connect import measure_connect
 from proofs.bench.dagster import measure_checks, measure_ticks
-from proofs.bench.ingest import ROUNDS, measure_ingest, measure_memory
+from proofs.bench.ingest import ROUNDS, measure_ingest
+from proofs.bench.memory import measure_memory
 from proofs.bench.results import Measure, save, show
 from proofs.bench.sequence import measure_sequence
 from proofs.bench.setting import Bench, open_bench

@@ -2,9 +2,8 @@
 
     bare    consume -> pyruhvro -> PyIceberg append, with a writer thread; checks nothing, stores what was decoded
     full    the drain loop with everything on
-    follow  the same, again and again behind a publisher, as `k2 ingest` does
 
-All read the same topic with the same consumer settings into batches of the same size, after a warm-up on a small
+Both read the same topic with the same consumer settings into batches of the same size, after a warm-up on a small
 topic: imports and compilation are not in the time, and neither side is collected for cycles.
 """
 
@@ -39,11 +38,9 @@ from k2_dagster.schemas.ticks import TICKS
 from k2_dagster.schemas.topics import subject_name, topic_name
 from k2_dagster.settings import Settings, as_environment, load_settings
 
-Side = Literal["bare", "full", "follow"]
+Side = Literal["bare", "full"]
 
 POLL_SECONDS = 1.0
-# How long a follower waits before it looks for new messages.
-FOLLOW_SECONDS = 0.5
 FRAME_BYTES = 5
 BARE_NAMESPACE = "bare"
 # A side that takes longer than this per million messages is stuck, not slow.
@@ -58,7 +55,6 @@ class Job:
     side: Side
     exchange: str
     warm_up: str
-    messages: int = 0  # for `follow`: end after this many
 
 
 @dataclass(frozen=True)
@@ -104,13 +100,13 @@ def run_side(settings: Settings, job: Job, messages: int) -> Figures:
     return Figures(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def peak_rss_megabytes() -> float:
-    """The most memory that this process has had (not its parent, whose peak `getrusage` would inherit)."""
-    status = Path("/proc/self/status")
+def peak_rss_megabytes(pid: int | None = None) -> float:
+    """The most memory that this process or another has had (not its parent, whose peak `getrusage` would inherit)."""
+    status = Path(f"/proc/{pid or os.getpid()}/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(lines["VmHWM"].split()[0]) / 1024
-    return float(psutil.Process().memory_info().rss) / 2**20
+    return float(psutil.Process(pid).memory_info().rss) / 2**20
 
 
 class _Clock:
@@ -148,7 +144,7 @@ def full(settings: Settings, job: Job) -> Figures:
     drain(settings, job.warm_up, _Drained(), _Clock())
     warm_up_seconds = time.perf_counter() - began
     drained, clock = _Drained(), _Clock()
-    drain(settings, job.exchange, drained, clock, job.messages)
+    drain(settings, job.exchange, drained, clock)
     return Figures(
         job.side,
         drained.messages,
@@ -163,8 +159,8 @@ def full(settings: Settings, job: Job) -> Figures:
     )
 
 
-def drain(settings: Settings, exchange: str, drained: _Drained, clock: _Clock, messages: int = 0) -> None:
-    """Drain the exchange's ticks up to the end seen at the start, and again until there were so many messages."""
+def drain(settings: Settings, exchange: str, drained: _Drained, clock: _Clock) -> None:
+    """Drain the exchange's ticks up to the end seen at the start."""
 
     def note(commit: CommitReport) -> None:
         clock.lap()
@@ -173,12 +169,8 @@ def drain(settings: Settings, exchange: str, drained: _Drained, clock: _Clock, m
     with Connections.open(settings, load_profiles(settings.profiles)) as connections:
         stream = StreamDrain(connections, exchange, TICKS.name, "")
         try:
-            while True:
-                if not stream.drain(threading.Event(), None, note):
-                    raise RuntimeError("the drain did not reach the end of the topic")
-                if drained.messages >= messages:
-                    return
-                time.sleep(FOLLOW_SECONDS)
+            if not stream.drain(threading.Event(), None, note):
+                raise RuntimeError("the drain did not reach the end of the topic")
         finally:
             stream.close()
 

@@ -20,7 +20,7 @@ def compiled():
         if one.py_func.__module__.startswith("k2_dagster.ingest")
     }
 
-warm.main()
+warm.load_kernels()
 before = compiled()
 
 ticks, book = (WIRE_DATASETS[name] for name in ("ticks", "book"))
