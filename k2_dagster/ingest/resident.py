@@ -78,8 +78,8 @@ class Mapping:
 
 
 def code_of(lines: Iterable[str], names: tuple[str, ...]) -> list[Mapping]:
-    """Mappings of /proc/self/smaps with code of files that have one of the names: private, executable, never written
-    to, so that they are still the same as the file's own."""
+    """Mappings of /proc/self/smaps of files that have one of the names, whose pages are still the file's own: code and
+    constants, private, that cannot be written to and have not been (relocations are)."""
     found = []
     mapping: Mapping | None = None
     for line in lines:
