@@ -78,8 +78,9 @@ class Mapping:
 
 
 def code_of(lines: Iterable[str], names: tuple[str, ...]) -> list[Mapping]:
-    """Mappings of /proc/self/smaps of files that have one of the names, whose pages are still the file's own: code and
-    constants, private, that cannot be written to and have not been (relocations are)."""
+    """Mappings of /proc/self/smaps of files that have one of the names, whose pages are all the file's own: code and
+    constants, which cannot be written to and have not been. What the loader has relocated is a copy of this process's,
+    or of the one that it was forked from, and would be lost."""
     found = []
     mapping: Mapping | None = None
     for line in lines:
@@ -88,9 +89,17 @@ def code_of(lines: Iterable[str], names: tuple[str, ...]) -> list[Mapping]:
             start, end = (int(word, 16) for word in words[0].split("-"))
             is_code = words[1] in ("r-xp", "r--p") and len(words) > 5 and Path(words[5].rstrip()).name.startswith(names)
             mapping = Mapping(start, end) if is_code else None
-        elif words[0] == "Private_Dirty:" and mapping is not None and words[1] == "0":
+            copied = dict.fromkeys(_COPIES, "unknown")
+        elif words[0] in _COPIES:
+            copied[words[0]] = words[1]
+        elif words[0] == _LAST and mapping is not None and set(copied.values()) == {"0"}:
             found.append(mapping)
     return found
+
+
+# Sizes of what is not the file's own, in memory or swapped out, and the last line of a mapping.
+_COPIES = ("Anonymous:", "Swap:")
+_LAST = "VmFlags:"
 
 
 def _now_and_then() -> list[Mapping]:
