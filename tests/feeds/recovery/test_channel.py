@@ -7,6 +7,7 @@ from threading import Event
 import pyarrow as pa
 import pytest
 
+from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.feeds.recovery.source import MissingRange, Recovered
 from k2_dagster.ingest.drain import drain_exchange
@@ -129,5 +130,39 @@ def test_what_the_feed_brings_late_and_recovery_too_lands_once(channel: Recovera
     assert reasons == {"duplicate": 4}
     origins = Counter(row["origin"] for row in channel.landed())
     assert origins == ({"live": 44, "recovered": 16} if feed_is_first else {"live": 40, "recovered": 20})
+    report = verify(settings, datasets=("ticks",), exchanges=(name,), all_values=True)
+    assert report.clean, report.as_dict()
+
+
+def by_a_new_handler(exchange: Recoverable, publisher: Publisher, numbers: Iterable[int]) -> None:
+    """As a feed handler that was started again publishes them: it knows nothing of what came before."""
+    handler = FeedHandler(publisher, exchange.profiles, exchange.name)
+    for one in numbers:
+        rows = of_channel(exchange.name, [one])
+        handler.observe(rows)
+        publisher.publish("ticks", rows, is_behind=bool(handler.behind[0]))
+    handler.finish()
+    publisher.flush(30.0)
+
+
+@pytest.mark.parametrize("comes_again", [True, False])
+def test_what_had_landed_in_order_lands_once_though_a_restarted_feed_begins_with_an_old_number(
+    channel: Recoverable, comes_again: bool
+) -> None:
+    """25 is of a gap that was told before the restart. The new handler takes it for the beginning: what follows it
+    comes again in order, as when the lines' receiver asks for it, or is told as missing and recovered."""
+    settings, profiles, name = channel.settings, channel.profiles, channel.name
+    with Publisher(settings, profiles, name, publisher_session="live") as publisher:
+        publisher.publish("ticks", of_channel(name, [*range(1, 21), *range(41, 61)]))
+    channel.drain()
+    with Publisher(settings, profiles, name, publisher_session="again") as publisher:
+        by_a_new_handler(channel, publisher, [25, *(range(26, 61) if comes_again else ()), *range(61, 66)])
+    channel.drain()
+    drain_exchange(settings, profiles, name, datasets=["control"], cap_seconds=60.0, stop=Event())
+    channel.work_once(ChannelSource())
+    channel.drain()
+    assert channel.sequences() == list(range(1, 66))
+    reasons = Counter(row["reason"] for row in channel.landed("quarantine") if row["dataset"] == "ticks")
+    assert reasons == {"duplicate": 36}
     report = verify(settings, datasets=("ticks",), exchanges=(name,), all_values=True)
     assert report.clean, report.as_dict()
