@@ -11,6 +11,7 @@ from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.feeds.recovery.source import MissingRange, Recovered
 from k2_dagster.ingest.drain import drain_exchange
+from k2_dagster.ingest.recent import MAX_RECENT
 from k2_dagster.verify.proof import verify
 from tests.coverage.test_on_stack import tell
 from tests.feeds.recovery.conftest import MakeRecoverable, Recoverable
@@ -166,3 +167,23 @@ def test_what_had_landed_in_order_lands_once_though_a_restarted_feed_begins_with
     assert reasons == {"duplicate": 36}
     report = verify(settings, datasets=("ticks",), exchanges=(name,), all_values=True)
     assert report.clean, report.as_dict()
+
+
+def test_what_a_restarted_feed_brings_again_from_long_ago_lands_twice_and_verify_says_so(channel: Recoverable) -> None:
+    """The limit of what is remembered, in docs/guarantees.md: so many others of its partition have landed in order."""
+    settings, name = channel.settings, channel.name
+    later = range(61, 61 + MAX_RECENT - 10)
+
+    def of_one_symbol(*numbers: int) -> pa.RecordBatch:
+        return tick_rows(name, numbers, session="s", channel="7")
+
+    with Publisher(settings, channel.profiles, name, publisher_session="live") as publisher:
+        publisher.publish("ticks", of_one_symbol(*range(1, 21), *range(41, 61), *later))
+    with Publisher(settings, channel.profiles, name, publisher_session="again") as publisher:
+        publisher.publish("ticks", of_one_symbol(25, *range(41, 61)))
+    channel.drain()
+    counts = Counter(channel.sequences())
+    assert counts.keys() == {*range(1, 21), 25, *range(41, later.stop)}
+    assert {number for number, count in counts.items() if count > 1} == set(range(41, 51)), "51 to 60 are remembered"
+    report = verify(settings, datasets=("ticks",), exchanges=(name,), all_values=True)
+    assert [(one.fault, one.count) for one in report.findings()] == [("duplicated", 10)]
