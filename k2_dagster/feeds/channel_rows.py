@@ -68,6 +68,16 @@ def parts(rows: pa.RecordBatch) -> Iterator[Part]:
         )  # fmt: skip
 
 
+def runs(flags: Flags) -> Iterator[tuple[slice, bool]]:
+    """Slices in which a flag does not change, with it: a header is one for all that is sent together."""
+    if not flags.any():
+        yield slice(0, len(flags)), False
+        return
+    edges = [0, *(np.flatnonzero(np.diff(flags)) + 1).tolist(), len(flags)]
+    for start, stop in itertools.pairwise(edges):
+        yield slice(start, stop), bool(flags[start])
+
+
 def _coded(column: pa.Array) -> tuple[list[str], Int64s]:
     encoded = column.dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)

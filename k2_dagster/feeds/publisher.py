@@ -131,10 +131,12 @@ class Publisher:
         return message_keys(self._exchange, rows.column("symbol")), values.to_pylist()
 
     def publish_framed(
-        self, dataset: str, keys: Iterable[bytes], values: Iterable[bytes | None], *, origin: str = LIVE
-    ) -> int:
-        """Publish messages as they are, in order: original bytes that are sent again, or damage made on purpose."""
-        return self._send(dataset, keys, values, origin)
+        self, dataset: str, keys: Iterable[bytes], values: Iterable[bytes | None], *, origin: str = LIVE,
+        is_behind: bool = False,
+    ) -> int:  # fmt: skip
+        """Publish messages as they are, in order: original bytes that are sent again, or damage made on purpose.
+        `is_behind` as `publish` takes it."""
+        return self._send(dataset, keys, values, origin, is_behind=is_behind)
 
     def refuse(self, dataset: str, symbol: str, raw: bytes, refused: Refused) -> None:
         """Publish input that no row could be made of: its bytes, and in headers what is known and its publisher pair.

@@ -22,7 +22,7 @@ from k2_dagster.ingest.warm import load_kernels
 from k2_dagster.kafka.ends import TopicEnd
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.settings import Settings
-from k2_dagster.state.leases import new_holder
+from k2_dagster.state.holders import new_holder
 from k2_dagster.state.leasing import Leases, leasing
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """The form of the sequence tracker's state in an attempt: written by ingest, read by whoever asks what was received.
 
     pieces      head (JSON), one of each numbering, returned, channel; each with its length before it. A state of before
-                rules version 6 has no channel
+                rules version 6 has no channel, one of before version 7 in it nothing recent
     numbering   framed Arrow tables; `keys` and `holes` mean the same in a state and in what was forgotten of one
 
 A key is what its numbering counts by, a row of `keys`; `part_0`, `part_1`... are its parts (`KEY_PARTS`). A row of

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from k2_dagster.alerts.outbox import Outbox
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
 from k2_dagster.state.migrate import upgrade
-from tests.alerts.support import Receiver, receiving
+from tests.alerts.support import LINKS, Receiver, Sent, receiving
 
 
 @pytest.fixture
@@ -17,6 +18,18 @@ def database(settings: Settings) -> Iterator[Database]:
     upgrade(made)
     yield made
     made.close()
+
+
+@pytest.fixture
+def outbox(database: Database) -> Outbox:
+    """Resolves at once."""
+    return Outbox(database, LINKS, hold_seconds=0)
+
+
+@pytest.fixture
+def sent() -> Sent:
+    """Services that take everything."""
+    return Sent()
 
 
 @pytest.fixture

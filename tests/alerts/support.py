@@ -12,12 +12,16 @@ from typing import Any
 
 from sqlalchemy import select
 
-from k2_dagster.alerts.messages import Links
+from k2_dagster.alerts.delivery import Deliverer
+from k2_dagster.alerts.messages import Links, Message
 from k2_dagster.alerts.signals import Reading, Severity, Signal
+from k2_dagster.alerts.targets import Target
+from k2_dagster.errors import AlertUndelivered
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import incident_deliveries as deliveries
 
 LINKS = Links("http://dagster.example:3000", "https://docs.example")
+A, B = Target("a", "warning", "json://a"), Target("b", "error", "json://b")
 
 
 def signal(severity: Severity = "error", text: str = "it broke") -> Signal:
@@ -28,6 +32,32 @@ def signal(severity: Severity = "error", text: str = "it broke") -> Signal:
 def reading(**signals: Signal) -> Reading:
     """Of the source `test`, which tells about the keys `test/...`."""
     return Reading("test", ("test/",), {f"test/{name}": one for name, one in signals.items()})
+
+
+@dataclass
+class Sent:
+    """Stands for the services: what they got, in order. `down` are the names of targets that take nothing."""
+
+    messages: list[Message] = field(default_factory=list)
+    # Target and `KEY#NUMBER` of each message
+    told: list[tuple[str, str]] = field(default_factory=list)
+    down: set[str] = field(default_factory=set)
+
+    def send(self, target: Target, message: Message) -> None:
+        if target.name in self.down:
+            raise AlertUndelivered(f"{target.name} did not take it: down", target=target.name)
+        self.messages.append(message)
+        self.told.append((target.name, message.identity))
+
+    @property
+    def said(self) -> list[str]:
+        """Identities as people read them; of a group see `expanded`."""
+        return [one.body.rsplit("Incident: ", 1)[1] for one in self.messages]
+
+
+def deliverer(database: Database, sent: Sent) -> Deliverer:
+    """One that nothing stops."""
+    return Deliverer(database, threading.Event(), sent.send)
 
 
 @dataclass

@@ -1,37 +1,30 @@
 """What a person says of an incident: on record, told to nobody, and no end to what is told."""
 
-import threading
-
 import pytest
 
-from k2_dagster.alerts.delivery import Deliverer
 from k2_dagster.alerts.listing import list_incidents, show_incident
-from k2_dagster.alerts.messages import Message
 from k2_dagster.alerts.outbox import Outbox
-from k2_dagster.alerts.targets import Target
 from k2_dagster.errors import QueryRefused
 from k2_dagster.state.database import Database
-from tests.alerts.support import LINKS, reading, signal
+from tests.alerts.support import LINKS, A, Sent, deliverer, reading, signal
 
 pytestmark = pytest.mark.stack
 
-A = Target("a", "warning", "json://a")
 
+def test_an_acknowledgement_is_on_record_and_what_follows_is_told(
+    database: Database, outbox: Outbox, sent: Sent
+) -> None:
+    def told() -> list[str]:
+        return [f"{one.transition} {one.identity}" for one in sent.messages]
 
-def test_an_acknowledgement_is_on_record_and_what_follows_is_told(database: Database) -> None:
-    told: list[str] = []
-
-    def send(_: Target, message: Message) -> None:
-        told.append(f"{message.transition} {message.identity}")
-
-    outbox, sender = Outbox(database, LINKS, hold_seconds=0), Deliverer(database, threading.Event(), send)
+    sender = deliverer(database, sent)
     outbox.update([reading(x=signal("warning"))], [A])
     sender.deliver([A])
     assert outbox.acknowledge("test/x", "ann", "the venue is asked").identity == "test/x#2"
     assert outbox.update([reading(x=signal("warning"))], [A]) == []
     assert outbox.readdress([A]) == 0
     sender.deliver([A])
-    assert told == ["opened test/x#1"]
+    assert told() == ["opened test/x#1"]
     (listed,) = list_incidents(database, everything=False, limit=5)
     assert listed["acknowledged_at"] is not None
     assert (listed["waiting"], listed["undelivered"]) == (0, 0)
@@ -41,11 +34,10 @@ def test_an_acknowledgement_is_on_record_and_what_follows_is_told(database: Data
     outbox.update([reading(x=signal("error"))], [A])
     outbox.update([reading()], [A])
     sender.deliver([A])
-    assert told[1:] == ["worsened test/x#3", "resolved test/x#4"]
+    assert told()[1:] == ["worsened test/x#3", "resolved test/x#4"]
 
 
-def test_an_acknowledgement_ends_with_its_incident(database: Database) -> None:
-    outbox = Outbox(database, LINKS, hold_seconds=0)
+def test_an_acknowledgement_ends_with_its_incident(database: Database, outbox: Outbox) -> None:
     with pytest.raises(QueryRefused, match="no incident is open"):
         outbox.acknowledge("test/x", "ann", "nothing is wrong")
     for found in (reading(x=signal()), reading()):

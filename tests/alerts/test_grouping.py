@@ -19,16 +19,15 @@ from k2_dagster.alerts.messages import MEMBERS_NAMED, Message, together
 from k2_dagster.alerts.outbox import Outbox
 from k2_dagster.alerts.signals import Reading, Signal
 from k2_dagster.alerts.targets import Target, parse_targets
-from k2_dagster.errors import AlertUndelivered, DatabaseUnavailable
+from k2_dagster.errors import DatabaseUnavailable
 from k2_dagster.observability.points import ALERT_POINTS
 from k2_dagster.settings import Settings, as_environment
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import incident_deliveries as deliveries
-from tests.alerts.support import LINKS, Receiver, expanded
+from tests.alerts.support import LINKS, A, B, Receiver, Sent, deliverer, expanded
 from tests.alerts.support import signal as broken
 from tests.conftest import REPOSITORY
 
-A, B = Target("a", "warning", "json://a"), Target("b", "error", "json://b")
 CHILD_SECONDS = 60.0
 
 
@@ -39,34 +38,6 @@ def readings(*keys: str) -> list[Reading]:
 
 
 STREAMS = tuple(f"stream/x/{number:02}" for number in range(30))
-
-
-class Sent:
-    """Stands for the services."""
-
-    def __init__(self) -> None:
-        self.got: list[Message] = []
-        self.down = False
-
-    def send(self, target: Target, message: Message) -> None:
-        if self.down:
-            raise AlertUndelivered("down", target=target.name)
-        self.got.append(message)
-
-
-@pytest.fixture
-def sent() -> Sent:
-    return Sent()
-
-
-@pytest.fixture
-def outbox(database: Database) -> Outbox:
-    """Resolves at once."""
-    return Outbox(database, LINKS, hold_seconds=0)
-
-
-def deliverer(database: Database, sent: Sent) -> Deliverer:
-    return Deliverer(database, threading.Event(), sent.send)
 
 
 def window_passes(database: Database) -> None:
@@ -87,7 +58,7 @@ def test_what_opens_together_is_one_message_and_so_is_its_end(database: Database
     sender = deliverer(database, sent)
     done = sender.deliver([A, B])
     assert (done.sent, done.failed, undelivered(database)) == (4, 0, 0)
-    (message,) = [one for one in sent.got if one.key != "lag/x/ticks"][:1]
+    (message,) = [one for one in sent.messages if one.key != "lag/x/ticks"][:1]
     assert message.title == "[error] Something broke (and 29 more of stream)"
     lines = message.body.splitlines()
     assert lines[0] == "30 incidents of stream, opened:"
@@ -100,12 +71,12 @@ def test_what_opens_together_is_one_message_and_so_is_its_end(database: Database
     found = show_incident(database, STREAMS[7], LINKS)
     groups = {one["to"][0]["told_with"] for one in found["told"]} | {one["to"][1]["told_with"] for one in found["told"]}
     assert {f"(group {one})" for one in groups} == {
-        one.body[one.body.rindex("(") :] for one in sent.got if one.key != "lag/x/ticks"
+        one.body[one.body.rindex("(") :] for one in sent.messages if one.key != "lag/x/ticks"
     }
-    sent.got.clear()
+    sent.messages.clear()
     outbox.update(readings("lag/x/ticks"), [A])
     sender.deliver([A])
-    (ended,) = sent.got
+    (ended,) = sent.messages
     assert ended.title == "Resolved: [error] Something broke (and 29 more of stream)"
     assert expanded(database, [ended.body.rsplit("Incident: ", 1)[1]]) == Counter(f"{key}#2" for key in STREAMS)
 
@@ -121,10 +92,10 @@ def test_what_opens_one_after_another_waits_for_the_window_and_is_told_together(
         outbox.update(readings(*STREAMS[:count], "lag/x/ticks"), [A])
         sender.deliver([A])
     # another kind waits for nobody
-    assert [one.identity for one in sent.got] == ["stream/x/00#1", "lag/x/ticks#1"]
+    assert [one.identity for one in sent.messages] == ["stream/x/00#1", "lag/x/ticks#1"]
     window_passes(database)
     assert sender.deliver([A]).sent == 1
-    assert sent.got[-1].title.endswith("(and 3 more of stream)")
+    assert sent.messages[-1].title.endswith("(and 3 more of stream)")
     assert undelivered(database) == 0
 
 
@@ -136,7 +107,7 @@ def test_fewer_than_three_and_other_severities_are_messages_of_their_own(
     found |= {key: broken("error") for key in STREAMS[GROUP_LEAST - 1 : 2 * GROUP_LEAST - 2]}
     outbox.update([Reading("test", ("stream/",), found)], [A])
     assert deliverer(database, sent).deliver([A]).sent == 2 * (GROUP_LEAST - 1)
-    assert [one.identity for one in sent.got] == [f"{key}#1" for key in found]
+    assert [one.identity for one in sent.messages] == [f"{key}#1" for key in found]
 
 
 @pytest.mark.stack
@@ -158,9 +129,8 @@ def test_what_was_sent_and_could_not_be_marked_is_no_member(database: Database, 
     outbox.update(readings(*STREAMS[:4]), [A])
     sender.deliver([A])
     assert undelivered(database) == 0
-    identities = [one.body.rsplit("Incident: ", 1)[1] for one in sent.got]
-    assert expanded(database, identities) == Counter(f"{key}#1" for key in STREAMS[:4])
-    assert len(sent.got) == 2
+    assert expanded(database, sent.said) == Counter(f"{key}#1" for key in STREAMS[:4])
+    assert len(sent.messages) == 2
 
 
 @pytest.mark.stack
@@ -170,16 +140,16 @@ def test_nothing_waits_longer_than_the_window(database: Database, outbox: Outbox
     for count in range(1, 4):
         outbox.update(readings(*STREAMS[:count]), [A])
         sender.deliver([A])
-    assert len(sent.got) == 1
+    assert len(sent.messages) == 1
     with database.begin() as connection:
         connection.execute(text("update k2.incident_transitions set at = at - interval '1 minute'"))
     sender.deliver([A])
-    assert [one.identity for one in sent.got] == [f"{key}#1" for key in STREAMS[:3]]
+    assert [one.identity for one in sent.messages] == [f"{key}#1" for key in STREAMS[:3]]
 
 
 @pytest.mark.stack
 def test_a_group_that_was_given_up_is_taken_up_as_a_whole(database: Database, outbox: Outbox, sent: Sent) -> None:
-    sent.down = True
+    sent.down = {"a"}
     outbox.update(readings(*STREAMS[:5]), [A])
     sender = deliverer(database, sent)
     assert sender.deliver([A]).failed == 1
@@ -187,7 +157,7 @@ def test_a_group_that_was_given_up_is_taken_up_as_a_whole(database: Database, ou
         connection.execute(text("update k2.incident_deliveries set next_at = now(), attempts = :most"),
                            {"most": MOST_ATTEMPTS - 1})  # fmt: skip
     assert sender.deliver([A]).failed == 1
-    sent.down = False
+    sent.down = set()
     assert sender.deliver([A]).sent == 0
     assert retry_deliveries(database, STREAMS[3]) == 5
     assert sender.deliver([A]).sent == 1

@@ -16,46 +16,14 @@ from k2_dagster.alerts.listing import list_incidents, retry_deliveries, show_inc
 from k2_dagster.alerts.messages import Message
 from k2_dagster.alerts.outbox import Outbox
 from k2_dagster.alerts.targets import Target, parse_targets
-from k2_dagster.errors import AlertUndelivered, DatabaseUnavailable, QueryRefused
+from k2_dagster.errors import DatabaseUnavailable, QueryRefused
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import incident_deliveries as deliveries
 from k2_dagster.state.tables import incidents
-from tests.alerts.support import LINKS, Receiver, expanded, reading, receiving, signal
+from tests.alerts.support import LINKS, A, B, Receiver, Sent, deliverer, expanded, reading, receiving, signal
 
 pytestmark = pytest.mark.stack
-
-A, B = Target("a", "warning", "json://a"), Target("b", "error", "json://b")
-
-
-class Sent:
-    """Stands for the services; `down` are the names of targets that take nothing."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, str]] = []
-        self.said: list[str] = []
-        self.down: set[str] = set()
-
-    def send(self, target: Target, message: Message) -> None:
-        if target.name in self.down:
-            raise AlertUndelivered(f"{target.name} did not take it: down", target=target.name)
-        self.got.append((target.name, message.identity))
-        self.said.append(message.body.rsplit("Incident: ", 1)[1])
-
-
-@pytest.fixture
-def sent() -> Sent:
-    return Sent()
-
-
-@pytest.fixture
-def outbox(database: Database) -> Outbox:
-    """Resolves at once."""
-    return Outbox(database, LINKS, hold_seconds=0)
-
-
-def deliverer(database: Database, sent: Sent) -> Deliverer:
-    return Deliverer(database, threading.Event(), sent.send)
 
 
 def rows(database: Database, table: Any) -> Sequence[Any]:
@@ -78,9 +46,9 @@ def test_a_transition_is_written_with_its_deliveries_and_told_in_order(
     outbox.update([reading()], [A, B])
     done = deliverer(database, sent).deliver([A, B])
     assert (done.sent, done.failed) == (5, 0)
-    assert [one for name, one in sent.got if name == "a"] == ["test/x#1", "test/x#2", "test/x#3"]
+    assert [one for name, one in sent.told if name == "a"] == ["test/x#1", "test/x#2", "test/x#3"]
     # a warning is not for b; what became an error is, and how that ended
-    assert [one for name, one in sent.got if name == "b"] == ["test/x#2", "test/x#3"]
+    assert [one for name, one in sent.told if name == "b"] == ["test/x#2", "test/x#3"]
     assert deliverer(database, sent).deliver([A, B]).sent == 0
     (row,) = rows(database, incidents)
     assert (row.severity, row.transitions, row.resolved_at is not None) == ("error", 3, True)
@@ -115,7 +83,7 @@ def test_a_target_that_is_down_waits_longer_each_time_and_holds_up_nobody(
     sender = deliverer(database, sent)
     done = sender.deliver([A, B])
     assert (done.sent, done.failed, done.silent) == (2, 1, {"a"})
-    assert [name for name, _ in sent.got] == ["b", "b"]
+    assert [name for name, _ in sent.told] == ["b", "b"]
     sender.deliver([A, B])  # the other one, which is due still
     assert sender.deliver([A, B]).failed == 0
     waiting = [one for one in rows(database, deliveries) if one.target == "a"]
@@ -139,10 +107,10 @@ def test_what_ends_is_told_after_what_began_even_when_that_is_late(
     outbox.update([reading(y=signal())], [A])
     sent.down = set()
     sender.deliver([A])
-    assert sent.got == [("a", "test/y#1")]  # x#2 waits behind x#1, y does not
+    assert sent.told == [("a", "test/y#1")]  # x#2 waits behind x#1, y does not
     make_due(database)
     sender.deliver([A])
-    assert sent.got[1:] == [("a", "test/x#1"), ("a", "test/x#2")]
+    assert sent.told[1:] == [("a", "test/x#1"), ("a", "test/x#2")]
 
 
 def test_after_the_last_attempt_it_is_given_up_shown_and_taken_up_by_hand(
@@ -159,7 +127,7 @@ def test_after_the_last_attempt_it_is_given_up_shown_and_taken_up_by_hand(
     assert sender.deliver([A]).sent == 0
     outbox.update([reading()], [A])
     sender.deliver([A])  # the end is told nevertheless
-    assert sent.got == [("a", "test/x#2")]
+    assert sent.told == [("a", "test/x#2")]
     (listed,) = list_incidents(database, everything=False, limit=10)
     assert (listed["key"], listed["undelivered"], listed["problem"]) == ("test/x", 1, "a did not take it: down")
     assert retry_deliveries(database, "test/y") == 0
@@ -181,7 +149,7 @@ def test_what_waits_for_an_address_that_was_mended_goes_to_the_new_one(
     assert outbox.readdress([wrong, B]) == 0
     assert outbox.readdress([A, B]) == 1
     sender.deliver([A, B])
-    assert sent.got == [("b", "test/x#1"), ("a", "test/x#1")]
+    assert sent.told == [("b", "test/x#1"), ("a", "test/x#1")]
     assert {one.target for one in rows(database, deliveries)} == {"a", "b"}
 
 
@@ -190,7 +158,7 @@ def test_who_is_named_later_is_told_what_is_open(database: Database, outbox: Out
         outbox.update([found], [])
     assert outbox.readdress([A]) == 1
     deliverer(database, sent).deliver([A])
-    assert sent.got == [("a", "test/x#1")]
+    assert sent.told == [("a", "test/x#1")]
     assert outbox.readdress([A]) == 0
 
 
@@ -223,7 +191,7 @@ def test_what_was_sent_and_could_not_be_marked_is_not_sent_again(
         sender.deliver([A])
     assert [one.delivered_at for one in rows(database, deliveries)] == [None]
     sender.deliver([A])
-    assert sent.got == [("a", "test/x#1")]
+    assert sent.told == [("a", "test/x#1")]
     assert [one.delivered_at is None for one in rows(database, deliveries)] == [False]
 
 

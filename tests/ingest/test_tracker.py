@@ -128,6 +128,7 @@ def test_any_split_agrees_with_the_plain_model(messages: list[Message], cuts: se
     for name in (VENUE, PUBLISHER, CHANNEL):
         assert parts.sessions[name].dump() == whole.sessions[name].dump()
     assert parts.channels.remembered() == whole.channels.remembered()
+    assert parts.channels.recent() == whole.channels.recent()
 
 
 def test_publisher_numbers_begin_at_one_only_where_the_topic_was_read_from_its_beginning() -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.channel_numbers import MAX_NUMBERS_PER_KEY
+from k2_dagster.ingest.recent import MAX_RECENT
 from k2_dagster.ingest.sessions import MS_PER_DAY
 from k2_dagster.ingest.tracker import Terms
 from k2_dagster.state.tracked import CHANNEL, PUBLISHER, VENUE
-from tests.ingest.channel_model import Remembered
+from tests.ingest.channel_model import Channels
 from tests.ingest.oracle import Oracle, Row
 
 TERMS = Terms(grace_messages=3, grace_ms=2 * MS_PER_DAY, horizon_days=2)
@@ -63,7 +64,7 @@ class Model:
     def __init__(self) -> None:
         self.oracles = {name: Oracle(TERMS.grace_messages, TERMS.grace_ms) for name in (VENUE, PUBLISHER)}
         self.sessions = {VENUE: Sessions(), PUBLISHER: Sessions(), CHANNEL: Sessions()}
-        self.shared: dict[Any, Remembered] = {}
+        self.shared = Channels(MAX_NUMBERS_PER_KEY, MAX_RECENT)
         self.now: dict[int, int] = {}
         self.verdicts: list[int] = []
 
@@ -112,4 +113,4 @@ class Model:
         if self.sessions[CHANNEL].is_old(one.partition, one.session, now):
             return kernel.HORIZON
         key = (one.partition, one.session, one.symbol)
-        return self.shared.setdefault(key, Remembered(MAX_NUMBERS_PER_KEY)).judge(number, is_aside=one.is_aside)
+        return self.shared.judge(one.partition, key, number, is_aside=one.is_aside)

@@ -1,6 +1,5 @@
 """Publishes blocks: the feed handler's judgement first, then rows and refusals in the order of their inputs."""
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.feeds.capture.block import Block, Int64s, Refusal, Rows
 from k2_dagster.feeds.capture.formats import Format
+from k2_dagster.feeds.channel_rows import runs
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.schemas.datasets import WIRE_DATASETS
@@ -85,10 +85,8 @@ def _by_order(
             yield piece, False
             continue
         size = piece.batch.num_rows
-        of_piece = behind[at : at + size]
-        cuts = [0, *(np.flatnonzero(np.diff(of_piece)) + 1).tolist(), size]
-        for start, stop in itertools.pairwise(cuts):
-            yield Rows(piece.batch.slice(start, stop - start), piece.orders[start:stop]), bool(of_piece[start])
+        for run, is_behind in runs(behind[at : at + size]):
+            yield Rows(piece.batch.slice(run.start, run.stop - run.start), piece.orders[run]), is_behind
         at += size
 
 

@@ -3,7 +3,8 @@
 1. The lease is taken, or LeaseHeld names who has it.
 2. A thread renews it. Who is cut off from the database for longer than the lease lives loses it to the next.
 3. The worker looks before each request whether the lease is still its own, and ends when it is not.
-4. It is given back at the end. After a kill it is free once it is stale.
+4. It is given back at the end. After a kill the next one on the same machine takes it over at once, others once it is
+   stale.
 """
 
 import threading
@@ -12,7 +13,7 @@ from contextlib import closing, contextmanager
 
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
-from k2_dagster.state.leases import new_holder
+from k2_dagster.state.holders import new_holder
 from k2_dagster.state.leasing import leasing
 
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from k2_dagster.feeds.channel_rows import runs
 from k2_dagster.feeds.delivery import Waiting
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
@@ -164,13 +165,16 @@ class Simulation:
         self._define(publisher, int(outgoing.send_micros[-1]))
         handler.observe(outgoing.rows)
         foreign_id = publisher.schema_id(CONTROL_DATASET)
+        behind, done = np.repeat(handler.behind, outgoing.repeat), 0
         for part in outgoing.expanded().of_one_version():
             rows = with_added_fields(part.rows, part.version[0])
             schema = changed_schema(part.dataset, int(part.version[0])) if part.version[0] else None
             keys, values = publisher.framed(part.dataset, rows, schema_text=schema)
             for row in np.flatnonzero(part.damage).tolist():
                 values[row] = damaged(values[row], int(part.damage[row]), foreign_id)
-            publisher.publish_framed(part.dataset, keys, values)
+            for run, is_behind in runs(behind[done : done + len(keys)]):
+                publisher.publish_framed(part.dataset, keys[run], values[run], is_behind=is_behind)
+            done += len(keys)
         self._sent_micros = max(self._sent_micros, int(outgoing.send_micros[-1]))
 
     def _define(self, publisher: Publisher, upto_micros: int) -> None:

@@ -7,9 +7,11 @@ from threading import Event
 import pyarrow as pa
 import pytest
 
+from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
 from k2_dagster.feeds.recovery.source import MissingRange, Recovered
 from k2_dagster.ingest.drain import drain_exchange
+from k2_dagster.ingest.recent import MAX_RECENT
 from k2_dagster.verify.proof import verify
 from tests.coverage.test_on_stack import tell
 from tests.feeds.recovery.conftest import MakeRecoverable, Recoverable
@@ -131,3 +133,57 @@ def test_what_the_feed_brings_late_and_recovery_too_lands_once(channel: Recovera
     assert origins == ({"live": 44, "recovered": 16} if feed_is_first else {"live": 40, "recovered": 20})
     report = verify(settings, datasets=("ticks",), exchanges=(name,), all_values=True)
     assert report.clean, report.as_dict()
+
+
+def by_a_new_handler(exchange: Recoverable, publisher: Publisher, numbers: Iterable[int]) -> None:
+    """As a feed handler that was started again publishes them: it knows nothing of what came before."""
+    handler = FeedHandler(publisher, exchange.profiles, exchange.name)
+    for one in numbers:
+        rows = of_channel(exchange.name, [one])
+        handler.observe(rows)
+        publisher.publish("ticks", rows, is_behind=bool(handler.behind[0]))
+    handler.finish()
+    publisher.flush(30.0)
+
+
+@pytest.mark.parametrize("comes_again", [True, False])
+def test_what_had_landed_in_order_lands_once_though_a_restarted_feed_begins_with_an_old_number(
+    channel: Recoverable, comes_again: bool
+) -> None:
+    """25 is of a gap that was told before the restart. The new handler takes it for the beginning: what follows it
+    comes again in order, as when the lines' receiver asks for it, or is told as missing and recovered."""
+    settings, profiles, name = channel.settings, channel.profiles, channel.name
+    with Publisher(settings, profiles, name, publisher_session="live") as publisher:
+        publisher.publish("ticks", of_channel(name, [*range(1, 21), *range(41, 61)]))
+    channel.drain()
+    with Publisher(settings, profiles, name, publisher_session="again") as publisher:
+        by_a_new_handler(channel, publisher, [25, *(range(26, 61) if comes_again else ()), *range(61, 66)])
+    channel.drain()
+    drain_exchange(settings, profiles, name, datasets=["control"], cap_seconds=60.0, stop=Event())
+    channel.work_once(ChannelSource())
+    channel.drain()
+    assert channel.sequences() == list(range(1, 66))
+    reasons = Counter(row["reason"] for row in channel.landed("quarantine") if row["dataset"] == "ticks")
+    assert reasons == {"duplicate": 36}
+    report = verify(settings, datasets=("ticks",), exchanges=(name,), all_values=True)
+    assert report.clean, report.as_dict()
+
+
+def test_what_a_restarted_feed_brings_again_from_long_ago_lands_twice_and_verify_says_so(channel: Recoverable) -> None:
+    """The limit of what is remembered, in docs/guarantees.md: so many others of its partition have landed in order."""
+    settings, name = channel.settings, channel.name
+    later = range(61, 61 + MAX_RECENT - 10)
+
+    def of_one_symbol(*numbers: int) -> pa.RecordBatch:
+        return tick_rows(name, numbers, session="s", channel="7")
+
+    with Publisher(settings, channel.profiles, name, publisher_session="live") as publisher:
+        publisher.publish("ticks", of_one_symbol(*range(1, 21), *range(41, 61), *later))
+    with Publisher(settings, channel.profiles, name, publisher_session="again") as publisher:
+        publisher.publish("ticks", of_one_symbol(25, *range(41, 61)))
+    channel.drain()
+    counts = Counter(channel.sequences())
+    assert counts.keys() == {*range(1, 21), 25, *range(41, later.stop)}
+    assert {number for number, count in counts.items() if count > 1} == set(range(41, 51)), "51 to 60 are remembered"
+    report = verify(settings, datasets=("ticks",), exchanges=(name,), all_values=True)
+    assert [(one.fault, one.count) for one in report.findings()] == [("duplicated", 10)]

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from sqlalchemy import update
 
 from k2_dagster.devstack.process import wait_until
 from k2_dagster.settings import as_environment
 from k2_dagster.state.leases import read_leases
+from k2_dagster.state.tables import leases
 from tests.conftest import REPOSITORY
 from tests.feeds.recovery.conftest import MakeRecoverable, Recoverable
 from tests.feeds.recovery.local_venue import Archive, serving
@@ -90,22 +92,45 @@ def test_a_second_one_ends_and_names_the_first(exchange: Recoverable) -> None:
     assert ended(exchange, "--once")[0] == 0
 
 
-def test_one_that_was_killed_is_followed_once_its_lease_is_stale(exchange: Recoverable, archive: Archive) -> None:
+@contextmanager
+def killed(exchange: Recoverable) -> Iterator[str]:
+    """Something is missing, and whoever had the lease was killed while it had it; its name."""
     with running(exchange) as first:
         first.kill()
         first.wait()
     exchange.numbers_of(MISSED, stream="trade")
-    killed = holder(exchange)
-    status, said = ended(exchange, "--once")
-    while status == 3:
-        assert f"is recovered by {killed}" in said
-        status, said = ended(exchange, "--once")
-    assert status == 0, said
+    yield holder(exchange)
     assert holder(exchange) == ""
-    # the venue was asked by one of them
-    assert len(archive.asked) == 1
     exchange.drain()
     assert exchange.gap()["state"] == "filled"
+
+
+def test_one_that_was_killed_is_followed_at_once_on_the_same_machine(exchange: Recoverable, archive: Archive) -> None:
+    exchange.settings = exchange.settings.model_copy(update={"lease_stale_seconds": 3_600.0})
+    with killed(exchange) as name:
+        status, said = ended(exchange, "--once")
+        assert status == 0, said
+        assert "the process that held it is gone" in said
+        assert name in said
+        assert len(archive.asked) == 1
+
+
+def test_one_that_was_killed_elsewhere_is_followed_once_its_lease_is_stale(
+    exchange: Recoverable, archive: Archive
+) -> None:
+    with killed(exchange) as name:
+        elsewhere = f"elsewhere{name}"
+        with exchange.database.begin() as connection:
+            mine = (leases.c.exchange == exchange.name) & (leases.c.work == "recovery")
+            connection.execute(update(leases).where(mine).values(holder=elsewhere))
+        status, said = ended(exchange, "--once")
+        assert status == 3
+        while status == 3:
+            assert f"is recovered by {elsewhere}" in said
+            status, said = ended(exchange, "--once")
+        assert status == 0, said
+        # the venue was asked by one of them
+        assert len(archive.asked) == 1
 
 
 def test_one_that_hung_until_another_took_over_ends(exchange: Recoverable) -> None:

@@ -14,6 +14,8 @@ from k2_dagster.feeds.simulator.faults import FaultPlan, parse_fault
 from k2_dagster.feeds.simulator.feed import FeedParameters
 from k2_dagster.feeds.simulator.simulation import Simulation, SimulationReport
 from k2_dagster.schemas.avro import avro_schema
+from k2_dagster.schemas.common import BEHIND_HEADER
+from k2_dagster.schemas.datasets import dataset_named
 from k2_dagster.schemas.profiles import Profiles
 from k2_dagster.schemas.ticks import TICKS
 from k2_dagster.schemas.topics import topic_name
@@ -58,6 +60,40 @@ def test_what_the_report_counts_is_in_kafka_and_the_truth_is_told(
     assert headers.count(control_id) == 1
     # The two versions of the schema; a message without a frame and one with a foreign id stand apart.
     assert len({header for header in headers if header[0] == 0} - {control_id}) == 2
+
+
+def test_what_came_behind_the_order_of_its_channel_says_so(
+    settings: Settings, new_exchange: MakeProfiles, read_topic: ReadTopic, tmp_path: Path
+) -> None:
+    """As a live feed says it; a copy of such a message too. What is late by its symbol's own numbers needs no word."""
+    profiles, exchange = new_exchange(**DOMAINS)
+    truth = tmp_path / "truth.jsonl"
+    faults = ("late:30@3s/quotes", "reorder:4@8s/quotes", "schema_change@12s/quotes", "late:6@15s/quotes", "late:3@3s")
+    simulation(settings, profiles, exchange, *faults, truth=truth).run()
+    lines = {one["asked"]: one for one in map(json.loads, truth.read_text().splitlines())}
+    # Of reordered messages the last leaves first, in the order of its channel
+    displaced = [
+        (one["symbol"], one["sequence"])
+        for asked, line in lines.items()
+        if line["dataset"] == "quotes"
+        for one in line["messages"][: -1 if asked.startswith("reorder") else None]
+    ]
+    assert len(displaced) == 30 + 3 + 6
+    found = {
+        dataset: [
+            (one.key.decode().removeprefix(f"{exchange}."), _number(dataset, one.value), one.headers)
+            for one in read_topic(topic_name(dataset, exchange))
+        ]
+        for dataset in DOMAINS
+    }
+    marked = [(symbol, number) for symbol, number, headers in found["quotes"] if headers == [(BEHIND_HEADER, b"1")]]
+    assert sorted(marked) == sorted(displaced)
+    assert not any(headers for dataset in ("ticks", "book") for _, _, headers in found[dataset])
+
+
+def _number(dataset: str, value: bytes) -> int:
+    row: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), avro_schema(dataset_named(dataset)), None)
+    return int(row["sequence"])
 
 
 def test_the_same_run_sends_the_same_bytes(
