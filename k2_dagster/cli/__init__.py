@@ -15,13 +15,16 @@ import click
 
 from k2_dagster import __version__
 from k2_dagster.cli.absent import leave_out
-from k2_dagster.cli.exits import INTERRUPTED, MEANINGS, MISTAKE, exit_status
+from k2_dagster.cli.exits import INTERRUPTED, MEANINGS, MISTAKE, TERMINAL, exit_status
 from k2_dagster.errors import K2Error
 
 START = "k2_dagster.cli.common:start"
 MASK = "k2_dagster.observability.masking:mask"
 # What `run` says to the commands: the process is theirs.
 OWN_PROCESS = object()
+# Of a disk or a quota that is full, wherever we were writing.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+PRINTABLE = "k2_dagster.observability.printable:printable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class OnDemandGroup(click.Group):
         except K2Error as error:
             if os.environ.get("K2_LOG_LEVEL", "").upper() == "DEBUG":
                 click.echo(traceback.format_exc(), err=True, nl=False)
-            click.echo(f"k2: {error}", err=True)
+            click.echo(f"k2: {load(PRINTABLE)(str(error), lines=True)}", err=True)
             ctx.exit(exit_status(error))
         except KeyboardInterrupt:
             click.echo("k2: interrupted", err=True)
@@ -126,6 +129,9 @@ class OnDemandGroup(click.Group):
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:  # the reader of our output has gone
                 raise
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                click.echo(f"k2: {error.strerror}{f': {error.filename}' if error.filename else ''}", err=True)
+                ctx.exit(TERMINAL)
             click.echo(load(MASK)(traceback.format_exc()), err=True, nl=False)
             click.echo(f"k2: {MEANINGS[MISTAKE]}", err=True)
             ctx.exit(MISTAKE)

@@ -9,16 +9,15 @@ from decimal import Decimal
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from k2_dagster.cli.tables import print_rich
 from k2_dagster.errors import ConfigurationError
 from k2_dagster.observability.logs import configure_logs
+from k2_dagster.observability.printable import printable, printable_json
+from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.settings import Settings, load_settings
-
-# Wide enough that no line of a table is folded when it goes into a pipe or file.
-PIPE_WIDTH_CHARACTERS = 4_000
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable, one document.")
 
@@ -66,6 +65,19 @@ def settings() -> Settings:
     return load_settings()
 
 
+def refuse_empty_window(since: datetime | None, until: datetime | None) -> None:
+    """Nothing lies between these times: an answer about it would say that all is well. Raises click.UsageError."""
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError(f"--from {since.isoformat()} is not before --to {until.isoformat()}")
+
+
+def refuse_unknown_exchange(chosen: Settings, exchange: str | None) -> None:
+    """For a listing that found nothing, which a misspelt name must not look like: what is on record of an exchange that
+    the profiles declare no more is found. Raises ConfigurationError."""
+    if exchange is not None:
+        load_profiles(chosen.profiles).exchange(exchange)
+
+
 def emit(rows: Sequence[Mapping[str, Any]], as_json: bool, *, columns: Iterable[str] = ()) -> None:
     """Write rows to standard output: a JSON array of objects, or a table.
 
@@ -78,7 +90,7 @@ def emit(rows: Sequence[Mapping[str, Any]], as_json: bool, *, columns: Iterable[
     table = Table(*names, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         # As Text: what is between brackets in a value is not markup
-        table.add_row(*(Text(text_value(row.get(name))) for name in names))
+        table.add_row(*(Text(printable(text_value(row.get(name)))) for name in names))
     print_rich(table)
 
 
@@ -89,20 +101,13 @@ def emit_one(document: Mapping[str, Any], as_json: bool) -> None:
         return
     width = max((len(key) for key in document), default=0)
     for key, value in document.items():
-        click.echo(f"{key:{width}}  {text_value(value)}")
+        shown = printable(text_value(value), lines=True).replace("\n", f"\n{'':{width}}  ")
+        click.echo(f"{key:{width}}  {shown}")
 
 
 def to_json(document: Any) -> str:
     """As every command writes it."""
-    return json.dumps(document, indent=2, default=json_value, ensure_ascii=False)
-
-
-def print_rich(table: Table) -> None:
-    """To standard output, as wide as the terminal, or unfolded where there is none."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH_CHARACTERS)
-    console.print(table)
+    return printable_json(json.dumps(document, indent=2, default=json_value, ensure_ascii=False))
 
 
 def json_value(value: Any) -> Any:

@@ -10,10 +10,12 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from k2_dagster.cli.common import Time, print_rich, settings, text_value, to_json
+from k2_dagster.cli.common import Time, refuse_unknown_exchange, settings, text_value, to_json
+from k2_dagster.cli.tables import print_rich
 from k2_dagster.coverage.complete import LIMITS, Answer, Gaps, Unknown
 from k2_dagster.coverage.day import day_of
 from k2_dagster.coverage.picture import CELLS, Cell, Strip
+from k2_dagster.observability.printable import printable
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.state.database import Database
 from k2_dagster.state.times import from_micros
@@ -79,11 +81,14 @@ def coverage(
     with closing(Database(current)) as database:
         found = day_of(database, profiles, exchange, chosen, symbol=symbol, minutes=int(minutes))
     strips = [one for one in found if stream is None or one.stream == stream]
+    if not strips:
+        refuse_unknown_exchange(current, exchange)
     if as_json:
         click.echo(to_json([_document(one, chosen, int(minutes)) for one in strips[:limit]]))
         return
     if not strips:
-        click.echo(f"nothing is on record of {exchange} on {chosen} or in the days before")
+        what = " ".join(one for one in (exchange, stream, symbol) if one)
+        click.echo(f"nothing is on record of {printable(what)} on {chosen} or in the days before")
         return
     print_rich(_picture(strips[:limit], chosen, int(minutes)))
     click.echo(_legend(strips[:limit]))
@@ -143,11 +148,11 @@ def _picture(strips: Sequence[Strip], day: date, minutes: int) -> Table:
             bar.append(glyph, style)
         counts = (one.counts.messages, one.counts.out_of_order, one.counts.duplicates)
         table.add_row(
-            Text(f"{one.dataset}/{one.stream}"),
-            Text(one.symbol),
+            Text(printable(f"{one.dataset}/{one.stream}")),
+            Text(printable(one.symbol)),
             bar,
             *map(text_value, counts),
-            Text(_in_words(one.answer)),
+            Text(printable(_in_words(one.answer))),
         )
     return table
 

@@ -18,7 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from k2_dagster.cli.common import PIPE_WIDTH_CHARACTERS, json_value, text_value
+from k2_dagster.cli.common import json_value, text_value
+from k2_dagster.cli.tables import print_table, width_of_output
+from k2_dagster.observability.printable import printable, printable_json
 
 # A person reads no more than this, and a table must be in memory to be aligned.
 TABLE_ROWS = 1_000
@@ -28,18 +30,17 @@ Batches = Iterable[pa.RecordBatch]
 
 def write_table(schema: pa.Schema, batches: Batches, output: BinaryIO) -> int:
     """Aligned text; rows beyond TABLE_ROWS are not read, and the last line says so."""
-    table = Table(*map(escape, schema.names), box=None, header_style="bold", pad_edge=False)
+    table = Table(*(escape(printable(name)) for name in schema.names), box=None, header_style="bold", pad_edge=False)
     rows: Iterator[dict[str, object]] = chain.from_iterable(batch.to_pylist() for batch in batches)
     shown = 0
     for row in rows:
         if shown == TABLE_ROWS:
             click.echo(f"only the first {TABLE_ROWS:,} rows are shown; --format csv gives all", err=True)
             break
-        table.add_row(*(Text(text_value(row[name])) for name in schema.names))
+        table.add_row(*(Text(printable(text_value(row[name]))) for name in schema.names))
         shown += 1
-    terminal = Console()
     text = io.StringIO()
-    Console(file=text, width=terminal.width if terminal.is_terminal else PIPE_WIDTH_CHARACTERS).print(table)
+    print_table(Console(file=text, width=width_of_output()), table)
     output.write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()).encode())
     return shown
 
@@ -60,7 +61,7 @@ def write_json(schema: pa.Schema, batches: Batches, output: BinaryIO) -> int:  #
     rows = 0
     output.write(b"[")
     for row in chain.from_iterable(batch.to_pylist() for batch in batches):
-        line = json.dumps(row, default=json_value, ensure_ascii=False)
+        line = printable_json(json.dumps(row, default=json_value, ensure_ascii=False))
         output.write(f"{',' if rows else ''}\n{line}".encode())
         rows += 1
     output.write(b"\n]\n")

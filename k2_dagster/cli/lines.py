@@ -19,6 +19,7 @@ from k2_dagster.feeds.lines.report import LinesFeedReport, lines_text
 from k2_dagster.feeds.simulator.feed import FeedParameters, SimulatedFeed
 from k2_dagster.feeds.simulator.lines.line import LineFaults
 from k2_dagster.feeds.simulator.lines.serving import LINE_NAMES, LineSimulation, LinesPlan, LinesReport
+from k2_dagster.observability.printable import printable
 from k2_dagster.schemas.common import NAME_PATTERN
 from k2_dagster.schemas.profiles import load_profiles
 
@@ -204,7 +205,7 @@ def _show_received(report: LinesFeedReport, as_json: bool) -> None:
         told.append((True, text + (f"; last: {asked.last_refusal}" if asked.last_refusal else "")))
     for condition, text in told:
         if condition:
-            click.echo(f"  {text}")
+            click.echo(f"  {printable(text)}")
 
 
 def _show_sent(report: LinesReport, as_json: bool) -> None:

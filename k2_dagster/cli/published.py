@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from k2_dagster.feeds.capture.report import BlockReport
+from k2_dagster.observability.printable import printable
 
 
 def rows_text(rows: Mapping[str, int]) -> str:
@@ -16,6 +17,6 @@ def without_rows(report: BlockReport) -> list[str]:
     if report.skipped:
         lines.append("no market event: " + ", ".join(f"{count:,} {what}" for what, count in report.skipped.items()))
     if report.refused:
-        shown = "; ".join(report.refusals)
+        shown = printable("; ".join(report.refusals))
         lines.append(f"refused and published for quarantine: {report.refused:,}; first: {shown}")
     return lines

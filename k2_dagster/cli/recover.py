@@ -12,6 +12,7 @@ from k2_dagster.cli.stopping import Stop, stop_on_signals
 from k2_dagster.feeds.recovery.leased import recovery_lease
 from k2_dagster.feeds.recovery.worker import RecoveryReport, Worker
 from k2_dagster.feeds.recovery_sources import open_source, recovery_of
+from k2_dagster.observability.printable import printable
 from k2_dagster.schemas.profiles import Profiles, load_profiles
 from k2_dagster.settings import Settings
 
@@ -78,4 +79,4 @@ def _show(report: RecoveryReport, as_json: bool) -> None:
         f"{report.published:,} messages published, {report.expired:,} gaps given up"
     )
     for one in report.last:
-        click.echo(f"  gap {one.gap_id}: {one.outcome}: {one.note}")
+        click.echo(f"  gap {one.gap_id}: {one.outcome}: {printable(one.note)}")

@@ -1,13 +1,14 @@
 """`k2 verify`: the independent proof that topics and tables agree."""
 
-import json
 from datetime import datetime
 
 import click
 from rich.table import Table
 
-from k2_dagster.cli.common import Time, json_option, json_value, print_rich, settings, text_value
+from k2_dagster.cli.common import Time, json_option, refuse_empty_window, settings, text_value, to_json
 from k2_dagster.cli.exits import FINDING
+from k2_dagster.cli.tables import print_rich
+from k2_dagster.observability.printable import printable
 from k2_dagster.verify.proof import verify as prove
 from k2_dagster.verify.report import FAULTS, Fault, Finding, Report, StreamReport
 
@@ -37,9 +38,10 @@ def verify(
     Where Kafka still has the messages the proof is by `offsets`; where it has not, by `tiling`: the commits cover every
     offset, and the tables hold what the commits say. Ingest may be running. Exits with 1 when something disagrees.
     """
+    refuse_empty_window(since, until)
     report = prove(settings(), datasets or None, exchanges or None, since, until, all_values=all_values)
     if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=2, default=json_value, ensure_ascii=False))
+        click.echo(to_json(report.as_dict()))
     else:
         _show(report)
     if not report.clean:
@@ -91,4 +93,4 @@ _HEADINGS = {"messages": "in Kafka", "wrong_duplicate": "false duplicate", "wron
 def _say(where: str, findings: list[Finding]) -> None:
     for one in findings:
         some = ", ".join(str(example) for example in one.examples)
-        click.echo(f"{where}: {one.fault.replace('_', ' ')} {one.count:,}: {one.detail} ({some})")
+        click.echo(printable(f"{where}: {one.fault.replace('_', ' ')} {one.count:,}: {one.detail} ({some})"))

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from k2_dagster.observability.masking import mask, masked
+from k2_dagster.observability.printable import printable, printable_json
 from k2_dagster.settings import Settings
 
 PACKAGE = "k2_dagster"
@@ -28,7 +29,7 @@ class TextFormatter(logging.Formatter):
         """One line; an exception follows on its own lines."""
         name = record.name.removeprefix(f"{PACKAGE}.")
         fields = "".join(f" {key}={_quoted(value)}" for key, value in event_fields(record).items())
-        line = mask(f"{_time(record)} {record.levelname} {name} {record.getMessage()}{fields}")
+        line = printable(mask(f"{_time(record)} {record.levelname} {name} {record.getMessage()}{fields}"))
         return f"{line}\n{_exception(record)}" if record.exc_info else line
 
 
@@ -46,7 +47,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = _exception(record)
-        return json.dumps(line, ensure_ascii=False)
+        return printable_json(json.dumps(line, ensure_ascii=False))
 
 
 def configure_logs(settings: Settings) -> None:
@@ -88,4 +89,5 @@ def _quoted(value: Any) -> str:
 
 
 def _exception(record: logging.LogRecord) -> str:
-    return mask("".join(traceback.format_exception(*record.exc_info))).rstrip() if record.exc_info else ""
+    told = mask("".join(traceback.format_exception(*record.exc_info))).rstrip() if record.exc_info else ""
+    return printable(told, lines=True)

@@ -1,5 +1,7 @@
 """The root of the command line: loading on demand, errors, exit statuses."""
 
+import errno
+import os
 import shlex
 import subprocess
 import sys
@@ -156,3 +158,19 @@ def test_help_of_a_command_survives_a_wrong_setting() -> None:
     assert helped.exit_code == 0
     assert used.exit_code == 4
     assert "did you mean K2_LOG_LEVEL?" in used.stderr
+
+
+def test_a_message_cannot_steer_the_terminal(broken: list[BaseException]) -> None:
+    broken.append(QueryRefused("symbol \x1b[2J\x9b was refused\nfor a reason"))
+
+    result = CliRunner().invoke(main, ["break"])
+
+    assert result.stderr == "k2: symbol \\x1b[2J\\x9b was refused\nfor a reason\n"
+
+
+def test_a_full_disk_is_no_mistake_of_ours(broken: list[BaseException]) -> None:
+    broken.append(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "answer.csv"))
+
+    result = CliRunner().invoke(main, ["break"])
+
+    assert (result.exit_code, result.stderr) == (4, "k2: No space left on device: answer.csv\n")

@@ -85,3 +85,14 @@ def test_configuring_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None
     logger.error("once")
 
     assert json.loads(capsys.readouterr().err)["event"] == "once"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_came_from_outside_cannot_write_to_the_screen(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(Settings(log_format=form))
+
+    logger.warning("refused \x1b[2J", extra={"symbol": "\x1b[31mX\x9b", "detail": "one\nForged INFO line"})
+
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert not {"\x1b", "\x9b"} & set(line)
