@@ -4,6 +4,7 @@ import getpass
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import closing, suppress
 
 import click
 
@@ -11,11 +12,12 @@ from k2_dagster.cli.common import emit, json_option, settings
 from k2_dagster.cli.ending import end_when_stopped
 from k2_dagster.cli.exits import FINDING
 from k2_dagster.cli.stopping import stop_on_signals
-from k2_dagster.errors import ConfigurationError, K2Error, LossUnseen, TransientError
+from k2_dagster.errors import ConfigurationError, K2Error, LossUnseen, SchemaUnknown, TransientError
 from k2_dagster.ingest.commit import CommitReport
 from k2_dagster.ingest.drain import drain_exchange
 from k2_dagster.ingest.losses import accept_losses, losses_token, seen_losses
 from k2_dagster.ingest.process import run
+from k2_dagster.kafka.registry import Registry
 from k2_dagster.schemas.profiles import Profiles, load_profiles
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
@@ -95,6 +97,8 @@ def accept_loss(
     shown = losses_token(seen)
     if not seen:
         click.echo(f"{exchange}/{dataset}: nothing is lost", err=True)
+        if as_json:
+            emit([], as_json)
         return
     for one in seen:
         click.echo(f"lost: {one}", err=True)
@@ -102,6 +106,8 @@ def accept_loss(
     if token is not None and token != shown:
         raise LossUnseen(f"--expect was {token!r}, the losses now are {shown!r}", advice="look at what is lost now")
     if token is None and not yes and not _agreed():
+        if as_json:
+            emit([], as_json)
         context.exit(FINDING)
     rows = accept_losses(chosen, exchange, dataset, accepted_by=accepted_by, reason=reason, expected=seen)
     emit(rows, as_json)
@@ -120,12 +126,15 @@ def _agreed() -> bool:
 @click.option("--by", "accepted_by", default=getpass.getuser, show_default="the user", help="Who refuses it.")
 @click.option("--reason", required=True, help="Why; it stays on record.")
 def refuse(schema_id: int, accepted_by: str, reason: str) -> None:
-    """Send messages that name SCHEMA_ID to quarantine: the registry does not know it and nobody will register it."""
-    database = Database(settings())
-    try:
+    """Send messages that name SCHEMA_ID to quarantine: the registry does not know it and nobody will register it.
+
+    An id that the registry knows is not refused.
+    """
+    chosen = settings()
+    with closing(Registry(chosen)) as registry:
+        _refuse_known(registry, schema_id)
+    with closing(Database(chosen)) as database:
         refuse_schema(database, schema_id, accepted_by=accepted_by, reason=reason)
-    finally:
-        database.close()
     click.echo(f"messages of schema {schema_id} go to quarantine within seconds")
 
 
@@ -138,16 +147,23 @@ def accept(schema_id: int, withdrawn_by: str, reason: str) -> None:
 
     A stream whose registry does not know it waits, as before it was refused.
     """
-    database = Database(settings())
-    try:
+    with closing(Database(settings())) as database:
         was_refused = withdraw_refusal(database, schema_id, withdrawn_by=withdrawn_by, reason=reason)
-    finally:
-        database.close()
     if not was_refused:
         raise ConfigurationError(
             f"schema {schema_id} is not refused", advice="`k2 ingest refuse-schema` refuses one; nothing was changed"
         )
     click.echo(f"messages of schema {schema_id} are decoded again")
+
+
+def _refuse_known(registry: Registry, schema_id: int) -> None:
+    """A typing mistake must not send good messages to quarantine."""
+    with suppress(SchemaUnknown):
+        registry.schema(schema_id)
+        raise ConfigurationError(
+            f"schema {schema_id} is registered: its messages are decoded, and none of them waits for it",
+            advice="`k2 status` names the id that a stream waits for; nothing was changed",
+        )
 
 
 def _say(commit: CommitReport) -> None:

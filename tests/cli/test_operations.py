@@ -127,6 +127,27 @@ def test_a_command_before_init_says_to_run_it(k2: K2, exchange: str) -> None:
     assert "k2 init" in k2("status", status=4)
 
 
+def test_a_misspelt_exchange_does_not_look_like_one_where_all_is_well(k2: K2, exchange: str) -> None:
+    k2("init")
+    listings = (("gaps",), ("breaker", "list"), ("quarantine", "list"), ("quarantine", "reprocess"), ("coverage",))
+    for command in listings:
+        assert exchange in k2(*command, "--exchange", f"{exchange}x", status=4)
+        k2(*command, "--exchange", exchange)
+
+
+def test_a_schema_that_is_registered_is_not_refused(k2: K2, exchange: str) -> None:
+    """A typing mistake in the id would send every good message to quarantine."""
+    known = next(row["schema_id"] for row in (k2("init"), k2("init", "--json"))[1] if row["what"] == "subject")
+
+    assert f"schema {known} is registered" in k2("ingest", "refuse-schema", str(known), "--reason", "test", status=4)
+    simulate(k2, exchange)
+    k2("ingest", "--exchange", exchange, "--until-caught-up")
+    assert k2("quarantine", "list", "--exchange", exchange, "--json") == []
+    refused = str(2**31 - 7)
+    assert "go to quarantine" in k2("ingest", "refuse-schema", refused, "--reason", "test")
+    assert "decoded again" in k2("ingest", "accept-schema", refused, "--reason", "test")
+
+
 def test_messages_land_and_the_status_says_so(k2: K2, exchange: str) -> None:
     k2("init")
     published = simulate(k2, exchange, "--fault", "duplicate:5@1s", "--fault", "corrupt:2@2s")
@@ -195,6 +216,7 @@ def test_lost_messages_halt_the_stream_until_somebody_accepts_the_loss(
     simulate(k2, exchange, "--seed", "3")
     k2("ingest", "--exchange", exchange, "--until-caught-up")
     assert "nothing is lost" in k2(*accept, "--yes")
+    assert k2(*accept, "--yes", "--json") == []
     assert [row["problem"] for row in k2("status", "--json")] == [""] * len(k2("status", "--json"))
 
 
