@@ -22,9 +22,9 @@ from pydantic import Field
 
 from k2_dagster.assets.draining import drain as drain_now
 from k2_dagster.assets.evaluating import Checked, evaluate, record
-from k2_dagster.assets.failures import as_failures
+from k2_dagster.assets.failures import TRANSIENT, as_failures
 from k2_dagster.assets.partitions import Partition, partition_key
-from k2_dagster.errors import K2Error, TransientError
+from k2_dagster.errors import K2Error, TerminalError, TransientError
 from k2_dagster.resources.lake import duckdb_resource
 from k2_dagster.resources.platform import Platform
 from k2_dagster.resources.pruning import prune, set_aside_logs
@@ -220,7 +220,8 @@ def _cause(result: dg.ExecuteInProcessResult) -> K2Error:
         given = data.user_failure_data
         if given is not None:
             told = {name: value.value for name, value in given.metadata.items()}
-            return K2Error(given.description or "the checks failed", advice=str(told.get("advice", "")))
+            kind: type[K2Error] = TransientError if told.get(TRANSIENT) else TerminalError
+            return kind(given.description or "the checks failed", advice=str(told.get("advice", "")))
         if data.error is not None:
             return K2Error(data.error.to_string())
     return TransientError("the checks did not run to their end", advice="see the run in Dagster")

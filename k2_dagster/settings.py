@@ -47,6 +47,8 @@ Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(
 WAREHOUSE_FOLDER = "warehouse"
 # What `k2 dev` goes by; the rest is the stack's own.
 STACK_NEEDS = ("home", "maven_repository")
+# Pydantic's word for a default that follows from other values, of which any is wrong.
+DEFAULT_NOT_ASKED = "default_factory_not_called"
 
 
 def _unit(unit: str) -> dict[str, Any]:
@@ -274,6 +276,8 @@ def validate(gathered: Gathered) -> tuple[Settings, dict[str, str]]:
 
 def _explained(error: ValidationError) -> Iterator[tuple[str, str]]:
     for item in error.errors():
+        if item["type"] == DEFAULT_NOT_ASKED:
+            continue
         name = str(item["loc"][0])
         field = Settings.model_fields[name]
         shown = "***" if "secret" in type_text(field) else repr(item["input"])

@@ -129,6 +129,7 @@ def test_another_database_is_refused_without_showing_it(uri: str, tmp_path: Path
     with pytest.raises(ConfigurationError, match=r"K2_CATALOG_URI was \*\*\*: valid: postgresql://user") as caught:
         load_settings({"K2_HOME": str(tmp_path), "K2_CATALOG_URI": uri})
     assert uri not in str(caught.value)
+    assert "K2_WAREHOUSE" not in str(caught.value)  # which follows from the home, and is not asked then
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from k2_dagster.errors import K2Error
+from k2_dagster.errors import K2Error, TransientError
+
+# Name of the fact whether the same may succeed later.
+TRANSIENT = "transient"
 
 
 @contextmanager
@@ -16,6 +19,10 @@ def as_failures() -> Iterator[None]:
     except K2Error as error:
         raise dg.Failure(
             description=error.message,
-            metadata={"error": type(error).__name__, "advice": error.advice or "none"},
+            metadata={
+                "error": type(error).__name__,
+                "advice": error.advice or "none",
+                TRANSIENT: isinstance(error, TransientError),
+            },
             allow_retries=False,
         ) from error

@@ -30,7 +30,7 @@ from k2_dagster.kafka.registry import Registry
 from k2_dagster.settings import Settings, as_environment, environment_name, mixed_addresses
 from k2_dagster.sources import STACK_FILE, read_stack_file
 from k2_dagster.state.database import Database
-from k2_dagster.state.migrate import require_current
+from k2_dagster.state.migrate import has_schema, require_current
 
 KAFKA_SECONDS = 10.0
 # Connecting to S3, and each of its calls: the client tries several times, so its process is ended after this long.
@@ -123,9 +123,11 @@ def registry(settings: Settings) -> str:
 
 
 def catalog(settings: Settings) -> str:
-    """Asks PostgreSQL for its version, and compares the control schema."""
+    """Asks PostgreSQL for its version, and compares the control schema; an empty database is where `k2 init` begins."""
     with closing(Database(settings)) as database:
         version = _answer(database, settings, "catalog_uri")
+        if not has_schema(database):
+            return f"PostgreSQL {version}, without a control schema yet: `k2 init` makes it"
         require_current(database)
         return f"PostgreSQL {version}, control schema up to date"
 

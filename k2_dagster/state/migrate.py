@@ -38,6 +38,12 @@ def upgrade(database: Database) -> tuple[str | None, str]:
         return before, _revision(connection) or ""
 
 
+def has_schema(database: Database) -> bool:
+    """Whether `k2 init` has ever made the control schema here, of whatever version."""
+    with database.begin() as connection:
+        return _revision(connection) is not None
+
+
 def require_current(database: Database) -> None:
     """Raises NotInitialized when the schema is missing or of an older version, DatabaseMismatch when it is of a newer
     one or has lost tables."""

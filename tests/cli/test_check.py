@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from k2_dagster.cli import main
-from k2_dagster.settings import as_environment
+from k2_dagster.settings import Settings, as_environment
 from tests.dagster_fixtures import market
 from tests.dagster_support import Market
 
@@ -30,6 +30,18 @@ def test_a_clean_partition_exits_with_0_a_finding_with_1_and_no_partition_with_4
     assert (found.exit_code, '"sequence_gaps"' in found.stdout) == (1, True), found.output
     nowhere = CliRunner().invoke(main, [*arguments, "--day", "2031-01-01"])
     assert (nowhere.exit_code, "2010-01-01 to today" in nowhere.stderr) == (4, True), nowhere.output
+
+
+@pytest.mark.stack
+def test_a_database_that_is_away_exits_with_3(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = {"K2_CATALOG_URI": "postgresql://nobody@127.0.0.1:1/k2"}
+    for name, value in (as_environment(settings) | away).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+
+    done = CliRunner().invoke(main, ["check", "run", "--table", "ticks", "--exchange", "sim_crypto"])
+
+    assert (done.exit_code, "k2 doctor" in done.stderr) == (3, True), done.output
 
 
 @pytest.mark.parametrize("day", ["yesterday", "20261126", "2026-13-01"])

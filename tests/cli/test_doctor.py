@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import text
 
 import k2_dagster.cli.doctor
 from k2_dagster.cli import doctor_checks, main
@@ -47,7 +48,22 @@ def test_a_stack_that_is_well(settings: Settings) -> None:
 
 
 @pytest.mark.stack
-def test_a_database_without_our_schema_is_told_what_to_run(settings: Settings) -> None:
+def test_an_empty_database_is_where_init_begins(settings: Settings) -> None:
+    """So that `k2 doctor && k2 init` gets there."""
+    found = by_name(settings)
+
+    assert found["catalog"].ok
+    assert "`k2 init`" in found["catalog"].found
+    assert found["clock"].ok
+
+
+@pytest.mark.stack
+def test_a_control_schema_of_another_version_is_told_what_to_run(settings: Settings) -> None:
+    with closing(Database(settings)) as database:
+        upgrade(database)
+        with database.begin() as connection:
+            connection.execute(text("update k2.alembic_version set version_num = '0009'"))
+
     found = by_name(settings)
 
     assert not found["catalog"].ok
