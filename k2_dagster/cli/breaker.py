@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from k2_dagster.cli.common import emit, emit_one, json_option, settings
+from k2_dagster.cli.common import emit, emit_one, json_option, refuse_unknown_exchange, settings
 from k2_dagster.ingest.halted import is_pressing
 from k2_dagster.kafka.topics import watermarks
+from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.topics import topic_name
 from k2_dagster.settings import Settings
 from k2_dagster.state.breakers import acknowledge_breaker, find_breaker, list_breakers
@@ -29,7 +30,7 @@ def breaker() -> None:
 
 @breaker.command("list")
 @click.option("--exchange", help="Only this exchange.")
-@click.option("--dataset", help="Only this dataset.")
+@click.option("--dataset", type=click.Choice(sorted(WIRE_DATASETS)), help="Only this dataset.")
 @click.option("--all", "show_all", is_flag=True, help="Also those that were acknowledged.")
 @json_option
 def list_(exchange: str | None, dataset: str | None, show_all: bool, as_json: bool) -> None:
@@ -37,6 +38,8 @@ def list_(exchange: str | None, dataset: str | None, show_all: bool, as_json: bo
     chosen = settings()
     with closing(Database(chosen)) as database:
         found = list_breakers(database, exchange, dataset, only_open=not show_all)
+    if not found:
+        refuse_unknown_exchange(chosen, exchange)
     rows = [{**one, "pressing": _pressing(one, chosen)} for one in found]
     if not rows and not as_json:
         click.echo("no partition is halted")

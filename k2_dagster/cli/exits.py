@@ -13,7 +13,8 @@ INTERRUPTED = 130
 
 MEANINGS = {
     0: "done, and nothing to object to",
-    FINDING: "done, and there is a finding (verify, check, doctor, status), or a question was answered with no",
+    FINDING: "done, and there is a finding (verify, check, doctor, status), or a question was answered with no; or who "
+    "read the output has gone",
     USAGE: "the command line is wrong",
     TRANSIENT: "something did not answer; the same command may succeed later",
     TERMINAL: "cannot succeed until something is changed; the message says what",

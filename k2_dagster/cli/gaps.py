@@ -2,12 +2,13 @@
 
 import getpass
 from contextlib import closing
+from datetime import UTC
 from typing import Any, get_args
 
 import click
 from sqlalchemy import Connection
 
-from k2_dagster.cli.common import Time, emit, emit_one, json_option, settings
+from k2_dagster.cli.common import Time, emit, emit_one, json_option, refuse_unknown_exchange, settings
 from k2_dagster.coverage.explaining import explained, what_to_do
 from k2_dagster.errors import QueryRefused
 from k2_dagster.feeds.recovery.asking import ask_for
@@ -15,6 +16,7 @@ from k2_dagster.feeds.recovery.deciding import request_id
 from k2_dagster.feeds.recovery.sending import Sender
 from k2_dagster.feeds.recovery_sources import recovery_of
 from k2_dagster.kafka.registry import Registry
+from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.state.database import Database
 from k2_dagster.state.gap_states import GapState
@@ -32,7 +34,7 @@ LEVELS = ("warn", "page", "halt")
 
 @click.group(invoke_without_command=True)
 @click.option("--exchange", help="Only this exchange.")
-@click.option("--dataset", help="Only this dataset.")
+@click.option("--dataset", type=click.Choice(sorted(WIRE_DATASETS)), help="Only this dataset.")
 @click.option("--stream", help="Only this stream.")
 @click.option("--symbol", help="Only this symbol.")
 @click.option("--state", type=click.Choice(get_args(GapState)), help="Only in this state.")
@@ -49,10 +51,13 @@ def gaps(context: click.Context, /, limit: int, as_json: bool, day: Any, **chose
     """
     if context.invoked_subcommand is not None:
         return
-    wanted = GapFilter(**chosen, day=None if day is None else day.date().isoformat())
-    with closing(Database(settings())) as database, database.begin() as connection:
+    wanted = GapFilter(**chosen, day=None if day is None else day.astimezone(UTC).date().isoformat())
+    chosen_settings = settings()
+    with closing(Database(chosen_settings)) as database, database.begin() as connection:
         rows = read_gaps(connection, wanted, newest=limit)
         attempts = count_attempts(connection, [one["id"] for one in rows])
+    if not rows:
+        refuse_unknown_exchange(chosen_settings, wanted.exchange)
     found = [{**one, "attempts": attempts.get(one["id"], 0)} for one in rows]
     if as_json:
         emit(found, as_json)

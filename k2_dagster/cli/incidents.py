@@ -36,7 +36,11 @@ def incidents() -> None:
 def list_(everything: bool, limit: int, as_json: bool) -> None:
     """Open incidents, the worst first, and those of which something could not be delivered yet."""
     with _database() as database:
-        emit(list_incidents(database, everything=everything, limit=limit), as_json, columns=COLUMNS)
+        rows = list_incidents(database, everything=everything, limit=limit)
+    if not rows and not as_json:
+        click.echo("no incident is on record" if everything else "no incident is open")
+        return
+    emit(rows, as_json, columns=COLUMNS)
 
 
 @incidents.command()

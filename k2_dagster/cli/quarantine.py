@@ -6,11 +6,20 @@ from typing import Any
 
 import click
 
-from k2_dagster.cli.common import Time, emit, emit_one, json_option, settings
+from k2_dagster.cli.common import (
+    Time,
+    emit,
+    emit_one,
+    json_option,
+    refuse_empty_window,
+    refuse_unknown_exchange,
+    settings,
+)
 from k2_dagster.errors import QueryRefused
 from k2_dagster.ingest.reprocess import republish
 from k2_dagster.ingest.selection import Quarantine, Selection
 from k2_dagster.lake.catalog import close_catalog, open_catalog
+from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.quarantine import REASONS
 
 LISTED = ("topic", "kafka_partition", "kafka_offset", "symbol", "reason", "detail", "kafka_timestamp")
@@ -28,7 +37,7 @@ def _selecting(command: Any) -> Any:
         click.option("--to", "until", type=Time(), help="Only messages that reached Kafka before this time."),
         click.option("--from", "since", type=Time(), help="Only messages that reached Kafka at this time or later."),
         click.option("--reason", type=click.Choice(sorted(REASONS)), help="Only this reason."),
-        click.option("--dataset", help="Only this dataset."),
+        click.option("--dataset", type=click.Choice(sorted(WIRE_DATASETS)), help="Only this dataset."),
         click.option("--exchange", help="Only this exchange."),
     ):
         command = option(command)
@@ -41,8 +50,15 @@ def _selecting(command: Any) -> Any:
 @json_option
 def list_(limit: int, as_json: bool, **chosen: Any) -> None:
     """List refused messages, the newest first."""
+    refuse_empty_window(chosen["since"], chosen["until"])
     with _opened(Selection(**chosen)) as found:
-        emit(found.newest(LISTED, limit), as_json, columns=LISTED)
+        rows = found.newest(LISTED, limit)
+    if not rows:
+        refuse_unknown_exchange(settings(), chosen["exchange"])
+    if not rows and not as_json:
+        click.echo("no message in quarantine is like that")
+        return
+    emit(rows, as_json, columns=LISTED)
 
 
 @quarantine.command()
@@ -81,11 +97,14 @@ def reprocess(as_json: bool, **chosen: Any) -> None:
     are, a few thousand are in memory at once.
     """
     current = settings()
+    refuse_empty_window(chosen["since"], chosen["until"])
     catalog = open_catalog(current)
     try:
         count = republish(current, catalog, Selection(**chosen), _progress)
     finally:
         close_catalog(catalog)
+    if not count:
+        refuse_unknown_exchange(current, chosen["exchange"])
     emit_one({"republished": count}, as_json)
 
 

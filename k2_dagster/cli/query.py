@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +11,7 @@ import click
 
 from k2_dagster.cli.common import emit, settings
 from k2_dagster.cli.formats import WRITERS
+from k2_dagster.errors import ConfigurationError
 from k2_dagster.query.answer import Interruption
 from k2_dagster.query.engine import QueryEngine
 from k2_dagster.query.plan import TablePlan
@@ -29,6 +30,7 @@ INTERRUPT_AGAIN_SECONDS = 0.1
     show_default=True,
     help="How rows are written.",
 )
+@click.option("--json", "form", flag_value="json", help="As --format json.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Into this file.")
 @click.option("--explain", is_flag=True, help="Say which files would be read, and read none. --format json or table.")
 def query(sql: str, form: str, output: Path | None, explain: bool) -> None:
@@ -88,16 +90,30 @@ def _interruptible(work: Callable[[Interruption], int]) -> int:
             raise
 
 
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be written: {error.strerror}", advice="--output names a file in a folder that is there"
+        ) from error
+
+
 @contextmanager
 def _target(output: Path | None) -> Iterator[BinaryIO]:
     """Standard output, or a file that has its name only when it is complete."""
     if output is None:
         yield sys.stdout.buffer
         return
+    if output.exists() and not output.is_file():  # a device or a pipe: never to be replaced by a file
+        with _opened(output) as file:
+            yield file
+        return
     partial = output.with_name(f".{output.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with _opened(partial) as file:
             yield file
         partial.replace(output)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

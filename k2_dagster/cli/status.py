@@ -27,6 +27,11 @@ def status(context: click.Context, exchanges: tuple[str, ...], show_all: bool, a
     profiles = load_profiles(chosen.profiles)
     found = stream_statuses(chosen, profiles, exchanges or tuple(profiles.exchanges))
     shown = [one for one in found if show_all or is_in_use(one) or (exchanges and one.problem)]
+    if not shown and not as_json:
+        click.echo(
+            "no stream has a message yet (`k2 simulate`, `k2 play` and `k2 feed` publish); --all shows every stream"
+        )
+        return
     emit([as_row(one) for one in shown], as_json, columns=COLUMNS)
     if in_trouble(shown):
         context.exit(FINDING)

@@ -204,7 +204,7 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         state=_state(place, known, bool(halts)),
         fence=sum(place.fences.values()),
         lag_messages=sum(lag.values()) if told else None,
-        lag_seconds=seconds if told else None,
+        lag_seconds=round(seconds, 3) if told and seconds is not None else None,
         held_messages=held if told else None,
         rows=totals.rows if totals is not None else 0,
         quarantined=totals.quarantined if totals is not None else 0,

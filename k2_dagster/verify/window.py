@@ -26,7 +26,8 @@ def narrow_to_window(
     since: datetime | None,
     until: datetime | None,
 ) -> None:
-    """Bound every lane to the offsets whose record times are in [since, until), grown to whole commits."""
+    """Bound every lane to the offsets whose record times are in [since, until), grown to whole commits, and count only what
+    those consumed."""
     spans = _of_rows(table, dataset, exchange, since, until)
     numbers = [one.partition for one in parts if one.retained is not None]
     count = max(numbers, default=-1) + 1
@@ -46,6 +47,7 @@ def narrow_to_window(
                 part.narrow(lane, min(low for low, _ in found), max(high for _, high in found))
             else:
                 part.bounds[lane.topic_epoch] = (lane.begin, lane.begin)
+        part.report.consumed = sum(one.consumed for lane in part.lanes for one in part.judged(lane))
 
 
 def _of_rows(

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -108,6 +110,28 @@ def test_a_failure_leaves_no_half_file(environment: dict[str, str], tmp_path: Pa
     assert result.exit_code == 4
     assert "Could not convert" in result.stderr
     assert [path.name for path in tmp_path.iterdir() if "answer" in path.name] == []
+
+
+def test_a_file_that_cannot_be_made_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, SQL, "--output", str(tmp_path / "no" / "answer.csv"))
+
+    assert (result.exit_code, "cannot be written: No such file" in result.stderr) == (4, True), result.output
+
+
+def test_a_pipe_is_written_to_and_never_replaced(environment: dict[str, str], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        result = run(environment, SQL, "--format", "csv", "--output", str(pipe))
+
+        assert result.exit_code == 0, result.output
+        assert read.result().startswith('"timestamp"')
+    assert pipe.is_fifo()
+
+
+def test_json_may_be_asked_for_as_of_any_command(environment: dict[str, str]) -> None:
+    assert run(environment, SQL, "--json").stdout == run(environment, SQL, "--format", "json").stdout
 
 
 def test_explain_reads_nothing_and_says_what_would_be_read(environment: dict[str, str]) -> None:

@@ -33,6 +33,12 @@ def test_a_wrong_time_is_a_usage_error() -> None:
     assert "valid: 2026-03-01" in found.output
 
 
+@pytest.mark.parametrize("command", ["verify", "quarantine list", "quarantine reprocess"])
+def test_a_window_that_ends_before_it_begins_is_not_called_clean(command: str) -> None:
+    found = CliRunner().invoke(main, [*command.split(), "--from", "2026-03-02", "--to", "2026-03-01"])
+    assert (found.exit_code, "is not before --to" in found.stderr) == (2, True), found.output
+
+
 @pytest.mark.stack
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_nothing_landed_is_clean(settings: Settings) -> None:

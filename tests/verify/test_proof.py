@@ -264,9 +264,10 @@ def test_a_window_of_time_judges_the_commits_that_it_touches(landed: Landed) -> 
     part = verify(landed.settings, ["ticks"], since=middle, until=middle + timedelta(milliseconds=1))
     assert faults(part) == {}
     assert 0 < part.total("rows") < whole.total("rows")
+    assert part.total("consumed") == part.total("rows") + part.total("quarantined") == part.total("messages")
     after = verify(landed.settings, ["ticks"], since=datetime.now(UTC))
     assert faults(after) == {}
-    assert after.total("rows") == 0
+    assert after.total("rows") == after.total("consumed") == 0
 
 
 def test_a_window_of_time_finds_the_fault_in_it(landed: Landed) -> None:
