@@ -26,8 +26,8 @@ def narrow_to_window(
     since: datetime | None,
     until: datetime | None,
 ) -> None:
-    """Bound every lane to the offsets whose record times are in [since, until), grown to whole commits, and count only what
-    those consumed."""
+    """Bound every lane to the offsets whose record times are in [since, until), grown to whole commits; what those
+    consumed is counted, and no other."""
     spans = _of_rows(table, dataset, exchange, since, until)
     numbers = [one.partition for one in parts if one.retained is not None]
     count = max(numbers, default=-1) + 1
