@@ -64,7 +64,7 @@ class Address(click.ParamType[str]):
 
 
 @click.command(name="feed")
-@click.argument("venue", type=click.Choice(list(VENUES)))
+@click.argument("venue", metavar="VENUE", type=click.Choice(list(VENUES)))
 @click.option("--symbols", type=Symbols(), required=True, help="Symbols as the venue writes them.")
 @click.option("--exchange", help="Publish into this exchange's topics instead of the venue's own.")
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Keep what came, for `k2 play`.")

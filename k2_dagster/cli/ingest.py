@@ -18,6 +18,7 @@ from k2_dagster.ingest.drain import drain_exchange
 from k2_dagster.ingest.losses import accept_losses, losses_token, seen_losses
 from k2_dagster.ingest.process import run
 from k2_dagster.kafka.registry import Registry
+from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.profiles import Profiles, load_profiles
 from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
@@ -70,7 +71,7 @@ def _until_caught_up(chosen: Settings, profiles: Profiles, exchanges: Sequence[s
 
 @ingest.command("accept-loss")
 @click.option("--exchange", required=True, help="Exchange of the stream.")
-@click.option("--dataset", required=True, help="Dataset of the stream.")
+@click.option("--dataset", required=True, type=click.Choice(sorted(WIRE_DATASETS)), help="Dataset of the stream.")
 @click.option("--by", "accepted_by", default=getpass.getuser, show_default="the user", help="Who accepts it.")
 @click.option("--reason", required=True, help="Why; it stays on record.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -113,6 +113,14 @@ def test_a_feed_for_some_seconds_is_reported_and_recorded(
     assert "cannot be written: File exists" in again.output
 
 
+@pytest.mark.stack
+def test_a_venue_that_was_never_reached_is_no_success(command: tuple[list[str], dict[str, str]]) -> None:
+    options, environment = command
+    options += ["--url", "ws://127.0.0.1:1", "--seconds", "0.5", "--no-definitions", "--json"]
+    result = CliRunner().invoke(main, options, env=environment)
+    assert (result.exit_code, "was not reached" in result.stderr) == (3, True), result.output
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[list[str], dict[str, str]], subprocess.Popen[str]]]:
     """Starts `k2` with arguments and an environment."""

@@ -120,7 +120,7 @@ class LiveFeed:
         """Connect until it is over. Raises as `feed`."""
         known: set[Topic] = set()
         wanted = self.plan.venue.topics(self.plan.symbols)
-        failures = 0
+        failures, reason = 0, ""
         while not self._is_over():
             began = time.monotonic()
             reason = self._connect(known)
@@ -134,6 +134,12 @@ class LiveFeed:
                 )
             self._pause(failures)
         self.report.stopped = self.stop.is_set()
+        if reason and not self.report.connections and not self.report.stopped:
+            raise VenueUnavailable(
+                f"{self.plan.url} was not reached in {self.report.tries} tries; the last: {reason}",
+                advice="is the address reachable from here?",
+                url=self.plan.url,
+            )
 
     def _connect(self, known: set[Topic]) -> str:
         """One connection from its beginning to its end; returns why it ended."""
