@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from k2_dagster.cli.common import (
     refuse_empty_window,
     refuse_unknown_exchange,
     settings,
+    to_json,
 )
 from k2_dagster.errors import QueryRefused
 from k2_dagster.ingest.reprocess import republish
@@ -67,7 +69,10 @@ def list_(limit: int, as_json: bool, **chosen: Any) -> None:
 @click.argument("offset", type=click.IntRange(0))
 @json_option
 def show(topic: str, partition: int, offset: int, as_json: bool) -> None:
-    """Show one refused message whole: reason, detail, key, value and headers."""
+    """Show one refused message whole: reason, detail, key, value and headers.
+
+    Of a topic that was made anew there may be several at one offset, the oldest first; --json is a list then.
+    """
     one = Selection(topic=topic, partition=partition, first_offset=offset, last_offset=offset)
     with _opened(one) as found:
         rows = found.whole()
@@ -76,12 +81,15 @@ def show(topic: str, partition: int, offset: int, as_json: bool) -> None:
             f"{topic} partition {partition} offset {offset} is not in quarantine",
             advice="`k2 quarantine list` shows what is",
         )
-    for row in rows:
-        shown = {**row, "meaning": REASONS.get(row["reason"], "")}
-        if not as_json:
-            shown["value"] = _hexadecimal(row["value"])
-            shown["key"] = (row["key"] or b"").decode(errors="replace")
-        emit_one(shown, as_json)
+    shown = [{**row, "meaning": REASONS.get(row["reason"], "")} for row in sorted(rows, key=itemgetter("topic_epoch"))]
+    if as_json:
+        click.echo(to_json(shown if len(shown) > 1 else shown[0]))
+        return
+    for number, row in enumerate(shown):
+        if number:
+            click.echo()
+        readable = {"value": _hexadecimal(row["value"]), "key": (row["key"] or b"").decode(errors="replace")}
+        emit_one({**row, **readable}, as_json)
 
 
 @quarantine.command()
