@@ -577,9 +577,9 @@ def _has_come(keys, holes, key, number):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _doubt(rows, row, keys, key, events, bad):  # type: ignore[no-untyped-def]
-    """Remember a number that is not believed. Its message is refused, and explains a missing number by count."""
+    """Remember a number that is not believed. Its message is refused, and is as one without a number: it may explain a
+    hole of its symbol."""
     flag, high, last = rows.flag[row], rows.sequence[row], keys.last[key]
-    keys.messages[key] += 1
     if flag == GOOD or flag == RETURNED:
         at = events.used[0]
         events.row[at], events.kind[at], events.key[at] = row, JUMPED, key

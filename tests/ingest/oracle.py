@@ -105,11 +105,11 @@ class Oracle:
         elif row.flag != kernel.SKIPPED:
             self.known.add(row.symbol)
             state = self.keys.setdefault(row.key, KeyState(row.start, row.sparse, row.symbol))
-            state.count += 1
             refused = row.flag in REFUSED
             if self._is_jump(row, state, now):
                 verdict = kernel.IN_ORDER if refused else kernel.JUMP
             else:
+                state.count += 1
                 verdict = self._refuse(row, state, now) if refused else self._land(row, state, now)
                 self._absorb(state)
             for piece in self._pieces(state, reported=False):
