@@ -99,6 +99,8 @@ def must_report(kind: FaultType, domain: Domain, messages: list[dict[str, Any]])
             return {"quarantined": count, "reasons": sorted(reasons), "gaps": 0}
         case FaultType.OUT_OF_RANGE:
             return {"quarantined": count, "reasons": ["rule_violated"], "gaps": 0}
+        case FaultType.JUMP:
+            return {"quarantined": count, "reasons": ["sequence_jump"], "gaps": 0}
         case FaultType.SESSION_RESET:
             return {"sessions": 1, "gaps": 0}
         case FaultType.SCHEMA_CHANGE:
