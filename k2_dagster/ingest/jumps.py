@@ -1,4 +1,4 @@
-"""Numbers that are refused because they are far beyond the last one (`kernel.JUMP`): which, and what is said of them."""
+"""Numbers that are refused for being far beyond the last one (`kernel.JUMP`): which, and what is said of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,4 +39,5 @@ def returning(flags: npt.NDArray[np.int8], originals: Mapping[int, object]) -> n
 
 def taking_part(flags: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
     """Which rows have numbers that are judged."""
-    return (flags != kernel.UNREADABLE) & (flags != kernel.SKIPPED)
+    out: npt.NDArray[np.bool_] = (flags != kernel.UNREADABLE) & (flags != kernel.SKIPPED)
+    return out

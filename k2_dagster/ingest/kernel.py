@@ -580,14 +580,14 @@ def _doubt(rows, row, keys, key, events, bad):  # type: ignore[no-untyped-def]
     """Remember a number that is not believed. Its message is refused, and is as one without a number: it may explain a
     hole of its symbol."""
     flag, high, last = rows.flag[row], rows.sequence[row], keys.last[key]
-    if flag == GOOD or flag == RETURNED:
+    if flag in (GOOD, RETURNED):
         at = events.used[0]
         events.row[at], events.kind[at], events.key[at] = row, JUMPED, key
         events.first[at], events.last[at], events.origin[at] = last, high, last
         events.opened_offset[at] = rows.offset[row]
         events.before_micros[at], events.after_micros[at] = keys.last_micros[key], rows.event_micros[row]
         events.used[0] = at + 1
-    if flag == RETURNED or flag == RETURNED_REFUSED:
+    if flag in (RETURNED, RETURNED_REFUSED):
         return
     if keys.far_last[key] != last or keys.far[key] != high:  # a copy of it is not another message that went missing
         bad[keys.symbol[key]] += 1
@@ -604,7 +604,7 @@ def _is_jump(rows, row, now, keys, holes, events, bad, far, far_sparse):  # type
         return False
     doubted, flag = keys.far[key], rows.flag[row]
     # a number in order since then shows that the numbering goes on where it was
-    is_next = keys.far_last[key] == last and (flag == GOOD or flag == REFUSED)
+    is_next = keys.far_last[key] == last and flag in (GOOD, REFUSED)
     if not is_next or high == doubted or abs(high - doubted) > bound:
         _doubt(rows, row, keys, key, events, bad)
         return True

@@ -170,9 +170,7 @@ class Tracker:
         verdict[refused] = why
         return frozenset(refused[why == kernel.DUPLICATE].tolist())
 
-    def _judge_venue(
-        self, rows: Input, of_keys: Combinations, symbols: Combinations | None, flags: Flags
-    ) -> Judged:
+    def _judge_venue(self, rows: Input, of_keys: Combinations, symbols: Combinations | None, flags: Flags) -> Judged:
         places, parts = of_keys
         used = _occurring(places, len(parts), taking_part(flags))
         sparse = _occurring(places, len(parts), rows.sparse)

@@ -50,7 +50,8 @@ class Arrived(NamedTuple):
 class Sent(NamedTuple):
     """A message in Kafka. `row` is what it said before anything was done to its bytes, times as UTC microseconds;
     `state` what it is: good, copy, damaged, spoiled, late, or again (a number of a channel that another publisher
-    session has brought). `damage` names the damage (to the bytes, or FAR_NUMBER). Headers say that it is not in its channel's order (`is_aside`)."""
+    session has brought). `damage` names the damage (to the bytes, or FAR_NUMBER). Headers say that it is not in its
+    channel's order (`is_aside`)."""
 
     partition: int
     offset: int

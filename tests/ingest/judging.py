@@ -9,7 +9,6 @@ from k2_dagster.ingest import kernel
 from k2_dagster.ingest.numbering import Numbering
 from tests.ingest.oracle import Event, Row
 
-
 # So far beyond the last number that no row comes there which is not meant to.
 REACH = (10**9, 10**9)
 

@@ -1,4 +1,4 @@
-"""One number far ahead destroys nothing: its message is refused, what is lost later is told, a venue's jump is believed."""
+"""One number far ahead destroys nothing: its message is refused, and what is lost later is told. A venue may jump."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -144,12 +144,12 @@ def test_under_a_mended_profile_it_lands_when_it_comes_back() -> None:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Sent]:
-    """Ticks of two symbols whose numbers and pairs jump now and then, some for good; some spoiled, some from quarantine,
-    some that a feed handler refused."""
+    """Ticks of two symbols whose numbers and pairs jump now and then, some for good; some spoiled, some back from
+    quarantine, some that a feed handler refused."""
     nexts: dict[tuple[str, str], int] = {}
 
     def number(symbol: str, of: str) -> int:
-        jump = draw(st.sampled_from((0,) * 8 + (1, 2, -1, FAR, FAR, FAR + 1, 2 * FAR)))
+        jump: int = draw(st.sampled_from((0,) * 8 + (1, 2, -1, FAR, FAR, FAR + 1, 2 * FAR)))
         at = max(1, nexts.get((symbol, of), 1) + jump)
         if jump < FAR or draw(st.integers(0, 2)) == 0:
             nexts[symbol, of] = max(nexts.get((symbol, of), 1), at + 1)
@@ -159,7 +159,12 @@ def histories(draw: st.DrawFn) -> list[Sent]:
     for offset in range(draw(st.integers(1, 30))):
         symbol, shape = draw(st.sampled_from("AB")), draw(st.sampled_from(("",) * 7 + ("price", "refused")))
         sequence, pair = number(symbol, "venue"), number(symbol, "pair")
-        values = {"symbol": symbol, "sequence": sequence, "publisher_session": "p", "publisher_sequence": pair}
+        values: dict[str, Any] = {
+            "symbol": symbol,
+            "sequence": sequence,
+            "publisher_session": "p",
+            "publisher_sequence": pair,
+        }
         value, headers = avro(TICKS, **values | ({"price": 0} if shape == "price" else {})), returned(0)
         headers = headers if draw(st.integers(0, 6)) == 0 else []
         if shape == "refused":

@@ -1,4 +1,4 @@
-"""Damage to the bytes of a message, or to a number of it: each kind is certain to be seen, and its key stays as it was."""
+"""Damage to a message's bytes, or to a number of it: each kind is certain to be seen, and the key stays as it was."""
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +38,8 @@ def _nulls(rows: pa.RecordBatch, place: int) -> NDArray[np.bool_]:
 
 
 def damaged(value: bytes, damage: int, foreign_schema_id: int) -> bytes:
-    """`damage`: 1 + the place in DAMAGES, or one of a number, which leaves the bytes alone. `foreign_schema_id`: a registered schema of another dataset."""
+    """`damage`: 1 + the place in DAMAGES, or one of a number, which leaves the bytes alone. `foreign_schema_id`: a
+    registered schema of another dataset."""
     if damage in FAR_NUMBERS:
         return value
     kind = DAMAGES[damage - 1][0]
