@@ -595,11 +595,11 @@ def _doubt(rows, row, keys, key, events, bad):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _is_jump(rows, row, now, keys, holes, events, bad, far, far_sparse):  # type: ignore[no-untyped-def]
+def _is_jump(rows, row, now, keys, holes, events, bad, reach):  # type: ignore[no-untyped-def]
     """Whether a number is too far ahead to be believed. Where the one that was doubted just before confirms it, that
     one is noted as refused ahead, and what lies before both becomes a gap."""
     key, high = rows.key[row], rows.sequence[row]
-    last, bound = keys.last[key], far_sparse if keys.sparse[key] else far
+    last, bound = keys.last[key], reach[keys.sparse[key]]
     if last == NEVER or high <= last + bound or rows.previous[row] >= high:
         return False
     doubted, flag = keys.far[key], rows.flag[row]
@@ -613,9 +613,9 @@ def _is_jump(rows, row, now, keys, holes, events, bad, far, far_sparse):  # type
 
 
 @numba.njit(cache=True)
-def _judge_row(rows, row, now, keys, holes, queue, events, bad, far, far_sparse):  # type: ignore[no-untyped-def]
+def _judge_row(rows, row, now, keys, holes, queue, events, bad, reach):  # type: ignore[no-untyped-def]
     is_refused = rows.flag[row] == REFUSED or rows.flag[row] == RETURNED_REFUSED
-    if _is_jump(rows, row, now, keys, holes, events, bad, far, far_sparse):
+    if _is_jump(rows, row, now, keys, holes, events, bad, reach):
         return IN_ORDER if is_refused else JUMP
     if is_refused:
         again = _has_come(keys, holes, rows.key[row], rows.sequence[row])
@@ -680,22 +680,10 @@ def _new_day(symbols, partitions, partition, now):  # type: ignore[no-untyped-de
 
 @numba.njit(cache=True, nogil=True)
 def judge(  # type: ignore[no-untyped-def]
-    rows,
-    first_row,
-    keys,
-    holes,
-    queue,
-    events,
-    symbols,
-    partitions,
-    grace_messages,
-    grace_ms,
-    far,
-    far_sparse,
-    verdicts,
+    rows, first_row, keys, holes, queue, events, symbols, partitions, grace_messages, grace_ms, reach, verdicts
 ):
-    """Judge the rows from `first_row` on: fills `verdicts` (int8) and `events`, and moves the state on. A number more
-    than `far` beyond the last one of its key (`far_sparse`, of a sparse one) is doubted.
+    """Judge the rows from `first_row` on: fills `verdicts` (int8) and `events`, and moves the state on. A number
+    further beyond the last one of its key than `reach` is doubted: of dense keys, of sparse ones.
 
     Returns the row to go on from with more room for holes, or the number of rows.
     """
@@ -728,14 +716,14 @@ def judge(  # type: ignore[no-untyped-def]
             none_ahead = head == NONE or hole_first[head] <= last
             in_order = previous == last or (previous < last and head == NONE)
             # in order, only a message that covers many numbers can reach far ahead
-            ahead = last < sequence <= last + far_sparse
+            ahead = last < sequence <= last + reach[1]
             if flag == GOOD and ahead and in_order and none_ahead and key_first[key] != NEVER:
                 key_messages[key] += 1
                 key_last[key] = sequence
                 key_unread[key] = bad[symbol] - key_used[key]
                 key_last_micros[key] = row_micros[row]
             else:
-                verdicts[row] = _judge_row(rows, row, now, keys, holes, queue, events, bad, far, far_sparse)
+                verdicts[row] = _judge_row(rows, row, now, keys, holes, queue, events, bad, reach)
             if key_waiting[key] > 0:
                 _tell_counted(row, key, keys, holes, events, bad, grace_messages)
         at = queue_head[partition]

@@ -98,8 +98,9 @@ class Numbering:
             put(self._symbol_columns, found, {"partition": symbol[0]})
         return found
 
-    def judge(self, rows: kernel.Rows, *, grace_messages: int, grace_ms: int, far: int, far_sparse: int) -> Judged:
-        """Judge the rows and move the state on."""
+    def judge(self, rows: kernel.Rows, *, grace_messages: int, grace_ms: int, reach: tuple[int, int]) -> Judged:
+        """Judge the rows and move the state on. `reach`: so far beyond the last number is believed, of dense keys and
+        of sparse ones."""
         count = len(rows.key)
         rows = kernel.Rows(**{name: fixed(column) for name, column in rows._asdict().items()})
         self._grow(rows)
@@ -113,7 +114,7 @@ class Numbering:
         while row < count:
             row = kernel.judge(
                 *(rows, row, keys, holes, queue, events, symbols, partitions),
-                *(grace_messages, grace_ms, far, far_sparse, verdicts),
+                *(grace_messages, grace_ms, reach, verdicts),
             )
             if row < count:
                 holes = with_room(holes, len(holes.key))

@@ -223,8 +223,7 @@ class Tracker:
             ),
             grace_messages=self.terms.grace_messages,
             grace_ms=self.terms.grace_ms,
-            far=self.terms.believed(sparse=False),
-            far_sparse=self.terms.believed(sparse=True),
+            reach=(self.terms.believed(sparse=False), self.terms.believed(sparse=True)),
         )
 
     def _forget_old(self) -> dict[str, bytes]:

@@ -102,8 +102,7 @@ def _judge(numbering: Numbering) -> None:
         ),
         grace_messages=20,
         grace_ms=5_000,
-        far=DEFAULT_JUMP_ABOVE,
-        far_sparse=DEFAULT_JUMP_ABOVE,
+        reach=(DEFAULT_JUMP_ABOVE, DEFAULT_JUMP_ABOVE),
     )
 
 

@@ -42,8 +42,7 @@ def judge(
         ),
         grace_messages=grace_messages,
         grace_ms=grace_ms,
-        far=far[0],
-        far_sparse=far[1],
+        reach=far,
     )
     assert sorted(judged.jumps) == np.flatnonzero(judged.verdicts == kernel.JUMP).tolist()
     events = [
