@@ -16,7 +16,7 @@ from proofs.oracle import Oracle, frame_id
 
 Line = dict[str, Any]
 Tally = Counter[tuple[Any, ...]]
-_SPOILED = ("corrupt", "out_of_range", "duplicate")
+_SPOILED = ("corrupt", "out_of_range", "jump", "duplicate")
 
 
 @dataclass
@@ -83,7 +83,9 @@ def _level(missing: int, profile: ExchangeProfile) -> str:
 
 
 def _quarantined(line: Line) -> Tally:
-    """Damaged bytes tell no number; the others are known by theirs."""
+    """Damaged bytes tell no number, and a number that is damaged tells nothing; the others are known by theirs."""
+    if line["type"] == "jump":
+        return Counter((line["dataset"], one["symbol"], "sequence_jump", None) for one in line["messages"])
     if line["type"] == "corrupt":
         return Counter((line["dataset"], one["symbol"], one["damage"], None) for one in line["messages"])
     reason = "duplicate" if line["type"] == "duplicate" else "rule_violated"

@@ -35,6 +35,7 @@ from k2_dagster.ingest.outcome import (
 from k2_dagster.ingest.quarantined import Quarantined, quarantine_table
 from k2_dagster.ingest.refusal import Refusal
 from k2_dagster.ingest.refused import with_refused
+from k2_dagster.ingest.refusing import refused_by_number
 from k2_dagster.ingest.returned import originals
 from k2_dagster.ingest.rows import Accepted, Days
 from k2_dagster.ingest.rules import FIRST_DAY_NUMBER, MICROS_PER_DAY, MS_PER_DAY, Validated, Validator
@@ -46,11 +47,8 @@ from k2_dagster.schemas.profiles import Domain, ExchangeProfile
 from k2_dagster.state.breakers import NO_BREAKERS, Breakers
 from k2_dagster.state.ledger import Change
 
-_REFUSING_VERDICTS = (
-    (kernel.DUPLICATE, "duplicate", "the identity has landed before"),
-    (kernel.HORIZON, "identity_horizon", "its number is older than what is remembered of its session"),
-)
-# Verdicts that quarantine a message although its content is good: they change no state when judged again.
+# Verdicts that quarantine a message although its content is good: they change no state when judged again. A jump does:
+# judged again, its message is one that was refused, which says the same of its number.
 _REPEATED = ("duplicate", "identity_horizon")
 
 
@@ -184,10 +182,7 @@ class BatchJudge:
         again = [row for row in decoded.refused if verdicts.verdict[row] == kernel.DUPLICATE]
         out = [one for one in (*decoded.refusals, *checked.refused.values()) if one.row not in again]
         out += [Refusal(row, "duplicate", "the same input was refused before") for row in again]
-        good = rows.flag == kernel.GOOD
-        for verdict, reason, detail in _REFUSING_VERDICTS:
-            at = np.flatnonzero(good & (verdicts.verdict == verdict)).tolist()
-            out += [Refusal(row, reason, detail) for row in at]
+        out += refused_by_number(rows, verdicts)
         fresh = [one for one in out if one.row not in held]
         return sorted(fresh, key=lambda one: one.row)
 

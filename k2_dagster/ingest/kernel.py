@@ -9,6 +9,10 @@ in a queue per partition, in the order of their opening, so that looking for ove
 refused messages are holes that need no explaining; they may lie ahead of the key's last number, and become part of its
 past when the numbers before them are there.
 
+A number that is further beyond the last one than a bound is doubted: it may be damage, and believed it would leave one
+hole in which every later number is an old one. Its message is refused, until another number near it, with nothing in
+order between the two, confirms that the numbering itself has jumped.
+
 One module, because numba's cache does not see changes of another.
 """
 
@@ -23,12 +27,16 @@ UNREADABLE = 0  # no numbers: it may explain a hole of its symbol
 GOOD = 1
 REFUSED = 2  # has numbers but goes to quarantine: claims nothing, leaves a hole of its own
 SKIPPED = 3  # takes no part in this numbering; it still moves record time
+# Back from quarantine: what has been refused before is no sign of where the numbering stands now
+RETURNED = 4  # otherwise GOOD
+RETURNED_REFUSED = 5  # otherwise REFUSED
 
 # Verdicts on GOOD rows. REFUSED ones are DUPLICATE when their number has come before, else IN_ORDER.
 IN_ORDER = 0
 LATE = 1  # fills an open hole
 DUPLICATE = 2
 HORIZON = 3  # its numbers are older than what is remembered
+JUMP = 4  # its number is far beyond the last one, and nothing confirms it
 
 # Causes of a hole.
 UNKNOWN = 0
@@ -42,6 +50,7 @@ REPORT = 0
 FILL = 1
 EXPLAIN = 2  # numbers of a reported gap are in quarantine
 FILL_EXPLAINED = 3  # and have come after all
+JUMPED = 4  # a verdict JUMP: `first` is the last number then, `last` the one that is doubted; no hole is concerned
 
 NEVER = -(2**62)
 NONE = -1
@@ -53,7 +62,8 @@ MAX_HOLES_PER_KEY = 256
 MAX_EXPLAINED_PER_KEY = 16_384
 # Of them, those ahead of the key's last number. Beyond it, a refused message explains a hole of its symbol by count.
 MAX_AHEAD_PER_KEY = 64
-# Most entries of the free stack that one row takes: a gap with refused stretches in it, a split, and two cut ends.
+# Most entries of the free stack that one row takes: a gap with refused stretches in it, a split, two cut ends, and the
+# number that was doubted before it.
 HOLES_PER_ROW = MAX_AHEAD_PER_KEY + 8
 # Symbols that only unreadable messages have named, remembered per partition until the day ends: keys may be garbage.
 MAX_STRANGERS = 1_024
@@ -566,8 +576,48 @@ def _has_come(keys, holes, key, number):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _judge_row(rows, row, now, keys, holes, queue, events, bad):  # type: ignore[no-untyped-def]
-    if rows.flag[row] == REFUSED:
+def _doubt(rows, row, keys, key, events, bad):  # type: ignore[no-untyped-def]
+    """Remember a number that is not believed. Its message is refused, and is as one without a number: it may explain a
+    hole of its symbol."""
+    flag, high, last = rows.flag[row], rows.sequence[row], keys.last[key]
+    if flag in (GOOD, RETURNED):
+        at = events.used[0]
+        events.row[at], events.kind[at], events.key[at] = row, JUMPED, key
+        events.first[at], events.last[at], events.origin[at] = last, high, last
+        events.opened_offset[at] = rows.offset[row]
+        events.before_micros[at], events.after_micros[at] = keys.last_micros[key], rows.event_micros[row]
+        events.used[0] = at + 1
+    if flag in (RETURNED, RETURNED_REFUSED):
+        return
+    if keys.far_last[key] != last or keys.far[key] != high:  # a copy of it is not another message that went missing
+        bad[keys.symbol[key]] += 1
+    keys.far[key], keys.far_last[key] = high, last
+
+
+@numba.njit(cache=True)
+def _is_jump(rows, row, now, keys, holes, events, bad, reach):  # type: ignore[no-untyped-def]
+    """Whether a number is too far ahead to be believed. Where the one that was doubted just before confirms it, that
+    one is noted as refused ahead, and what lies before both becomes a gap."""
+    key, high = rows.key[row], rows.sequence[row]
+    last, bound = keys.last[key], reach[keys.sparse[key]]
+    if last == NEVER or high <= last + bound or rows.previous[row] >= high:
+        return False
+    doubted, flag = keys.far[key], rows.flag[row]
+    # a number in order since then shows that the numbering goes on where it was
+    is_next = keys.far_last[key] == last and flag in (GOOD, REFUSED)
+    if not is_next or high == doubted or abs(high - doubted) > bound:
+        _doubt(rows, row, keys, key, events, bad)
+        return True
+    _refuse_ahead(rows, row, now, keys, holes, doubted, doubted)
+    return False
+
+
+@numba.njit(cache=True)
+def _judge_row(rows, row, now, keys, holes, queue, events, bad, reach):  # type: ignore[no-untyped-def]
+    is_refused = rows.flag[row] == REFUSED or rows.flag[row] == RETURNED_REFUSED
+    if _is_jump(rows, row, now, keys, holes, events, bad, reach):
+        return IN_ORDER if is_refused else JUMP
+    if is_refused:
         again = _has_come(keys, holes, rows.key[row], rows.sequence[row])
         _refuse(rows, row, now, keys, holes, events, bad)
         return DUPLICATE if again else IN_ORDER
@@ -630,9 +680,10 @@ def _new_day(symbols, partitions, partition, now):  # type: ignore[no-untyped-de
 
 @numba.njit(cache=True, nogil=True)
 def judge(  # type: ignore[no-untyped-def]
-    rows, first_row, keys, holes, queue, events, symbols, partitions, grace_messages, grace_ms, verdicts
+    rows, first_row, keys, holes, queue, events, symbols, partitions, grace_messages, grace_ms, reach, verdicts
 ):
-    """Judge the rows from `first_row` on: fills `verdicts` (int8) and `events`, and moves the state on.
+    """Judge the rows from `first_row` on: fills `verdicts` (int8) and `events`, and moves the state on. A number
+    further beyond the last one of its key than `reach` is doubted: of dense keys, of sparse ones.
 
     Returns the row to go on from with more room for holes, or the number of rows.
     """
@@ -664,13 +715,15 @@ def judge(  # type: ignore[no-untyped-def]
                 _meet(symbols, partitions, partition, symbol)
             none_ahead = head == NONE or hole_first[head] <= last
             in_order = previous == last or (previous < last and head == NONE)
-            if flag == GOOD and sequence > last and in_order and none_ahead and key_first[key] != NEVER:
+            # in order, only a message that covers many numbers can reach far ahead
+            ahead = last < sequence <= last + reach[1]
+            if flag == GOOD and ahead and in_order and none_ahead and key_first[key] != NEVER:
                 key_messages[key] += 1
                 key_last[key] = sequence
                 key_unread[key] = bad[symbol] - key_used[key]
                 key_last_micros[key] = row_micros[row]
             else:
-                verdicts[row] = _judge_row(rows, row, now, keys, holes, queue, events, bad)
+                verdicts[row] = _judge_row(rows, row, now, keys, holes, queue, events, bad, reach)
             if key_waiting[key] > 0:
                 _tell_counted(row, key, keys, holes, events, bad, grace_messages)
         at = queue_head[partition]

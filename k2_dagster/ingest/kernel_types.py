@@ -34,6 +34,8 @@ class Keys(NamedTuple):
 
     What was received: numbers `first` to `last` in `messages`, from `first_micros` to `last_micros` by the venue's
     time of the good rows in order, of which `late` came late and `duplicates` again.
+
+    `far` is the number that was doubted last, when the last number was `far_last`.
     """
 
     last: Int64s
@@ -48,6 +50,8 @@ class Keys(NamedTuple):
     last_micros: Int64s
     late: Int64s
     duplicates: Int64s
+    far: Int64s
+    far_last: Int64s
     head: Int64s
     holes: Int64s
     explained: Int64s

@@ -23,13 +23,14 @@ Key = tuple[Any, ...]
 
 _KEY_COLUMNS = (
     *("last", "messages", "floor", "unread", "used", "symbol", "sparse"),
-    *("first", "first_micros", "last_micros", "late", "duplicates"),
+    *("first", "first_micros", "last_micros", "late", "duplicates", "far", "far_last"),
 )
 _SYMBOL_COLUMNS = ("bad", "known", "partition")
 # Most events: each hole is reported, explained and filled once, and a row cuts into two. Of a row come at most four
 # holes (a gap, what stands behind a split, two cut ends), and a gap has a piece more for each stretch that was refused
-# ahead. Room that is not used is not touched, and costs nothing.
-EVENTS_PER_ROW = 15
+# ahead, and for the number that was doubted; and a row may be a jump. Room that is not used is not touched, and costs
+# nothing.
+EVENTS_PER_ROW = 19
 EVENTS_PER_HOLE = 6
 # Free places for holes that a batch starts with; they double when that is not enough. Room for a hole per row would be
 # 50 MB to write for every batch, nearly always for nothing.
@@ -54,10 +55,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Verdict per row (see kernel.py) and the events in row order."""
+    """Verdict per row (see kernel.py), the events in row order, and of each jump's row the last number before it."""
 
     verdicts: npt.NDArray[np.int8]
     events: list[Event]
+    jumps: dict[int, int]
 
 
 class Numbering:
@@ -82,7 +84,7 @@ class Numbering:
         at = len(self.keys)
         self.keys.append(key)
         self._index[key] = at
-        made = dict.fromkeys(("floor", "first", "first_micros", "last_micros"), kernel.NEVER)
+        made = dict.fromkeys(("floor", "first", "first_micros", "last_micros", "far", "far_last"), kernel.NEVER)
         made |= {"last": start, "symbol": self.symbol_index((key[0], key[-1])), "sparse": sparse}
         put(self._columns, at, made)
         return at
@@ -96,8 +98,9 @@ class Numbering:
             put(self._symbol_columns, found, {"partition": symbol[0]})
         return found
 
-    def judge(self, rows: kernel.Rows, *, grace_messages: int, grace_ms: int) -> Judged:
-        """Judge the rows and move the state on."""
+    def judge(self, rows: kernel.Rows, *, grace_messages: int, grace_ms: int, reach: tuple[int, int]) -> Judged:
+        """Judge the rows and move the state on. `reach`: so far beyond the last number is believed, of dense keys and
+        of sparse ones."""
         count = len(rows.key)
         rows = kernel.Rows(**{name: fixed(column) for name, column in rows._asdict().items()})
         self._grow(rows)
@@ -110,13 +113,16 @@ class Numbering:
         row = 0
         while row < count:
             row = kernel.judge(
-                rows, row, keys, holes, queue, events, symbols, partitions, grace_messages, grace_ms, verdicts
+                *(rows, row, keys, holes, queue, events, symbols, partitions),
+                *(grace_messages, grace_ms, reach, verdicts),
             )
             if row < count:
                 holes = with_room(holes, len(holes.key))
         self._close_holes(holes)
         self._forget_strangers()
-        return Judged(verdicts, self._read(events))
+        told = self._read(events)
+        jumps = {one.row: one.first for one in told if one.kind == kernel.JUMPED}
+        return Judged(verdicts, [one for one in told if one.kind != kernel.JUMPED], jumps)
 
     def forget(self, doomed: set[int]) -> bytes:
         """Drop keys (by index) with their holes: their session is beyond the horizon. Returns what they held, in the

@@ -17,7 +17,8 @@ from pyiceberg.table import Table
 from k2_dagster.errors import FenceMoved, LogShrunk, RetentionOverrun, TerminalError, TopicRecreated
 from k2_dagster.ingest.lost import topic_is_gone
 from k2_dagster.ingest.outcome import Held, Topic
-from k2_dagster.ingest.tracker import Terms, Tracker
+from k2_dagster.ingest.terms import terms_of
+from k2_dagster.ingest.tracker import Tracker
 from k2_dagster.kafka.topics import count_changed, describe, watermarks
 from k2_dagster.lake.catalog import load_table, translated_errors
 from k2_dagster.lake.fence import Fence, Rules, position_key, read_fence
@@ -213,11 +214,7 @@ def _starts(
 def _tracker(
     catalog: Catalog, database: Database, stream: str, dataset: str, head: str | None, profile: ExchangeProfile
 ) -> Tracker:
-    terms = Terms(
-        grace_messages=profile.gap_grace_messages,
-        grace_ms=int(profile.gap_grace_seconds * 1000),
-        horizon_days=profile.closed_session_days,
-    )
+    terms = terms_of(profile)
     if head is None:
         return Tracker(terms)
     try:

@@ -19,9 +19,11 @@ import numpy.typing as npt
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.channel_numbers import ChannelNumbers
 from k2_dagster.ingest.columns import Codes, Known, combine
-from k2_dagster.ingest.numbering import Event, Key, Numbering
+from k2_dagster.ingest.jumps import Jump, returning, taking_part
+from k2_dagster.ingest.numbering import Event, Judged, Key, Numbering
 from k2_dagster.ingest.returned import Original, Returned
 from k2_dagster.ingest.sessions import Reset, Session, Sessions, record_times
+from k2_dagster.ingest.terms import Terms
 from k2_dagster.state.tracked import CHANNEL, PUBLISHER, VENUE, joined, parted
 
 Int64s = npt.NDArray[np.int64]
@@ -68,7 +70,7 @@ class Input:
 @dataclass(frozen=True, slots=True)
 class Verdicts:
     """Per raw message, the verdict of the numbering that identifies it; and the events of both numberings.
-    `copied` are the duplicates that their number in a channel shows.
+    `copied` are the duplicates that their number in a channel shows; `jumps` tells of the rows of verdict JUMP.
 
     `resets` are sessions that began after others; `forgotten` is what the sessions had received that are over now (see
     `Numbering.forget`). Both by numbering.
@@ -79,15 +81,7 @@ class Verdicts:
     resets: dict[str, list[Reset]]
     forgotten: dict[str, bytes]
     copied: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a profile says of judging: the grace before a hole is a gap, and how long a closed session is remembered."""
-
-    grace_messages: int
-    grace_ms: int
-    horizon_days: int
+    jumps: Mapping[int, Jump] = field(default_factory=dict)
 
 
 class Tracker:
@@ -114,16 +108,20 @@ class Tracker:
         venue_flags = np.where(numbered & (~of_venue | venue_old), kernel.SKIPPED, rows.flag).astype(np.int8)
         if rows.blind is not None:
             venue_flags[rows.blind] = kernel.UNREADABLE
-        publisher_flags = np.where(numbered & (~of_publisher | publisher_old), kernel.SKIPPED, rows.flag)
         # good rows have the symbol of their key
         symbols = None if numbered.all() and rows.blind is None else combine([partition, rows.symbol], known)
         of_keys = combine([partition, rows.stream, rows.kind, rows.session, rows.symbol], known)
-        venue = self._judge_venue(rows, of_keys, symbols, venue_flags)
+        venue = self._judge_venue(rows, of_keys, symbols, returning(venue_flags, rows.originals))
         of_keys = combine([partition, rows.publisher_session, rows.symbol], known)
-        publisher = self._judge_publisher(rows, of_keys, symbols, publisher_flags.astype(np.int8), strict_partitions)
+        publisher_flags = np.where(numbered & (~of_publisher | publisher_old), kernel.SKIPPED, rows.flag)
+        # what the venue's number refuses claims no pair. The other way round, a pair that jumps refuses only what it
+        # identifies: a message whose venue's number is sound lands
+        publisher_flags[[row for row in venue.jumps if publisher_flags[row] == kernel.GOOD]] = kernel.REFUSED
+        publisher_flags = returning(publisher_flags.astype(np.int8), rows.originals)
+        publisher = self._judge_publisher(rows, of_keys, symbols, publisher_flags, strict_partitions)
         # A refused row is known by its pair: the venue's number of a damaged message may be damage too
         by_venue = rows.by_venue & ~((rows.flag == kernel.REFUSED) & rows.has_publisher)
-        verdict = np.where(by_venue, venue[0], publisher[0])
+        verdict = np.where(by_venue, venue.verdicts, publisher.verdicts)
         verdict = np.where(np.where(by_venue, venue_old, publisher_old), kernel.HORIZON, verdict)
         copied = frozenset() if rows.in_channel is None else self._judge_channel(rows, verdict, record_ms, known)
         for row, original in sorted(rows.originals.items()):
@@ -133,11 +131,23 @@ class Tracker:
         resets = {name: sessions.take_resets() for name, sessions in self.sessions.items() if name != CHANNEL}
         return Verdicts(
             verdict.astype(np.int8),
-            events={VENUE: venue[1], PUBLISHER: publisher[1]},
+            events={VENUE: venue.events, PUBLISHER: publisher.events},
             resets=resets,
             forgotten=self._forget_old(),
             copied=copied,
+            jumps=self._jumps(rows, verdict, venue, publisher),
         )
+
+    def _jumps(self, rows: Input, verdict: Flags, venue: Judged, publisher: Judged) -> dict[int, Jump]:
+        out = {}
+        for row in np.flatnonzero(verdict == kernel.JUMP).tolist() if venue.jumps or publisher.jumps else ():
+            if rows.by_venue[row]:
+                bound = self.terms.believed(sparse=bool(rows.sparse[row]))
+                out[row] = Jump("sequence", int(rows.sequence[row]), venue.jumps[row], bound)
+            else:
+                bound, number = self.terms.believed(sparse=False), int(rows.publisher_sequence[row])
+                out[row] = Jump("publisher_sequence", number, publisher.jumps[row], bound)
+        return out
 
     def _judge_channel(self, rows: Input, verdict: Flags, record_ms: Int64s, known: Known) -> frozenset[int]:
         """Refuse in `verdict` what has landed by its number in a channel; returns the duplicates among them."""
@@ -160,11 +170,9 @@ class Tracker:
         verdict[refused] = why
         return frozenset(refused[why == kernel.DUPLICATE].tolist())
 
-    def _judge_venue(
-        self, rows: Input, of_keys: Combinations, symbols: Combinations | None, flags: Flags
-    ) -> tuple[Flags, list[Event]]:
+    def _judge_venue(self, rows: Input, of_keys: Combinations, symbols: Combinations | None, flags: Flags) -> Judged:
         places, parts = of_keys
-        used = _occurring(places, len(parts), (flags == kernel.GOOD) | (flags == kernel.REFUSED))
+        used = _occurring(places, len(parts), taking_part(flags))
         sparse = _occurring(places, len(parts), rows.sparse)
         numbering = self.numberings[VENUE]
         index = np.array(
@@ -185,9 +193,9 @@ class Tracker:
         symbols: Combinations | None,
         flags: Flags,
         strict_partitions: frozenset[int],
-    ) -> tuple[Flags, list[Event]]:
+    ) -> Judged:
         places, parts = of_keys
-        used = _occurring(places, len(parts), (flags == kernel.GOOD) | (flags == kernel.REFUSED))
+        used = _occurring(places, len(parts), taking_part(flags))
         numbering = self.numberings[PUBLISHER]
         index = np.full(len(parts), -1, dtype=np.int32)
         for at in np.flatnonzero(used):
@@ -206,17 +214,17 @@ class Tracker:
         flags: Flags,
         sequence: Int64s,
         previous: Int64s,
-    ) -> tuple[Flags, list[Event]]:
+    ) -> Judged:
         symbol = _symbols(numbering, symbols, len(flags))
-        judged = numbering.judge(
+        return numbering.judge(
             kernel.Rows(
                 *(key, sequence, previous, flags, symbol),
                 *(rows.partition, rows.offset, rows.time_ms, rows.event_micros),
             ),
             grace_messages=self.terms.grace_messages,
             grace_ms=self.terms.grace_ms,
+            reach=(self.terms.believed(sparse=False), self.terms.believed(sparse=True)),
         )
-        return judged.verdicts, judged.events
 
     def _forget_old(self) -> dict[str, bytes]:
         told = {}

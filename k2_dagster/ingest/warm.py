@@ -24,6 +24,7 @@ from k2_dagster.ingest.sessions import first_and_last, never_back
 from k2_dagster.ingest.sorting import file_order
 from k2_dagster.kafka.batch import Gathering
 from k2_dagster.kafka.copying import Functions, take
+from k2_dagster.schemas.profile_parts import DEFAULT_JUMP_ABOVE
 
 _DISTINCT_CODES = 2_000
 
@@ -101,6 +102,7 @@ def _judge(numbering: Numbering) -> None:
         ),
         grace_messages=20,
         grace_ms=5_000,
+        reach=(DEFAULT_JUMP_ABOVE, DEFAULT_JUMP_ABOVE),
     )
 
 

@@ -7,6 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 URL_PATTERN = r"^[a-z]+://[^\s/]+\S*$"
 
+# Numbers beyond the last one that are believed at once: years of the busiest symbol there is.
+DEFAULT_JUMP_ABOVE = 1_000_000_000
+# A million times as many are believed where a message covers many: 10^18, and with the largest number still 64 bits.
+MAX_JUMP_ABOVE = 1_000_000_000_000
+
 
 class Strict(BaseModel):
     """A table of the file: no other keys, and nothing changes it."""

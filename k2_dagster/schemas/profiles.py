@@ -23,7 +23,7 @@ from k2_dagster.schemas.calendars import ALWAYS_OPEN, CALENDARS, DAYS_OF
 from k2_dagster.schemas.common import NAME_PATTERN
 from k2_dagster.schemas.datasets import RULES_VERSION, WIRE_DATASETS
 from k2_dagster.schemas.instruments import STREAM as INSTRUMENTS_STREAM
-from k2_dagster.schemas.profile_parts import URL_PATTERN, RecoveryProfile, Strict
+from k2_dagster.schemas.profile_parts import DEFAULT_JUMP_ABOVE, MAX_JUMP_ABOVE, URL_PATTERN, RecoveryProfile, Strict
 from k2_dagster.schemas.recovery import RECOVERY_DATASET, RECOVERY_PARTITIONS
 from k2_dagster.schemas.topics import CONTROL_DATASET, FEED_DATASETS, FEED_PARTITIONS, INSTRUMENTS_DATASET
 
@@ -115,6 +115,7 @@ class ExchangeProfile(Strict):
     gap_grace_messages: Annotated[int, _WHOLE] = Field(20, ge=0)
     gap_grace_seconds: Annotated[float, _WHOLE] = Field(5.0, ge=0, allow_inf_nan=False)
     on_critical_gap: Literal["halt", "mark_stale"]
+    jump_above: Annotated[int, _WHOLE] = Field(DEFAULT_JUMP_ABOVE, gt=0, le=MAX_JUMP_ABOVE)
     closed_session_days: Annotated[int, _WHOLE] = Field(7, gt=0)
     size_unit: SizeUnit = "base"
     contract_value: dict[_SYMBOLS, _AMOUNT] = Field(default_factory=dict)
@@ -157,6 +158,8 @@ class ExchangeProfile(Strict):
     def _ordered(self) -> "ExchangeProfile":
         if self.gap_halt_above <= self.gap_page_at:
             raise ValueError(f"gap_halt_above ({self.gap_halt_above}) must be above gap_page_at ({self.gap_page_at})")
+        if self.jump_above <= self.gap_halt_above:
+            raise ValueError(f"jump_above ({self.jump_above}) must be above gap_halt_above ({self.gap_halt_above})")
         if self.days_of is not None and self.weekdays:
             raise ValueError("days_of and weekdays both say the trading days: give one of them")
         if self.calendar == ALWAYS_OPEN and (self.days_of is not None or self.weekdays or self.holidays):
@@ -198,6 +201,7 @@ class ExchangeProfile(Strict):
             "streams": {name: one.domain.value for name, one in self.streams.items() if one.dataset == dataset},
             "grace": [self.gap_grace_messages, self.gap_grace_seconds],
             "closed_session_days": self.closed_session_days,
+            "jump_above": self.jump_above,
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:DIGEST_CHARACTERS]
 

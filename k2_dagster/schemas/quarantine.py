@@ -20,6 +20,7 @@ REASONS: dict[str, str] = {
     "stream_unknown": "the exchange profile declares no such stream for this dataset",
     "outside_partitions": "the event day lies outside the days that the tables keep",
     "identity_horizon": "the session was closed longer ago than its numbers are remembered",
+    "sequence_jump": "its number is so far beyond the last one that it is believed only when another confirms it",
     "duplicate": "the identity has landed before",
 }
 

@@ -26,7 +26,7 @@ NEVER = -(2**62)
 # Cause of a hole that is in quarantine, or from before the first number that was seen; no gap was reported of it.
 QUARANTINED = 1
 # Of `keys`: what a state of a former version does not have is NEVER in these, and 0 in the others.
-NEVER_AT_FIRST = ("floor", "first", "first_micros", "last_micros", "before_micros", "after_micros")
+NEVER_AT_FIRST = ("floor", "first", "first_micros", "last_micros", "before_micros", "after_micros", "far", "far_last")
 
 _LENGTH_BYTES = 8
 

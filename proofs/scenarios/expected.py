@@ -11,7 +11,7 @@ from proofs.scenarios.asked import STREAMS, Scenario
 from proofs.scenarios.channels import fill_offset, missed_by_handler
 from proofs.scenarios.ingesting import EPOCH, WHO, WHY, Landed
 from proofs.scenarios.rows import NEXT_STATES, Ledger, row
-from proofs.scenarios.sending import COPY, DAMAGED, LATE, Run, Sent
+from proofs.scenarios.sending import COPY, LATE, SPOILED, Run, Sent
 from proofs.scenarios.wanted import (
     PUBLISHER,
     VENUE,
@@ -99,7 +99,7 @@ class Expected:
             return
         count = 1 if view.domain is Domain.LINKED and view.numbering == VENUE else last - first + 1
         # what is said of a message whose bytes are spoiled is Kafka's: it may say anything
-        readable = found.state not in (DAMAGED, "spoiled")
+        readable = found.is_readable and found.state != SPOILED
         micros = found.row["exchange_timestamp"] if readable else found.time_ms * 1_000
         gap = {
             **self._named(view, one.key),
@@ -192,7 +192,7 @@ class Expected:
     def _resets(self, view: View) -> None:
         """In each partition, the first message of every session but its first."""
         name, begun = "session" if view.numbering == VENUE else "publisher_session", dict[int, list[str]]()
-        for one in (one for one in view.topic.messages if one.state != DAMAGED):
+        for one in (one for one in view.topic.messages if one.is_readable):
             if one.row[name] in (known := begun.setdefault(one.partition, [])):
                 continue
             known.append(one.row[name])

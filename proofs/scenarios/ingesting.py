@@ -20,7 +20,8 @@ from k2_dagster.ingest.batch import BatchJudge
 from k2_dagster.ingest.decode import Decoder
 from k2_dagster.ingest.outcome import Held, Outcome
 from k2_dagster.ingest.outcome import Topic as Incarnation
-from k2_dagster.ingest.tracker import Terms, Tracker
+from k2_dagster.ingest.terms import terms_of
+from k2_dagster.ingest.tracker import Tracker
 from k2_dagster.kafka.batch import RawBatch
 from k2_dagster.schemas.common import BEHIND_HEADER
 from k2_dagster.schemas.datasets import dataset_named
@@ -70,9 +71,7 @@ class Ingest:
         self._read = [0] * topic.partitions
         self._positions = dict.fromkeys(range(topic.partitions), topic.first_offset)
         profile = scenario.profile
-        self._terms = Terms(
-            profile.gap_grace_messages, int(profile.gap_grace_seconds * 1_000), profile.closed_session_days
-        )
+        self._terms = terms_of(profile)
         strict = frozenset(self._positions) if topic.first_offset == 0 else frozenset()
         incarnation = Incarnation(topic_name(topic.dataset, scenario.exchange), "scenario", EPOCH, strict)
         decoder = Decoder(dataset_named(topic.dataset), kafka.lookup)

@@ -16,7 +16,7 @@ from k2_dagster.errors import SchemaUnknown
 from k2_dagster.feeds.encode import AvroEncoder, message_keys
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.numbering import Numbering
-from k2_dagster.feeds.simulator.damage import damaged
+from k2_dagster.feeds.simulator.damage import FAR_NUMBERS, damaged, with_far_numbers
 from k2_dagster.feeds.simulator.definitions import Definitions
 from k2_dagster.feeds.simulator.feed import Outgoing, SimulatedFeed, changed_schema, with_added_fields
 from k2_dagster.feeds.simulator.truth import DAMAGES
@@ -30,6 +30,8 @@ from proofs.scenarios.asked import Scenario
 # Offsets that a transaction's markers take: one place in so many, up to so many at once.
 HOLE_SHARE, MOST_MARKERS = 0.01, 3
 GOOD, COPY, DAMAGED, SPOILED, LATE, AGAIN = "good", "copy", "damaged", "spoiled", "late", "again"
+# A damage of the number alone: everything else can be read.
+FAR_NUMBER = "far_number"
 _TOLD = (
     *("stream", "kind", "symbol", "session", "channel", "sequence", "previous_sequence"),
     *("publisher_session", "publisher_sequence", "exchange_timestamp"),
@@ -48,7 +50,8 @@ class Arrived(NamedTuple):
 class Sent(NamedTuple):
     """A message in Kafka. `row` is what it said before anything was done to its bytes, times as UTC microseconds;
     `state` what it is: good, copy, damaged, spoiled, late, or again (a number of a channel that another publisher
-    session has brought). `damage` names the damage. Headers say that it is not in its channel's order (`is_aside`)."""
+    session has brought). `damage` names the damage (to the bytes, or FAR_NUMBER). Headers say that it is not in its
+    channel's order (`is_aside`)."""
 
     partition: int
     offset: int
@@ -59,6 +62,11 @@ class Sent(NamedTuple):
     state: str
     damage: str
     is_aside: bool = False
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it tells its session and its time."""
+        return self.state != DAMAGED or self.damage == FAR_NUMBER
 
 
 @dataclass
@@ -139,7 +147,8 @@ class Kafka:
         """Encode the rows and append them; `copies` marks those that are sent a second time, `damages` as `damaged`,
         `behind` those that are not in the order of their channel. The others are of the `state`."""
         topic = self.topics[dataset]
-        values = self._encoder(schema_text).encode(rows).to_pylist()
+        hurt = rows if damages is None else with_far_numbers(rows, damages)
+        values = self._encoder(schema_text).encode(hurt).to_pylist()
         keys = message_keys(self._exchange, rows.column("symbol"))
         names = (*_TOLD, *(_CONTROL if dataset == CONTROL_DATASET else ()))
         told = _plain(rows.select(list(names))).to_pylist()
@@ -148,7 +157,7 @@ class Kafka:
         for at, (key, value, row) in enumerate(zip(keys, values, told, strict=True)):
             damage = int(damages[at]) if damages is not None else 0
             what = DAMAGED if damage else COPY if copies is not None and copies[at] else state
-            name = DAMAGES[damage - 1][0] if damage else ""
+            name = FAR_NUMBER if damage in FAR_NUMBERS else DAMAGES[damage - 1][0] if damage else ""
             data = damaged(value, damage, self.foreign_id) if damage else value
             topic.append(key, data, int(times[at]), row, what, name, behind is not None and bool(behind[at]))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from k2_dagster.schemas.profiles import Domain
 from proofs.scenarios.asked import Scenario
-from proofs.scenarios.sending import AGAIN, COPY, DAMAGED, GOOD, LATE, SPOILED, Run, Sent, Topic
+from proofs.scenarios.sending import AGAIN, COPY, DAMAGED, FAR_NUMBER, GOOD, LATE, SPOILED, Run, Sent, Topic
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 VENUE, PUBLISHER = "venue", "publisher"
@@ -31,7 +31,8 @@ def moment(micros: int | None) -> datetime | None:
 
 @dataclass
 class View:
-    """A topic as one numbering sees it: messages by (session, symbol), in the order of their offsets."""
+    """A topic as one numbering sees it: messages by (session, symbol), in the order of their offsets. A venue's number
+    that is far ahead refuses its message, whose publisher's number is sound: there it is a spoiled one."""
 
     topic: Topic
     domain: Domain
@@ -42,7 +43,9 @@ class View:
     def __post_init__(self) -> None:
         name = "session" if self.numbering == VENUE else "publisher_session"
         for one in self.topic.messages:
-            self.keys.setdefault((one.row[name] or "", one.row["symbol"]), []).append(one)
+            refused = self.domain.judged_by_ingest and self.numbering == PUBLISHER and one.damage == FAR_NUMBER
+            seen = one._replace(state=SPOILED) if refused else one
+            self.keys.setdefault((one.row[name] or "", one.row["symbol"]), []).append(seen)
         if self.numbering == VENUE:
             self.keys = {key: self._in_order(found) for key, found in self.keys.items()}
 
@@ -118,6 +121,8 @@ def missing(view: View, truth: Iterable[dict[str, Any]]) -> list[Missing]:
     kinds = {"lose": "gone", "corrupt": "damaged"}
     if view.numbering == VENUE:
         kinds |= {"drop": "gone", "late": "late"}
+    if view.numbering == VENUE or not view.domain.judged_by_ingest:
+        kinds |= {"jump": "damaged"}
     out = []
     for line in truth:
         if line["dataset"] != view.topic.dataset or line["type"] not in kinds:
@@ -219,7 +224,7 @@ def is_over(scenario: Scenario, view: View, clock: Clock) -> set[tuple[int, str]
         return set()
     seen: dict[int, dict[str, list[int]]] = {}
     for one in view.topic.messages:
-        if one.state != DAMAGED:
+        if one.is_readable:
             times = seen.setdefault(one.partition, {}).setdefault(one.row["session"], [])
             times.append(clock.now(one))
     horizon = 2 * scenario.profile.closed_session_days * MS_PER_DAY
@@ -262,4 +267,5 @@ _DAMAGE_REASONS = {
     "flipped": ("undecodable", "trailing_bytes"),
     "foreign_schema": ("schema_not_for_topic", "undecodable", "trailing_bytes"),
     "unframed": ("not_framed",),
+    FAR_NUMBER: ("sequence_jump",),
 }

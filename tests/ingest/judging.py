@@ -9,13 +9,17 @@ from k2_dagster.ingest import kernel
 from k2_dagster.ingest.numbering import Numbering
 from tests.ingest.oracle import Event, Row
 
+# So far beyond the last number that no row comes there which is not meant to.
+REACH = (10**9, 10**9)
+
 
 def judge(
-    numbering: Numbering, rows: Sequence[Row], grace_messages: int, grace_ms: int
+    numbering: Numbering, rows: Sequence[Row], grace_messages: int, grace_ms: int, far: tuple[int, int] = REACH
 ) -> tuple[list[int], list[Event]]:
+    """Verdicts and events. `far` is as the judge takes it: of dense keys, and of sparse ones."""
     keys = [
         numbering.key_index(row.key, start=row.start, sparse=row.sparse)
-        if row.flag in (kernel.GOOD, kernel.REFUSED)
+        if row.flag not in (kernel.UNREADABLE, kernel.SKIPPED)
         else kernel.NONE
         for row in rows
     ]
@@ -38,7 +42,9 @@ def judge(
         ),
         grace_messages=grace_messages,
         grace_ms=grace_ms,
+        reach=far,
     )
+    assert sorted(judged.jumps) == np.flatnonzero(judged.verdicts == kernel.JUMP).tolist()
     events = [
         (
             *(rows[one.row].offset, one.kind, one.key, one.first, one.last, one.origin),
@@ -50,7 +56,7 @@ def judge(
 
 
 def judge_split(
-    rows: list[Row], cuts: set[int], grace_messages: int, grace_ms: int
+    rows: list[Row], cuts: set[int], grace_messages: int, grace_ms: int, far: tuple[int, int] = REACH
 ) -> tuple[Numbering, list[int], list[Event]]:
     """Judge the rows in batches that end at the cuts, with the state going through bytes in between."""
     numbering = Numbering()
@@ -59,7 +65,7 @@ def judge_split(
     ends = [*sorted(cut for cut in cuts if 0 < cut < len(rows)), len(rows)]
     for start, end in zip([0, *ends], ends, strict=False):
         numbering = Numbering.load(numbering.dump())
-        more_verdicts, more_events = judge(numbering, rows[start:end], grace_messages, grace_ms)
+        more_verdicts, more_events = judge(numbering, rows[start:end], grace_messages, grace_ms, far)
         verdicts += more_verdicts
         events += more_events
     return numbering, verdicts, events

@@ -52,8 +52,9 @@ class Gap:
 @dataclass
 class KeyState:
     """`open` maps each missing number to its gap, `ahead` each refused number beyond the last one; `origin` maps each
-    number of a reported gap to the gap's first; `refused` are the numbers that refused messages have claimed. What was
-    received: from `first`, between `times`."""
+    number of a reported gap to the gap's first; `refused` are the numbers that refused messages have claimed; `doubted`
+    is the number that was too far ahead to be believed, and the last one then. What was received: from `first`, between
+    `times`."""
 
     last: int
     sparse: bool
@@ -69,19 +70,26 @@ class KeyState:
     ahead: dict[int, Gap] = field(default_factory=dict)
     origin: dict[int, int] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
+    doubted: tuple[int, int] | None = None
+
+
+REFUSED = (kernel.REFUSED, kernel.RETURNED_REFUSED)
+RETURNED = (kernel.RETURNED, kernel.RETURNED_REFUSED)
 
 
 class Oracle:
     """Judges one row after the other."""
 
-    def __init__(self, grace_messages: int, grace_ms: int) -> None:
+    def __init__(self, grace_messages: int, grace_ms: int, far: tuple[int, int]) -> None:
         self.grace_messages, self.grace_ms = grace_messages, grace_ms
+        self.far, self.far_sparse = far
         self.keys: dict[Any, KeyState] = {}
         self.bad: dict[Any, int] = {}
         self.known: set[Any] = set()
         self.now: dict[int, int] = {}
         self.verdicts: list[int] = []
         self.events: list[Event] = []
+        self.jumps: dict[int, int] = {}
 
     def judge(self, row: Row) -> None:
         """Note the verdict and the events of a row."""
@@ -97,9 +105,13 @@ class Oracle:
         elif row.flag != kernel.SKIPPED:
             self.known.add(row.symbol)
             state = self.keys.setdefault(row.key, KeyState(row.start, row.sparse, row.symbol))
-            state.count += 1
-            verdict = self._refuse(row, state, now) if row.flag == kernel.REFUSED else self._land(row, state, now)
-            self._absorb(state)
+            refused = row.flag in REFUSED
+            if self._is_jump(row, state, now):
+                verdict = kernel.IN_ORDER if refused else kernel.JUMP
+            else:
+                state.count += 1
+                verdict = self._refuse(row, state, now) if refused else self._land(row, state, now)
+                self._absorb(state)
             for piece in self._pieces(state, reported=False):
                 if state.count - state.open[piece[0]].opened_count >= self.grace_messages:
                     self._tell(row, row.key, piece)
@@ -113,6 +125,23 @@ class Oracle:
             for key, state in self.keys.items()
             for number, gap in (state.open | state.ahead).items()
         }
+
+    def _is_jump(self, row: Row, state: KeyState, now: int) -> bool:
+        """Whether its number is out of reach, and not borne out by the one that was out of reach before it."""
+        reach = self.far_sparse if state.sparse else self.far
+        if state.last == kernel.NEVER or row.sequence - state.last <= reach or not row.numbers:
+            return False
+        before = state.doubted[0] if state.doubted is not None and state.doubted[1] == state.last else None
+        if row.flag not in RETURNED and before is not None and 0 < abs(row.sequence - before) <= reach:
+            state.ahead.setdefault(before, self._gap(row, state, now, explained=True))
+            state.refused.add(before)
+            return False
+        if row.flag not in REFUSED:
+            self.jumps[row.offset] = state.last
+        if row.flag not in RETURNED:
+            self.bad[state.symbol] = self.bad.get(state.symbol, 0) + (row.sequence != before)
+            state.doubted = (row.sequence, state.last)
+        return True
 
     def _refuse(self, row: Row, state: KeyState, now: int) -> int:
         """Its numbers are in quarantine: those that are missing are explained, those to come will not be missed."""

@@ -13,7 +13,8 @@ from k2_dagster.errors import SchemaUnknown
 from k2_dagster.ingest.batch import BatchJudge
 from k2_dagster.ingest.decode import Decoder
 from k2_dagster.ingest.outcome import Held, Outcome, Topic
-from k2_dagster.ingest.tracker import Terms, Tracker
+from k2_dagster.ingest.terms import Terms
+from k2_dagster.ingest.tracker import Tracker
 from k2_dagster.schemas.datasets import WIRE_DATASETS
 from k2_dagster.schemas.profiles import ExchangeProfile
 from k2_dagster.schemas.quarantine import REASONS

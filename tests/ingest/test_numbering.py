@@ -12,7 +12,12 @@ from tests.ingest.oracle import Oracle, Row
 DENSE, RANGE, LINKED = "dense", "range", "linked"
 # (partition, symbol, domain, number before the first): four sequences, two of them of one symbol
 KEYS = ((0, "A", DENSE, kernel.NEVER), (0, "A", RANGE, kernel.NEVER), (0, "B", LINKED, 0), (1, "A", DENSE, 0))
-FLAGS = (kernel.GOOD,) * 12 + (kernel.REFUSED, kernel.REFUSED, kernel.UNREADABLE, kernel.SKIPPED)
+FLAGS = (kernel.GOOD,) * 24 + (kernel.REFUSED,) * 4 + (kernel.UNREADABLE, kernel.SKIPPED) * 2
+BACK = (kernel.RETURNED, kernel.RETURNED_REFUSED)
+# Believed at once beyond the last number: of dense keys, and of the others.
+FAR = (9, 15)
+STEPS = (0,) * 6 + (1, 2, 5, -1, -2, -3, -8)
+JUMPS = (14, 15, 16, 24)
 
 
 @st.composite
@@ -24,10 +29,12 @@ def histories(draw: st.DrawFn) -> list[Row]:
     for offset in range(draw(st.integers(1, 60))):
         place = draw(st.integers(0, len(KEYS) - 1))
         partition, symbol, domain, start = KEYS[place]
-        sequence = max(1, nexts[place] + draw(st.sampled_from((0,) * 6 + (1, 2, 5, -1, -2, -3, -8))))
+        jumps = draw(st.integers(0, 5)) == 0
+        sequence = max(1, nexts[place] + draw(st.sampled_from(JUMPS if jumps else STEPS)))
         width = 1 if domain == DENSE else draw(st.integers(1, 4))
-        flag = draw(st.sampled_from(FLAGS))
-        if flag == kernel.GOOD:
+        flag = draw(st.sampled_from(FLAGS + BACK * jumps))
+        # half of the jumps are damage: the numbers go on where they were
+        if flag == kernel.GOOD and (not jumps or draw(st.booleans())):
             nexts[place] = max(nexts[place], sequence + width)
         now += draw(st.sampled_from((0, 0, 1, 3, 10, -5)))
         last = sequence + width - 1
@@ -40,10 +47,10 @@ def histories(draw: st.DrawFn) -> list[Row]:
 @settings(max_examples=250, deadline=None)
 @given(histories(), st.sampled_from((0, 1, 3, 20)), st.sampled_from((0, 4, 15, 10_000)), st.sets(st.integers(1, 59)))
 def test_any_split_agrees_with_plain_sets(rows: list[Row], grace_messages: int, grace_ms: int, cuts: set[int]) -> None:
-    oracle = Oracle(grace_messages, grace_ms)
+    oracle = Oracle(grace_messages, grace_ms, FAR)
     for row in rows:
         oracle.judge(row)
-    whole, verdicts, events = judge_split(rows, set(), grace_messages, grace_ms)
+    whole, verdicts, events = judge_split(rows, set(), grace_messages, grace_ms, FAR)
     assert verdicts == oracle.verdicts
     assert events == oracle.events
     assert missing(whole) == oracle.open_numbers()
@@ -52,7 +59,7 @@ def test_any_split_agrees_with_plain_sets(rows: list[Row], grace_messages: int, 
         for key, state in oracle.keys.items()
         if state.first is not None
     }
-    parts, split_verdicts, split_events = judge_split(rows, cuts, grace_messages, grace_ms)
+    parts, split_verdicts, split_events = judge_split(rows, cuts, grace_messages, grace_ms, FAR)
     assert (split_verdicts, split_events) == (verdicts, events)
     assert state_of(parts) == state_of(whole)
 

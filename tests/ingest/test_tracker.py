@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.columns import Codes
+from k2_dagster.ingest.returned import Original
 from k2_dagster.ingest.sessions import MS_PER_DAY
 from k2_dagster.ingest.tracker import Input, Tracker
 from k2_dagster.state.tracked import CHANNEL, PUBLISHER, VENUE
@@ -48,10 +49,14 @@ def as_input(messages: Sequence[Message]) -> Input:
         in_channel=column([one.shared is not None for one in messages], bool),
         channel=coded([one.channel for one in messages]),
         is_aside=column([one.is_aside for one in messages], bool),
+        originals={at: Original(0, one.partition, one.offset) for at, one in enumerate(messages) if one.is_returned},
     )
 
 
-def judge_split(messages: list[Message], cuts: set[int]) -> tuple[Tracker, list[int], dict[str, list[Any]]]:
+def judge_split(
+    messages: list[Message], cuts: set[int], jumps: dict[int, tuple[str, int]] | None = None
+) -> tuple[Tracker, list[int], dict[str, list[Any]]]:
+    """Fills `jumps` with the field and the last number of each, by offset."""
     tracker = Tracker(TERMS)
     verdicts: list[int] = []
     events: dict[str, list[Any]] = {VENUE: [], PUBLISHER: []}
@@ -61,6 +66,8 @@ def judge_split(messages: list[Message], cuts: set[int]) -> tuple[Tracker, list[
         batch = messages[start:end]
         judged = tracker.judge(as_input(batch), STRICT)
         verdicts += judged.verdict.tolist()
+        if jumps is not None:
+            jumps |= {batch[row].offset: (one.field, one.last) for row, one in judged.jumps.items()}
         for name, happened in judged.events.items():
             events[name] += [
                 (
@@ -78,8 +85,10 @@ def histories(draw: st.DrawFn) -> list[Message]:
     now = {0: 10 * MS_PER_DAY, 1: 40 * MS_PER_DAY}
 
     def number(key: Any) -> int:
-        out = max(1, nexts.get(key, 1) + draw(st.sampled_from((0, 0, 0, 0, 1, 3, -1, -4))))
-        nexts[key] = max(nexts.get(key, 1), out + 1)
+        out = max(1, nexts.get(key, 1) + draw(st.sampled_from((0, 0, 0, 0, 0, 1, 3, -1, -4, 15, 16))))
+        # some that are far ahead are damage, of others it goes on
+        if out - nexts.get(key, 1) < 10 or draw(st.booleans()):
+            nexts[key] = max(nexts.get(key, 1), out + 1)
         return out
 
     messages = []
@@ -107,6 +116,7 @@ def histories(draw: st.DrawFn) -> list[Message]:
                 number((partition, publisher, symbol)),
                 shared=venue if numbered == "channel" else None,
                 is_aside=draw(st.integers(0, 5)) == 0,
+                is_returned=numbered == "venue" and draw(st.integers(0, 7)) == 0,
             )
         )
     return messages
@@ -118,11 +128,14 @@ def test_any_split_agrees_with_the_plain_model(messages: list[Message], cuts: se
     model = Model()
     for one in messages:
         model.judge(one)
-    whole, verdicts, events = judge_split(messages, set())
+    jumps: dict[int, tuple[str, int]] = {}
+    whole, verdicts, events = judge_split(messages, set(), jumps)
     assert verdicts == model.verdicts
+    assert jumps == model.jumps
     assert events == {name: oracle.events for name, oracle in model.oracles.items()}
-    parts, split_verdicts, split_events = judge_split(messages, cuts)
+    parts, split_verdicts, split_events = judge_split(messages, cuts, jumps)
     assert (split_verdicts, split_events) == (verdicts, events)
+    assert jumps == model.jumps
     for name in (VENUE, PUBLISHER):
         assert state_of(parts.numberings[name]) == state_of(whole.numberings[name])
     for name in (VENUE, PUBLISHER, CHANNEL):

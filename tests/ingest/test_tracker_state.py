@@ -17,7 +17,7 @@ from tests.ingest.tracker_model import STRICT, TERMS, Message
 
 def former(state: bytes) -> bytes:
     """A state as it was before it said what was received: fewer columns, no names of the newest sessions, no numbers of
-    channels."""
+    channels, nothing of jumps."""
     pieces = parted(state)
     head = json.loads(pieces["head"])
     del head[CHANNEL]
@@ -26,7 +26,7 @@ def former(state: bytes) -> bytes:
     numberings = []
     for name in (VENUE, PUBLISHER):
         tables = dict(unframed(pieces[name]))
-        keys = ("first", "first_micros", "last_micros", "late", "duplicates")
+        keys = ("first", "first_micros", "last_micros", "late", "duplicates", "far", "far_last")
         tables["keys"] = tables["keys"].drop_columns(list(keys))
         tables["holes"] = tables["holes"].drop_columns(["before_micros", "after_micros"])
         numberings.append(b"".join(framed(part, table) for part, table in tables.items()))

@@ -14,7 +14,8 @@ from k2_dagster.ingest.channel_numbers import ChannelNumbers
 from k2_dagster.ingest.ledger import ledger_changes
 from k2_dagster.ingest.numbering import Judged, Numbering
 from k2_dagster.ingest.sessions import Sessions
-from k2_dagster.ingest.tracker import Terms, Tracker
+from k2_dagster.ingest.terms import Terms
+from k2_dagster.ingest.tracker import Tracker
 from k2_dagster.schemas.profiles import Domain
 from k2_dagster.state import channel_fills, gaps
 from k2_dagster.state.database import Database

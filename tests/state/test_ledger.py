@@ -10,7 +10,8 @@ from sqlalchemy import select, text
 from k2_dagster.coverage.reading import one_look, read_received
 from k2_dagster.ingest import kernel
 from k2_dagster.ingest.ledger import _cover
-from k2_dagster.ingest.tracker import Terms, Tracker
+from k2_dagster.ingest.terms import Terms
+from k2_dagster.ingest.tracker import Tracker
 from k2_dagster.state.attempts import insert_attempt
 from k2_dagster.state.coverage_tables import connections, coverage, resets
 from k2_dagster.state.database import Database

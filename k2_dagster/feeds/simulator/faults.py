@@ -26,6 +26,7 @@ class FaultType(Enum):
     LATE = "late"
     CORRUPT = "corrupt"
     OUT_OF_RANGE = "out_of_range"
+    JUMP = "jump"
     SESSION_RESET = "session_reset"
     SCHEMA_CHANGE = "schema_change"
 

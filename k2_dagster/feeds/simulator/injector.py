@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from k2_dagster.feeds.channels import Grace
+from k2_dagster.feeds.simulator.damage import damage_of_number
 from k2_dagster.feeds.simulator.faults import Fault, FaultType
 from k2_dagster.feeds.simulator.plan import Injected, Plan
 from k2_dagster.feeds.simulator.truth import DAMAGES, FaultRecord
@@ -197,6 +198,8 @@ class Injector:
                 plan.order[taken] = taken[::-1]
             case FaultType.OUT_OF_RANGE:
                 plan.spoiled[taken] = 1 + np.arange(len(taken)) % 2
+            case FaultType.JUMP:
+                plan.damage[taken] = damage_of_number(by_venue=self._stream.domain.judged_by_ingest)
             case FaultType.CORRUPT:
                 for row in taken.tolist():
                     name, reasons = DAMAGES[self._damages % len(DAMAGES)]

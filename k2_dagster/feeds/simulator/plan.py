@@ -22,7 +22,7 @@ _PRICES = {"ticks": "price", "quotes": "bid_price"}
 class Injected:
     """Rows as they leave the venue, in send order.
 
-    `repeat`: times each is sent to Kafka (0: lost there). `damage`: 0, or 1 + the place in DAMAGES. `version`: optional
+    `repeat`: times each is sent to Kafka (0: lost there). `damage`: 0, or as `damaged` takes it. `version`: optional
     fields added to the schema. `message`: place of the affected ones in `messages`, else -1.
     """
 

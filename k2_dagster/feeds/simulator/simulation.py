@@ -16,7 +16,7 @@ from k2_dagster.feeds.channel_rows import runs
 from k2_dagster.feeds.delivery import Waiting
 from k2_dagster.feeds.handler import FeedHandler
 from k2_dagster.feeds.publisher import Publisher
-from k2_dagster.feeds.simulator.damage import damaged
+from k2_dagster.feeds.simulator.damage import damaged, with_far_numbers
 from k2_dagster.feeds.simulator.definitions import Definitions
 from k2_dagster.feeds.simulator.faults import Fault
 from k2_dagster.feeds.simulator.feed import (
@@ -167,7 +167,7 @@ class Simulation:
         foreign_id = publisher.schema_id(CONTROL_DATASET)
         behind, done = np.repeat(handler.behind, outgoing.repeat), 0
         for part in outgoing.expanded().of_one_version():
-            rows = with_added_fields(part.rows, part.version[0])
+            rows = with_added_fields(with_far_numbers(part.rows, part.damage), part.version[0])
             schema = changed_schema(part.dataset, int(part.version[0])) if part.version[0] else None
             keys, values = publisher.framed(part.dataset, rows, schema_text=schema)
             for row in np.flatnonzero(part.damage).tolist():

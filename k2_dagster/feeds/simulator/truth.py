@@ -97,8 +97,9 @@ def must_report(kind: FaultType, domain: Domain, messages: list[dict[str, Any]])
         case FaultType.CORRUPT:
             reasons = {reason for one in messages for reason in one["reasons"]}
             return {"quarantined": count, "reasons": sorted(reasons), "gaps": 0}
-        case FaultType.OUT_OF_RANGE:
-            return {"quarantined": count, "reasons": ["rule_violated"], "gaps": 0}
+        case FaultType.OUT_OF_RANGE | FaultType.JUMP:
+            reason = "rule_violated" if kind is FaultType.OUT_OF_RANGE else "sequence_jump"
+            return {"quarantined": count, "reasons": [reason], "gaps": 0}
         case FaultType.SESSION_RESET:
             return {"sessions": 1, "gaps": 0}
         case FaultType.SCHEMA_CHANGE:
