@@ -21,6 +21,9 @@ FINGERPRINT_BYTES = 4
 EXAMPLE = "slack://TOKENS, or error=mailtos://USER:PASSWORD@HOST?to=ON_CALL for errors and worse"
 _ADDRESS = re.compile(r"(?:(?P<least>warning|error|critical)=)?(?P<url>(?P<scheme>[A-Za-z][\w+-]*)://.+)")
 
+# Slack's own form, and the words of Slack, Discord and Teams.
+_MENTIONS = re.compile(r"<(?=[!@#])|@(?=(?:everyone|here|channel|all)\b)", re.IGNORECASE)
+
 # Apprise logs addresses whole when they are wrong. What it says of a delivery comes with its result.
 logging.getLogger("apprise").propagate = False
 logging.getLogger("apprise").addHandler(logging.NullHandler())
@@ -67,8 +70,8 @@ def send(target: Target, message: Message) -> None:
     service = _service(target.url)
     kind = apprise.NotifyType.SUCCESS if message.transition == "resolved" else _TYPES[message.severity]
     result = service.notify(
-        body=message.body,
-        title=message.title,
+        body=calling_nobody(message.body),
+        title=calling_nobody(message.title),
         notify_type=kind,
         body_format=apprise.NotifyFormat.TEXT,
         timeout=SEND_TIMEOUT_SECONDS,
@@ -76,6 +79,12 @@ def send(target: Target, message: Message) -> None:
     if not result:
         said = "; ".join(str(entry.message) for entry in result.logs()) or f"no answer ({result.status.name})"
         raise AlertUndelivered(f"{target.name} did not take it: {mask(said)[:REASON_CHARACTERS]}", target=target.name)
+
+
+def calling_nobody(text: str) -> str:
+    """The text, in which no name (a symbol may be `<!channel>`) makes a chat service ring everybody: a character of no
+    width stands within what Slack and Discord take for a mention."""
+    return _MENTIONS.sub(lambda found: f"{found[0]}\u200b", text)
 
 
 def _parse(number: int, word: str) -> Target:

@@ -2,6 +2,7 @@
 
 from asyncio import Server
 from collections.abc import Iterator
+from dataclasses import replace
 from email import message_from_bytes
 from email.message import Message as Mail
 from email.policy import default
@@ -11,7 +12,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from k2_dagster.alerts.messages import Message
-from k2_dagster.alerts.targets import Target, parse_targets, send
+from k2_dagster.alerts.targets import Target, calling_nobody, parse_targets, send
 from k2_dagster.errors import AlertUndelivered, ConfigurationError
 from tests.alerts.support import receiving
 
@@ -49,6 +50,22 @@ def test_a_webhook_gets_title_text_and_kind() -> None:
         send(Target("t", "warning", receiver.url), MESSAGE)
     (got,) = receiver.got
     assert (got["title"], got["message"], got["type"]) == (MESSAGE.title, MESSAGE.body, "failure")
+
+
+@pytest.mark.parametrize(
+    "name", ["<!channel>", "<!here|x>", "<@U6TTX1F9R>", "@everyone", "@HERE", "@all", "<#C024BE7LR>"]
+)
+def test_a_symbol_rings_nobody(name: str) -> None:
+    with receiving() as receiver:
+        send(Target("t", "warning", receiver.url), replace(MESSAGE, title=f"gap of {name}"))
+    told = receiver.got[0]["title"]
+    assert name not in told
+    assert told.replace("\u200b", "").endswith(f"gap of {name}")
+
+
+def test_addresses_and_comparisons_are_left_alone() -> None:
+    text = "who@example.com, 1 < 2, a <b>, @allies"
+    assert calling_nobody(text) == text
 
 
 @pytest.mark.parametrize("status", [400, 429, 500])
