@@ -40,19 +40,19 @@ LOST_NAMED = 3
 class StreamStatus:
     """One dataset of one exchange.
 
-    `fence` counts offsets landed or quarantined. `lag_messages` are those behind it, `held_messages` the ones among
-    them that a transaction without an end holds back; `lag_seconds` is the age of the oldest. `driver` is a process
-    with a lease, `dagster` while its daemon lives, `none`, or `unknown` when its storage cannot be asked. `problem`
-    says why the stream cannot go on, and `since` when whoever drives it met that first. `fences` and `ends` are by
-    partition. `size_unit` is what sizes count (None for control), and `contract_value` what a contract is worth, by
-    symbol.
+    `fence` counts offsets landed or quarantined, `lag_messages` those behind it, `held_messages` the ones of them that
+    a transaction without an end holds back (all three None when the topic cannot be asked); `lag_seconds` is the age of
+    the oldest. `driver` is a process with a lease, `dagster` while its daemon lives, `none`, or `unknown` when its
+    storage cannot be asked. `problem` says why the stream cannot go on, and `since` when whoever drives it met that
+    first. `fences` and `ends` are by partition. `size_unit` is what sizes count (None for control), and
+    `contract_value` what a contract is worth, by symbol.
     """
 
     exchange: str
     dataset: str
     driver: str
     state: State
-    fence: int
+    fence: int | None
     lag_messages: int | None
     lag_seconds: float | None
     held_messages: int | None
@@ -202,7 +202,7 @@ def _status(settings: Settings, profiles: Profiles, facts: _Facts, stream: Strea
         dataset=dataset,
         driver=driver,
         state=_state(place, known, bool(halts)),
-        fence=sum(place.fences.values()),
+        fence=sum(place.fences.values()) if told else None,
         lag_messages=sum(lag.values()) if told else None,
         lag_seconds=round(seconds, 3) if told and seconds is not None else None,
         held_messages=held if told else None,

@@ -133,7 +133,7 @@ def test_a_topic_that_is_gone_and_one_that_never_was(exchange: Exchange) -> None
     assert "does not exist any more" in gone.problem
     assert (gone.state, never.state) == ("halted", "not initialized")
     assert (is_in_use(gone), is_in_use(never)) == (True, False)
-    assert (gone.lag_messages, gone.rows) == (None, 3)
+    assert (gone.fence, gone.lag_messages, gone.rows) == (None, None, 3)
 
 
 def test_another_partition_count_than_the_profile_declares_is_named(exchange: Exchange) -> None:

@@ -141,6 +141,7 @@ class Simulation:
             self.report.unplanted = [str(fault) for fault in (*self._not_happened, *self._feed.unplanted)]
 
     def _play(self, block: Block, publisher: Publisher, handler: FeedHandler, truth: IO[str] | None) -> None:
+        self.report.generated += block.generated
         self._pending += block.records
         done = [0] * len(block.outgoing)
         while True:
@@ -156,7 +157,6 @@ class Simulation:
                 break
             if self._stop.wait(SLICE_SECONDS):
                 return
-        self.report.generated += block.generated
 
     def _publish(self, outgoing: Outgoing, publisher: Publisher, handler: FeedHandler) -> None:
         if not self._flat_out:
