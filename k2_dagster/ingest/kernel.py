@@ -576,9 +576,9 @@ def _has_come(keys, holes, key, number):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _doubt(rows, row, keys, key, events, bad):  # type: ignore[no-untyped-def]
-    """Remember a number that is not believed. Its message is refused, and is as one without a number: it may explain a
-    hole of its symbol."""
+def _doubt(rows, row, keys, key, events):  # type: ignore[no-untyped-def]
+    """Remember a number that is not believed. Its message is refused, and is as an unreadable one of this key alone: it
+    may explain a number that is missing before the next."""
     flag, high, last = rows.flag[row], rows.sequence[row], keys.last[key]
     if flag in (GOOD, RETURNED):
         at = events.used[0]
@@ -590,12 +590,12 @@ def _doubt(rows, row, keys, key, events, bad):  # type: ignore[no-untyped-def]
     if flag in (RETURNED, RETURNED_REFUSED):
         return
     if keys.far_last[key] != last or keys.far[key] != high:  # a copy of it is not another message that went missing
-        bad[keys.symbol[key]] += 1
+        keys.used[key] -= 1
     keys.far[key], keys.far_last[key] = high, last
 
 
 @numba.njit(cache=True)
-def _is_jump(rows, row, now, keys, holes, events, bad, reach):  # type: ignore[no-untyped-def]
+def _is_jump(rows, row, now, keys, holes, events, reach):  # type: ignore[no-untyped-def]
     """Whether a number is too far ahead to be believed. Where the one that was doubted just before confirms it, that
     one is noted as refused ahead, and what lies before both becomes a gap."""
     key, high = rows.key[row], rows.sequence[row]
@@ -606,7 +606,7 @@ def _is_jump(rows, row, now, keys, holes, events, bad, reach):  # type: ignore[n
     # a number in order since then shows that the numbering goes on where it was
     is_next = keys.far_last[key] == last and flag in (GOOD, REFUSED)
     if not is_next or high == doubted or abs(high - doubted) > bound:
-        _doubt(rows, row, keys, key, events, bad)
+        _doubt(rows, row, keys, key, events)
         return True
     _refuse_ahead(rows, row, now, keys, holes, doubted, doubted)
     return False
@@ -615,7 +615,7 @@ def _is_jump(rows, row, now, keys, holes, events, bad, reach):  # type: ignore[n
 @numba.njit(cache=True)
 def _judge_row(rows, row, now, keys, holes, queue, events, bad, reach):  # type: ignore[no-untyped-def]
     is_refused = rows.flag[row] == REFUSED or rows.flag[row] == RETURNED_REFUSED
-    if _is_jump(rows, row, now, keys, holes, events, bad, reach):
+    if _is_jump(rows, row, now, keys, holes, events, reach):
         return IN_ORDER if is_refused else JUMP
     if is_refused:
         again = _has_come(keys, holes, rows.key[row], rows.sequence[row])

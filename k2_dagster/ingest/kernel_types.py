@@ -30,7 +30,8 @@ class Keys(NamedTuple):
 
     `holes` counts the unexplained ones, of which `waiting` wait for their grace, `explained` the others. Of the
     unreadable messages of the symbol, `used` explain holes of this key, and `unread` of the others were there at its
-    last good row: those explain nothing that is missing after it.
+    last good row: those explain nothing that is missing after it. A message of this key whose number is doubted makes
+    `used` one less, and so is one more that may explain a hole.
 
     What was received: numbers `first` to `last` in `messages`, from `first_micros` to `last_micros` by the venue's
     time of the good rows in order, of which `late` came late and `duplicates` again.

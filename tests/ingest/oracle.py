@@ -139,7 +139,7 @@ class Oracle:
         if row.flag not in REFUSED:
             self.jumps[row.offset] = state.last
         if row.flag not in RETURNED:
-            self.bad[state.symbol] = self.bad.get(state.symbol, 0) + (row.sequence != before)
+            state.used -= row.sequence != before
             state.doubted = (row.sequence, state.last)
         return True
 
