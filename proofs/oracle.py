@@ -5,6 +5,7 @@ Shares no code with ingest but the declarations of the datasets.
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -72,9 +73,14 @@ class Oracle:
 
 
 def _number(text: str) -> int | float:
-    """Exactly what is written, where it is an integer that a field may hold."""
+    """Exactly what is written, where it is an integer that a field may hold. Raises ValueError for a number that is
+    beyond every double: readers of JSON need not agree on it (RFC 8259, section 6), and ingest refuses its message."""
     exact = Decimal(text)
-    return int(exact) if exact.adjusted() < 19 and exact == int(exact) else float(text)
+    if exact.adjusted() < 19 and exact == int(exact):
+        return int(exact)
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text:.40} is beyond what a double holds")
+    return value
 
 
 def _refuse(constant: str) -> None:

@@ -301,6 +301,10 @@ JSON_CASES = {
     "name not UTF-8": json_book(more=', "?": 1').replace(b"?", b"\xff"),
     "half a surrogate": json_book(more=', "session": "\\ud800"'),
     "not a number": json_book('[{"price": NaN, "size": 2}]'),
+    "not a number in an unknown field": json_book(more=', "zzz": NaN'),
+    "infinite in an unknown field": json_book(more=', "zzz": [-Infinity]'),
+    "beyond a double in an unknown field": json_book(more=', "zzz": 1e999'),
+    "a text that names no number": json_book(more=', "zzz": "NaN, Inf"'),
     "deep": json_book(more=', "zzz": ' + "[" * 3000 + "]" * 3000),
     "two objects": json_book() + json_book(),
     "on two lines": json_book().replace(b", ", b",\n"),
@@ -313,6 +317,7 @@ JSON_ACCEPTED = {
     "integers with a point",
     "integer that a float loses",
     "unknown field",
+    "a text that names no number",
     "deep",
     "on two lines",
 }

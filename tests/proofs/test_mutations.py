@@ -85,7 +85,9 @@ def test_the_oracle_reads_nothing_into_damage() -> None:
     assert oracle.decode(declared, good) is not None
     for bad in (None, b"", good[:4], b"{" + good[1:], good[:-1], good + b"x", b"\0\0\0\0\x63" + good[5:]):
         assert oracle.decode(declared, bad) is None
-    for bad in (document[:-1], document[:5] + b"[]", document.replace(b'"text"', b"NaN", 1)):
+    beyond = document[:-1] + b', "extra": 1e999}'
+    assert oracle.decode(declared, beyond.replace(b"1e999", b"1e99")) is not None
+    for bad in (document[:-1], document[:5] + b"[]", document.replace(b'"text"', b"NaN", 1), beyond):
         assert oracle.decode(declared, bad) is None
 
 
