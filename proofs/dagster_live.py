@@ -8,18 +8,21 @@ from typing import Any
 import psutil
 from sqlalchemy import func, select
 
+from k2_dagster.assets.mirror import REPORT_INTERVAL_SECONDS
 from k2_dagster.devstack.dagster import DagsterParts
 from k2_dagster.devstack.process import wait_until
 from k2_dagster.ingest.lag import stream_lags
 from k2_dagster.schemas.datasets import TABLES, table_name
+from k2_dagster.sensors.commits import OVERDUE_SECONDS
 from k2_dagster.state.database import Database
 from k2_dagster.state.tables import commits
 from proofs.common import Lake, say
 
 # A sensor tick, the start of a run and its imports take 10 s on an idle machine, and several times that on a busy one.
 LANDED_SECONDS = 300.0
-# The mirror reports a partition once a minute.
-MIRRORED_SECONDS = 180.0
+# A check run reports a partition that is due, at most 40 in one run; what none has reported in time the sensor
+# reports by itself. Then its tick, which is late on a busy machine.
+MIRRORED_SECONDS = REPORT_INTERVAL_SECONDS + OVERDUE_SECONDS + 60.0
 # Runs asked for at a time: more than any of the proofs makes.
 RUNS_READ = 10_000
 
