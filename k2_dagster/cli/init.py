@@ -1,6 +1,6 @@
 """`k2 init`: everything that ingest needs, made once and confirmed ever after."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -38,10 +38,15 @@ def init(exchanges: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         emit(rows, as_json=True)
     else:
-        emit([{**row, "detail": _detail(row)} for row in rows], False, columns=("what", "name", "action", "detail"))
+        show(rows)
     for row in rows:
         for told in row["differences"]:
             click.echo(f"k2: {row['name']}: {told}; it is left as it is", err=True)
+
+
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    """What `initialize` returned, as a table on standard output."""
+    emit([{**row, "detail": _detail(row)} for row in rows], False, columns=("what", "name", "action", "detail"))
 
 
 def initialize(chosen: Settings, profiles: Profiles, exchanges: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -110,7 +115,7 @@ def _row(
     }
 
 
-def _detail(row: dict[str, Any]) -> str:
+def _detail(row: Mapping[str, Any]) -> str:
     parts = [
         f"{row['partitions']} partitions" if row["partitions"] else "",
         f"schema id {row['schema_id']}" if row["schema_id"] else "",

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from k2_dagster.cli.check import run_checks
-from k2_dagster.cli.common import emit
+from k2_dagster.cli.init import show
 from k2_dagster.errors import K2Error
 from k2_dagster.feeds.capture.formats import open_capture
 from k2_dagster.verify.proof import verify
@@ -65,7 +65,7 @@ def main() -> int:
 def _run(stage: Stage, options: Options) -> int:
     what = "the simulator" if options.capture is None else options.capture.name
     click.echo(f"The feed ({what}) runs for {options.seconds:.0f} s (DEMO_SECONDS); Ctrl-C ends it earlier.")
-    emit(stage.up(), as_json=False)
+    show(stage.up())
     watch, feed = Watch(stage.settings, stage.profiles, stage.exchange), stage.feed()
     try:
         with View(f"K2: {stage.exchange} through Kafka, Dagster and Iceberg") as view:
