@@ -78,7 +78,7 @@ class OnDemandGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        if ctx.find_root().obj is OWN_PROCESS:
+        if entry.without and ctx.find_root().obj is OWN_PROCESS:
             leave_out(*entry.without)
         try:
             command = load(entry.target)

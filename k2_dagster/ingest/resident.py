@@ -27,8 +27,8 @@ KEEPING_UP_BATCHES = 2
 # again, which costs a fifth of the speed.
 BACKLOG_BYTES = 32 * 1024 * 1024
 # Libraries of tens of megabytes that work now and then: LLVM when a compiled pass is loaded, Polars when Pandera is
-# asked about a text that is new or a row that is bad.
-NOW_AND_THEN = ("libllvmlite", "_polars_runtime")
+# asked about a text that is new or a row that is bad. By package, how the file's name begins.
+NOW_AND_THEN = {"llvmlite": "libllvmlite", "polars": "_polars_runtime"}
 
 
 def prepare() -> None:
@@ -103,13 +103,13 @@ _LAST = "VmFlags:"
 
 
 def _now_and_then() -> list[Mapping]:
-    return _known(sum(name in sys.modules for name in ("llvmlite", "polars")))
+    return _known(tuple(file for package, file in NOW_AND_THEN.items() if package in sys.modules))
 
 
 @cache
-def _known(libraries: int) -> list[Mapping]:  # noqa: ARG001  (found again when another one was loaded)
+def _known(names: tuple[str, ...]) -> list[Mapping]:
     with Path("/proc/self/smaps").open(encoding="utf-8") as lines:
-        return code_of(lines, NOW_AND_THEN)
+        return code_of(lines, names)
 
 
 @cache

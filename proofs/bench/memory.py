@@ -1,31 +1,28 @@
 """Measure `memory`: the most that the full path keeps resident, on a backlog and while it keeps up."""
 
-import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import closing
 from typing import IO, Any
 
-from k2_dagster.devstack.process import Progress
+from k2_dagster.devstack.process import Progress, wait_until
 from k2_dagster.schemas.datasets import table_name
 from k2_dagster.schemas.ticks import TICKS
-from k2_dagster.settings import Settings, as_environment
+from k2_dagster.settings import Settings
 from k2_dagster.state.database import Database
 from k2_dagster.state.totals import read_totals
 from proofs.bench.ingest import NATIVE, PLAIN, SIDES, run_once, topic_facts
 from proofs.bench.results import Measure, conditions
 from proofs.bench.setting import Bench, Topics
-from proofs.bench.sides import peak_rss_megabytes
+from proofs.bench.sides import environment_of, peak_rss_megabytes
 
 FULL_RATE_MEGABYTES = 900
 PACED_MEGABYTES = 400
 PACED_MESSAGES_PER_SECOND = 100_000
 # Behind the last message: a batch waits for its commit interval, and a slow machine catches up.
 CATCH_UP_SECONDS = 120.0
-POLL_SECONDS = 0.5
 STOP_SECONDS = 30.0
 
 
@@ -64,10 +61,9 @@ def _paced(bench: Bench, messages: int, reader: str) -> float:
 
 
 def _start(settings: Settings, exchange: str, log: IO[str]) -> "subprocess.Popen[str]":
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("K2_")}
     return subprocess.Popen(
         [sys.executable, "-m", "k2_dagster.cli", "ingest", "--exchange", exchange],
-        env=environment | as_environment(settings),
+        env=environment_of(settings),
         stdout=log,
         stderr=log,
         text=True,
@@ -85,13 +81,12 @@ def _publish(settings: Settings, topics: Topics, messages: int) -> None:
 
 def _wait(settings: Settings, process: "subprocess.Popen[str]", messages: int, log: IO[str]) -> None:
     """Until every message is in the tables or the quarantine. Raises RuntimeError when they do not come."""
-    give_up = time.monotonic() + CATCH_UP_SECONDS
     with closing(Database(settings)) as database:
-        while (landed := _landed(database)) < messages:
-            if process.poll() is not None or time.monotonic() > give_up:
-                log.seek(0)
-                raise RuntimeError(f"k2 ingest landed {landed} of {messages} messages:\n{log.read()[-4000:]}")
-            time.sleep(POLL_SECONDS)
+        wait_until(lambda: process.poll() is not None or _landed(database) >= messages, CATCH_UP_SECONDS)
+        landed = _landed(database)
+    if landed < messages:
+        log.seek(0)
+        raise RuntimeError(f"k2 ingest landed {landed} of {messages} messages:\n{log.read()[-4000:]}")
 
 
 def _landed(database: Database) -> int:

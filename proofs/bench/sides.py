@@ -86,10 +86,9 @@ class Figures:
 
 def run_side(settings: Settings, job: Job, messages: int) -> Figures:
     """Run a side in a new process and take its figures. Raises RuntimeError with what it wrote when it fails."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("K2_")}
     done = subprocess.run(
         [sys.executable, "-m", "proofs.bench.sides", json.dumps(asdict(job))],
-        env=environment | as_environment(settings),
+        env=environment_of(settings),
         capture_output=True,
         text=True,
         timeout=LIMIT_SECONDS + LIMIT_SECONDS_PER_MILLION * messages / 1_000_000,
@@ -98,6 +97,11 @@ def run_side(settings: Settings, job: Job, messages: int) -> Figures:
     if done.returncode:
         raise RuntimeError(f"{job.side} failed:\n{done.stderr[-4000:]}")
     return Figures(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """For a process that is measured: ours, with these settings and no others."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("K2_")} | as_environment(settings)
 
 
 def peak_rss_megabytes(pid: int | None = None) -> float:

@@ -7,7 +7,6 @@ threads (librdkafka's, Arrow's, Polars', PyIceberg's readers of manifests) are w
 import functools
 import importlib
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -22,9 +21,10 @@ from k2_dagster.ingest.connections import Connections
 from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.schemas.profiles import load_profiles
 from k2_dagster.schemas.ticks import TICKS
-from k2_dagster.settings import Settings, as_environment, load_settings
+from k2_dagster.settings import Settings, load_settings
 from proofs.bench.results import Measure, conditions
 from proofs.bench.setting import Bench, Topics
+from proofs.bench.sides import environment_of
 
 # stage -> the functions that are it, as module:attribute. A name that another module imported is wrapped there.
 _INGEST = "k2_dagster.ingest"
@@ -130,10 +130,9 @@ def measure_stages(bench: Bench, messages: int, progress: Progress) -> list[Meas
 
 def run_apart(module: str, settings: Settings, topics: Topics) -> dict[str, Any]:
     """What the module says of a drain of the topic, in a process of its own: one JSON object. Raises RuntimeError."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("K2_")}
     done = subprocess.run(
         [sys.executable, "-m", module, topics.exchange, topics.warm_up],
-        env=environment | as_environment(settings),
+        env=environment_of(settings),
         capture_output=True,
         text=True,
         check=False,

@@ -19,7 +19,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from pyiceberg.catalog import Catalog
 
 from k2_dagster.devstack.process import wait_until
+from k2_dagster.ingest.connections import Connections
 from k2_dagster.ingest.drain import DrainReport, drain_exchange
+from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.kafka.clients import client_config, producer_config
 from k2_dagster.kafka.registry import Registry
 from k2_dagster.kafka.topics import describe, ensure_topics, watermarks
@@ -91,6 +93,16 @@ class Exchange:
         return drain_exchange(
             settings, self.profiles, self.name, datasets=["ticks"], cap_seconds=60.0, stop=Event(), **others
         )
+
+    def die_behind_quarantine(self) -> None:
+        """A drain that dies between its quarantine commit and its data commit."""
+        with Connections.open(self.settings, self.profiles) as connections:
+            dying = StreamDrain(connections, self.name, "ticks", "a")
+            position = dying._open()
+            outcome = dying.judge(dying.read(), dict(position.starts))
+            assert dying._committer is not None
+            dying._committer._commit_quarantine(dying._committer.write(outcome))
+            dying.close()
 
     def landed(self, dataset: str = "ticks") -> list[dict[str, Any]]:
         """The rows of a table, in the order of their positions."""

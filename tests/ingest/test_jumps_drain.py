@@ -4,10 +4,8 @@ from typing import Any
 
 import pytest
 
-from k2_dagster.ingest.connections import Connections
 from k2_dagster.ingest.reprocess import republish
 from k2_dagster.ingest.selection import Selection
-from k2_dagster.ingest.stream import StreamDrain
 from k2_dagster.state.gaps import open_gaps
 from k2_dagster.verify.proof import verify
 from tests.ingest.conftest import Exchange
@@ -59,13 +57,7 @@ def test_a_hole_behind_a_number_far_ahead_is_told(exchange: Exchange, batch_rows
 
 def test_killed_behind_the_commit_of_quarantine_the_next_drain_says_the_same(exchange: Exchange) -> None:
     publish_spoiled(exchange)
-    with Connections.open(exchange.settings, exchange.profiles) as connections:
-        dying = StreamDrain(connections, exchange.name, "ticks", "a")
-        position = dying._open()
-        outcome = dying.judge(dying.read(), dict(position.starts))
-        assert dying._committer is not None
-        dying._committer._commit_quarantine(dying._committer.write(outcome))
-        dying.close()
+    exchange.die_behind_quarantine()
     exchange.drain(settings=exchange.settings.model_copy(update={"ingest_batch_rows": 4}))
     assert_told(exchange)
 

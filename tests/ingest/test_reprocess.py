@@ -134,13 +134,7 @@ def test_a_writer_with_the_old_profile_puts_nothing_into_quarantine_that_has_lan
 def test_what_the_old_writer_quarantined_before_it_was_taken_over_does_not_land_as_well(exchange: Exchange) -> None:
     """A dies between its quarantine commit and its data commit: quarantine has the messages, and keeps them."""
     publish_other_stream(exchange)
-    with Connections.open(exchange.settings, exchange.profiles) as connections:
-        dying = StreamDrain(connections, exchange.name, "ticks", "a")
-        position = dying._open()
-        outcome = dying.judge(dying.read(), dict(position.starts))
-        assert dying._committer is not None
-        dying._committer._commit_quarantine(dying._committer.write(outcome))
-        dying.close()
+    exchange.die_behind_quarantine()
     mended = exchange.with_profile(2, ticks_stream="dense", other="none")
     mended.drain()
     assert landed(exchange) == {}
